@@ -1,8 +1,8 @@
 """Where the neurons of a model are: which weights of which layers hold them, and along which axes.
 
-A neuron is one slice of a weight. What counts as one differs from layer to layer (the last axis of a
-`Dense` kernel, the last two of a depthwise kernel, the rows of an `Embedding`), and this file is the
-one place that knows.
+A neuron is one slice of a weight. What counts as one differs from layer to layer (the last axis of
+a `Dense` kernel, the last two of a depthwise kernel, the rows of an `Embedding`), and this file is
+the one place that knows.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _TRANSPOSED = (
 )
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-# Layers that hold neurons once they are built, so that finding one unbuilt means something is missing.
+# They hold neurons once they are built, so where one is not, neurons are missing.
 _KINDS = (
     *_ATTENTION,
     *_TRANSPOSED,
@@ -89,14 +89,14 @@ def neuron_weights(model: Layer) -> list[NeuronWeight]:
     - `Dense`, `Conv1D/2D/3D` and pointwise kernels: the last axis.
     - `Conv1D/2D/3DTranspose` kernels `(..., out, in)`: the last axis but one.
     - Depthwise kernels `(..., in, multiplier)`: the last two axes.
-    - `EinsumDense` kernels, and with them the projections of attention layers: the axes that occur in
-      the output. A kernel with no other axis only scales its input and holds no neurons.
+    - `EinsumDense` kernels, and with them the projections of attention layers: the axes that occur
+      in the output. A kernel with no other axis only scales its input and holds no neurons.
     - `Embedding`: the rows.
     - Cells of recurrent layers: the last axis of `kernel` and of `recurrent_kernel`.
     - Any other layer with a variable `kernel` of two or more axes: the last axis.
 
     Wrappers and nested models are looked into. Kernels quantized to integers are left out: nothing
-    trains them. With LoRA enabled the weight is the frozen one beneath, without its low-rank update.
+    trains them. With LoRA enabled the weight is the frozen one beneath, without the low-rank update.
 
     Args:
         model: A built model or layer.
@@ -108,6 +108,7 @@ def neuron_weights(model: Layer) -> list[NeuronWeight]:
         ValueError: If the model, or a layer inside it that would hold neurons, has no weights yet.
 
     Example:
+    >>> import keras, mhe.neurons
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.SeparableConv2D(6, 3)])
     >>> for weight in mhe.neurons.neuron_weights(model):
     ...     print(weight.name, weight.shape, weight.axis, weight.count, weight.dims)
@@ -169,10 +170,10 @@ def walk(model: Layer) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
 def head_layers(model: Layer) -> list[Layer]:
     """Finds the last layer with neurons before each of a model's outputs.
 
-    The graph is walked back from each output through whatever has no neurons (activations, reshapes,
-    sums) to the layers that have. Of these, a layer that another of them depends on is not last: with
-    an output `x + dense(x)` the head is `dense`, not the layers that made `x`. Two layers whose
-    outputs meet, as in `a(x) + b(x)`, are both heads.
+    The graph is walked back from each output through whatever has no neurons (activations,
+    reshapes, sums) to the layers that have. Of these, a layer that another of them depends on is
+    not last: with an output `x + dense(x)` the head is `dense`, not the layers that made `x`. Two
+    layers whose outputs meet, as in `a(x) + b(x)`, are both heads.
 
     A subclassed model has no graph, so its `call` is run once on symbolic tensors to record one.
 
@@ -187,6 +188,7 @@ def head_layers(model: Layer) -> list[Layer]:
         ValueError: If the model is not built, or its `call` cannot run on symbolic tensors.
 
     Example:
+    >>> import keras, mhe.neurons
     >>> inputs = keras.Input((4,))
     >>> hidden = keras.layers.Dense(8, name="hidden")(inputs)
     >>> logits = keras.layers.Dense(3, name="logits")(hidden)
@@ -215,8 +217,8 @@ def _check_built(model):
         if not layer.built and (layer is model or isinstance(layer, _KINDS)):
             raise ValueError(
                 "The model must be built, so that it has weights: call it on a batch, or build it "
-                f"with `model.build(input_shape)`, first. Received: {model.name!r} with the unbuilt "
-                f"layer {layer.name!r}"
+                f"with `model.build(input_shape)`, first. Received: model {model.name!r}, in which "
+                f"layer {layer.name!r} is not built"
             )
 
 
@@ -267,7 +269,7 @@ def _einsum_axes(equation):
 
 
 def _graph(layer):
-    """Returns the symbolic `(inputs, outputs)` of a functional or sequential model, `None` of others."""
+    """Returns the symbolic inputs and outputs of a model that has them, else None."""
     if not isinstance(layer, keras.Model):
         return None
     try:
@@ -296,7 +298,9 @@ def _call_on_symbols(model):
         ]
         if len(tensors) == 1:
             return model.call(tensors[0])
-        return model.call(**{k.removesuffix("_shape"): v for k, v in zip(shapes, tensors)})
+        return model.call(
+            **{k.removesuffix("_shape"): v for k, v in zip(shapes, tensors, strict=True)}
+        )
 
     try:
         try:
@@ -352,9 +356,9 @@ class _Site:
 class _Tracer:
     """Walks the graph of symbolic tensors back to the layers with neurons.
 
-    A place in the graph is a pair of a tensor and a frame, since one nested model can be called many
-    times. Everything is remembered by node and frame, so each call is one object however often it is
-    reached.
+    A place in the graph is a pair of a tensor and a frame, since one nested model can be called
+    many times. Everything is remembered by node and frame, so each call is one object however often
+    it is reached.
     """
 
     def __init__(self):
@@ -386,7 +390,7 @@ class _Tracer:
     def step(self, tensor, frame):
         """Returns the site that made a tensor, if one did, and else the places before it."""
         if frame is not None:
-            for inner, outer in zip(frame.inputs, frame.arguments):
+            for inner, outer in zip(frame.inputs, frame.arguments, strict=True):
                 if tensor is inner:
                     return None, [(outer, frame.outer)]
         layer, node_index, tensor_index = getattr(tensor, "_keras_history", (None, 0, 0))
