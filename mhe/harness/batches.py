@@ -1,0 +1,305 @@
+"""Batches for training and evaluation: shuffled, augmented and normalised off the training thread.
+
+`python -m mhe.harness.batches` measures how many images a second come out.
+"""
+
+import argparse
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from mhe.harness.errors import BadInput
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of normalised images and labels that can be drawn again exactly.
+
+    Which images a batch holds and how they are augmented is a function of the seed, the epoch and
+    the place of the batch in its epoch, and of nothing else. So a run resumed at epoch `e` with
+    `Batches(..., epoch=e)` sees the very batches that an unbroken run would have seen.
+
+    Two habits of Keras would spoil that. Its own worker threads (`OrderedEnqueuer`) hand batches
+    left over from one epoch to the next, so that some images come twice and others not at all:
+    this class therefore tells Keras of one worker and keeps threads of its own, which prepare the
+    batches to come while the current one is trained on. And `fit` asks for the batches in an order
+    drawn from Python's global random state: during an epoch the k-th batch asked for is batch k,
+    whatever index it is asked for by.
+
+    An epoch ends when `fit` says so; what `fit` says before its first epoch, when it takes a batch
+    to build the model from, does not count. So use one object for one `fit` (its epochs are
+    `epoch`, `epoch + 1`, ...), and leave `steps_per_epoch` alone. In a loop written by hand,
+    `for images, labels in batches` is a pass over the epoch `batches.epoch`, which the loop sets.
+
+    Args:
+        images: uint8 array `(N, H, W, C)`, or any array that `augment` and `normalize` take.
+        labels: Integer array `(N,)`.
+        batch_size: Images in a batch.
+        seed: Non-negative integer; with the epoch and the batch's place it decides everything.
+        shuffle: Whether every epoch draws its batches from a new permutation of all images.
+            `False` keeps the order of the images, as evaluation needs.
+        augment: `None` or a callable `(images, rng) -> images` on a batch as it is before
+            normalisation, such as `pad_crop_flip`.
+        drop_remainder: Whether to leave out the last batch of an epoch when it is smaller.
+        epoch: The epoch to begin with.
+        workers: Threads that prepare batches ahead; 0 prepares them when they are asked for.
+
+    Raises:
+        BadInput: If no batch can be made of the images.
+        ValueError: If images and labels do not fit together, or a number is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.zeros((10, 8, 8, 1), "uint8")
+        >>> batches = Batches(images, np.arange(10), batch_size=4, augment=pad_crop_flip)
+        >>> [(x.shape, str(x.dtype)) for x, y in batches]
+        [((4, 8, 8, 1), 'float32'), ((4, 8, 8, 1), 'float32'), ((2, 8, 8, 1), 'float32')]
+        >>> sorted(int(label) for _, y in batches for label in y)
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        augment: Augmentation | None = None,
+        drop_remainder: bool = False,
+        epoch: int = 0,
+        workers: int = 2,
+    ):
+        super().__init__(workers=1, use_multiprocessing=False)
+        if images.ndim != 4 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                "`images` must have shape (N, H, W, C) and `labels` shape (N,). "
+                f"Received: images of shape {images.shape}, labels of shape {labels.shape}"
+            )
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"`labels` must be integers. Received: dtype {labels.dtype}")
+        if batch_size < 1 or seed < 0 or epoch < 0 or workers < 0:
+            raise ValueError(
+                "`batch_size` must be positive, `seed`, `epoch` and `workers` not negative. "
+                f"Received: batch_size={batch_size}, seed={seed}, epoch={epoch}, workers={workers}"
+            )
+        self.images, self.labels = images, labels
+        self.batch_size, self.seed, self.epoch = int(batch_size), int(seed), int(epoch)
+        self.shuffle, self.augment = shuffle, augment
+        count = len(images)
+        self._batches = count // batch_size if drop_remainder else -(-count // batch_size)
+        if self._batches == 0:
+            wanted = f"at least {batch_size}" if drop_remainder else "at least 1"
+            raise BadInput(f"A batch needs {wanted} images. Received: {count} images")
+
+        # The place of the next batch while Keras draws an epoch, None between epochs.
+        self._place: int | None = None
+        self._fitting = False
+        self._order: tuple[int, np.ndarray] | None = None
+        self._ahead: dict[tuple[int, int], Future] = {}
+        self._window = 4 * workers
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(workers, "batches") if workers else None
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        return self._batches
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The batch at `index` of the current epoch, or, while Keras draws one, the next."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"There are {len(self)} batches. Received: index={index}")
+        with self._lock:
+            if self._place is not None:
+                index = self._place % len(self)
+                self._place += 1
+            epoch = self.epoch
+            future = self._ahead.pop((epoch, index), None)
+            if self._threads is not None:
+                self._look_ahead(epoch, index)
+        return self._batch(epoch, index) if future is None else future.result()
+
+    def on_epoch_begin(self) -> None:
+        """Called by Keras before it draws the batches of an epoch, or one to build a model."""
+        with self._lock:
+            self._place = 0
+
+    def on_epoch_end(self) -> None:
+        """Called by Keras after an epoch, and once before the first epoch of every `fit`."""
+        with self._lock:
+            if self._fitting and self._place is not None:
+                self.epoch += 1
+            self._fitting = True
+            self._place = None
+
+    def _look_ahead(self, epoch: int, index: int) -> None:
+        """Have the threads prepare the batches that follow; forget what does not follow."""
+        first = epoch * len(self) + index + 1
+        wanted = [divmod(number, len(self)) for number in range(first, first + self._window)]
+        for key in set(self._ahead).difference(wanted):
+            self._ahead.pop(key).cancel()
+        for key in wanted:
+            if key not in self._ahead:
+                self._ahead[key] = self._threads.submit(self._batch, *key)
+
+    def _batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        if self.shuffle:
+            chosen = self._permutation(epoch)[chosen]
+        images = self.images[chosen]
+        if self.augment is not None:
+            images = self.augment(images, self._generator(epoch, index))
+        return normalize(images), self.labels[chosen]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        # Two threads may both find it missing and compute the same; neither waits for the other.
+        order = self._order
+        if order is None or order[0] != epoch:
+            order = epoch, self._generator(epoch).permutation(len(self.images))
+            self._order = order
+        return order[1]
+
+    def _generator(self, *place: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=place))
+
+
+def pad_crop_flip(images: np.ndarray, rng: np.random.Generator, padding: int = 4) -> np.ndarray:
+    """The augmentation of the published CIFAR recipe: pad, crop at random, flip half of them.
+
+    The padding is symmetric, as in the reference implementation: the border is mirrored, edge
+    pixels included, not filled with zeros. Each image is cropped back to its size at an offset of
+    its own, all (2·padding + 1)² equally likely, and mirrored left to right with probability 1/2.
+
+    Args:
+        images: uint8 array `(B, H, W, C)`.
+        rng: Where the offsets and flips are drawn from.
+        padding: Pixels added on each side.
+
+    Returns:
+        uint8 array `(B, H, W, C)`; the input is left as it is.
+
+    Raises:
+        ValueError: If the images are not a uint8 array of four axes.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.arange(2 * 8 * 8 * 3, dtype="uint8").reshape(2, 8, 8, 3)
+        >>> pad_crop_flip(images, np.random.default_rng(0)).shape
+        (2, 8, 8, 3)
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        (arXiv 1805.09298), and its published code.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            "`images` must be a uint8 array of shape (B, H, W, C). "
+            f"Received: shape {images.shape}, dtype {images.dtype}"
+        )
+    count, height, width, channels = images.shape
+    top, left = rng.integers(2 * padding + 1, size=(2, count))
+    flipped = rng.random(count) < 0.5
+
+    # Padding, crop and flip only move pixels, so one gather of whole pixels does all three.
+    mirrored_rows = np.pad(np.arange(height), padding, mode="symmetric")
+    mirrored_columns = np.pad(np.arange(width), padding, mode="symmetric")
+    rows = mirrored_rows[top[:, None] + np.arange(height)]  # (B, H)
+    columns = mirrored_columns[left[:, None] + np.arange(width)]  # (B, W)
+    columns[flipped] = columns[flipped, ::-1]
+    first_pixels = (np.arange(count)[:, None] * height + rows) * width  # (B, H)
+    pixels = np.ascontiguousarray(images).view(f"V{channels}").reshape(-1)
+    moved = np.take(pixels, first_pixels[:, :, None] + columns[:, None, :])
+    return moved.view(np.uint8).reshape(images.shape)
+
+
+def normalize(images: np.ndarray) -> np.ndarray:
+    """Bring pixels from 0…255 to about −1…1, as the published recipe does: (x − 127.5)/128.
+
+    Args:
+        images: Array of any shape and numeric dtype.
+
+    Returns:
+        float32 array of the same shape.
+
+    Example:
+        >>> import numpy as np
+        >>> normalize(np.array([0, 255], "uint8")).tolist()
+        [-0.99609375, 0.99609375]
+    """
+    normalized = images.astype(np.float32)
+    normalized -= np.float32(127.5)
+    normalized *= np.float32(1 / 128)
+    return normalized
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print how many images a second are augmented, and how many reach the training thread.
+
+    Args:
+        argv: Flags, those of the command line by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m mhe.harness.batches",
+        description="Measure the input pipeline alone, on random 32x32 RGB images.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    count = functools.partial(_at_least, 1)
+    parser.add_argument("--images", type=count, default=50_000, help="images in the train set")
+    parser.add_argument("--batch_size", type=count, default=128, help="images in a batch")
+    parser.add_argument(
+        "--workers", type=functools.partial(_at_least, 0), default=2, help="threads, 0 for none"
+    )
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long to measure each")
+    arguments = parser.parse_args(argv)
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(arguments.images, 32, 32, 3), dtype=np.uint8)
+    labels = np.zeros(arguments.images, np.int64)
+    one = images[: arguments.batch_size]
+    rate = _rate(lambda: len(pad_crop_flip(one, rng)), arguments.seconds)
+    print(f"augmentation alone, one thread: {rate:,.0f} images/s")
+
+    batches = Batches(
+        images, labels, arguments.batch_size, augment=pad_crop_flip, workers=arguments.workers
+    )
+    drawn = _epochs(batches)
+    rate = _rate(lambda: len(next(drawn)[1]), arguments.seconds)
+    print(f"shuffled, augmented, normalised, workers={arguments.workers}: {rate:,.0f} images/s")
+
+
+def _epochs(batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    while True:
+        yield from batches
+        batches.epoch += 1
+
+
+def _rate(step: Callable[[], int], seconds: float) -> float:
+    """Units a second, where a call of `step` does some units and returns how many."""
+    step()
+    done, start = 0, time.perf_counter()
+    while True:
+        done += step()
+        elapsed = time.perf_counter() - start
+        if elapsed >= seconds:
+            return done / elapsed
+
+
+def _at_least(minimum: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = minimum - 1
+    if value < minimum:
+        raise argparse.ArgumentTypeError(f"must be at least {minimum}. Received: {text}")
+    return value
+
+
+if __name__ == "__main__":
+    main()
