@@ -273,7 +273,7 @@ class Run:
         self._refuse_divergence(model, logs, epoch)
         row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
         row["seconds"] = round(seconds, 3)
-        self.rows.append({name: row[name] for name in sorted(row, key=_column)})
+        self.rows.append(row)
         self._write_log()
         if self._events is None:
             purge_from = epoch if self._resumed else None
@@ -361,7 +361,11 @@ class Run:
             return []
         try:
             with open(path, newline="", encoding="utf-8") as file:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+                rows = [
+                    # A number that was not taken in this epoch is an empty cell.
+                    {name: float(cell) for name, cell in row.items() if cell != ""}
+                    for row in csv.DictReader(file)
+                ]
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadInput(f"{path} is not a run's log: {error}") from error
@@ -371,7 +375,8 @@ class Run:
             replacing(self.folder / "log.csv") as partial,
             open(partial, "w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, self.rows[0] if self.rows else ["epoch"])
+            names = {name for row in self.rows for name in row} | {"epoch"}
+            writer = csv.DictWriter(file, sorted(names, key=_column))
             writer.writeheader()
             writer.writerows(self.rows)
 
@@ -454,10 +459,13 @@ class Progress(keras.callbacks.Callback):
 
     def line(self, row: Mapping[str, float]) -> str:
         """Returns the line for one row of the log; single layers are left to the log."""
-        shown = (f"{k} {v:.4g}" for k, v in row.items() if "/" not in k)
-        _, *numbers, _ = shown
+        numbers = {k: v for k, v in row.items() if k not in ("epoch", "seconds") and "/" not in k}
         return "  ".join(
-            [f"epoch {row['epoch']}/{self.epochs}", *numbers, f"{row['seconds']:.1f} s"]
+            [
+                f"epoch {row['epoch']}/{self.epochs}",
+                *(f"{name} {numbers[name]:.4g}" for name in sorted(numbers, key=_column)),
+                f"{row['seconds']:.1f} s",
+            ]
         )
 
     def on_train_begin(self, logs: dict | None = None) -> None:

@@ -1,0 +1,104 @@
+"""Watch the energy and the angles of a model's neurons while it trains."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from mhe.attach import _select
+from mhe.energy import check_options, hyperspherical_energy
+from mhe.metrics import angle_blocks, unit_neurons
+from mhe.neurons import NeuronWeight, neuron_weights
+
+
+class EnergyLogger(keras.callbacks.Callback):
+    """Adds the hyperspherical energy of every layer to the logs at the end of each epoch.
+
+    The logs gain `energy/<weight's path>` for every weight that holds neurons, along the axes that
+    `mhe.neurons` knows for its layer, and `energy`, the mean over these weights. They are mean
+    energies over pairs of neurons and know no strength, so they can be compared between a model
+    with energies attached and one without.
+
+    Put it before the callbacks that read the logs (`CSVLogger`, `TensorBoard`, `EarlyStopping` with
+    `mode="min"`): Keras calls callbacks in the order of their list. `History` always comes last.
+
+    Args:
+        s: The power of the potential, as in `mhe.hyperspherical_energy`.
+        distance: `"euclidean"` or `"angle"`.
+        space: `"full"` or `"half"`.
+        layers: Which layers to watch, as `mhe.attach` takes it; None watches every one.
+        angles: Whether to log the angles too, in radians: `angle/min/<path>` and
+            `angle/mean/<path>`, over all pairs of neurons. They are computed on the CPU.
+
+    Raises:
+        ValueError: If an option is unknown, or, when training begins, no layer matches.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from mhe.callbacks import EnergyLogger
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="wide")])
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(np.ones((8, 3)), np.ones((8, 4)), epochs=2, verbose=0,
+        ...                     callbacks=[EnergyLogger(space="half")])
+        >>> [name for name in history.history if name.startswith("energy")]
+        ['energy/.../wide/kernel', 'energy']
+        >>> len(history.history["energy"])
+        2
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        (arXiv 1805.09298).
+    """
+
+    def __init__(
+        self,
+        s: float = 2,
+        distance: str = "euclidean",
+        space: str = "full",
+        layers: Any = None,
+        angles: bool = False,
+    ) -> None:
+        super().__init__()
+        check_options(s, distance, space)
+        self.s = s
+        self.distance = distance
+        self.space = space
+        self.layers = layers
+        self.angles = angles
+        self._weights: list[NeuronWeight] = []
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Finds the weights to watch."""
+        every = self.layers is None
+        self._weights = neuron_weights(self.model) if every else _select(self.model, self.layers)
+        if not self._weights:
+            raise ValueError(
+                f"EnergyLogger needs a model with neurons. Received: {self.model.name!r}"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds to `logs`, which the callbacks after this one are given too."""
+        logs = {} if logs is None else logs
+        energies = []
+        for weight in self._weights:
+            # No gradient is wanted, and sixteen bits would show three digits of the energy.
+            values = keras.ops.cast(keras.ops.stop_gradient(weight.variable), "float32")
+            energy = hyperspherical_energy(
+                values, self.s, self.distance, self.space, axis=weight.axis
+            )
+            energies.append(float(keras.ops.convert_to_numpy(energy)))
+            logs[f"energy/{weight.path}"] = energies[-1]
+            if self.angles and weight.count > 1:
+                smallest, mean = _smallest_and_mean(weight)
+                logs[f"angle/min/{weight.path}"] = smallest
+                logs[f"angle/mean/{weight.path}"] = mean
+        logs["energy"] = float(np.mean(energies))
+
+
+def _smallest_and_mean(weight: NeuronWeight) -> tuple[float, float]:
+    smallest, total, pairs = np.inf, 0.0, 0
+    for block in angle_blocks(unit_neurons(weight.variable, weight.axis)):
+        smallest = min(smallest, float(np.min(block)))
+        total += float(np.sum(block))
+        pairs += block.size
+    return smallest, total / pairs

@@ -1,0 +1,155 @@
+"""EnergyLogger: the numbers it logs, where they appear, and the options."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from mhe.callbacks import EnergyLogger
+
+
+def energy(neurons, s, distance, space):
+    """The mean energy over ordered pairs, in float64, a pair at a time."""
+    units = neurons.astype(np.float64)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    units = np.concatenate([units, -units]) if space == "half" else units
+    values = []
+    for u, v in itertools.permutations(units, 2):
+        chord = np.linalg.norm(u - v)
+        rho = 2 * math.asin(min(1.0, chord / 2)) if distance == "angle" else chord
+        values.append(math.log(1 / rho) if s == 0 else rho**-s)
+    return float(np.mean(values))
+
+
+def network():
+    """Layers whose neurons lie along three different axes."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise"),
+            keras.layers.Conv2DTranspose(3, 2, name="transposed"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(4, name="logits"),
+        ]
+    )
+
+
+def neurons(model):
+    """The neurons of `network` as rows, by layer."""
+    depthwise, transposed, logits = (
+        keras.ops.convert_to_numpy(model.get_layer(name).weights[0])
+        for name in ("depthwise", "transposed", "logits")
+    )
+    return {
+        "depthwise": depthwise.transpose(2, 3, 0, 1).reshape(4, -1),
+        "transposed": transposed.transpose(2, 0, 1, 3).reshape(3, -1),
+        "logits": logits.T,
+    }
+
+
+def fit(model, *callbacks, epochs=1):
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = np.random.default_rng(0).normal(size=(8, 6, 6, 2))
+    history = model.fit(x, np.ones((8, 4)), epochs=epochs, verbose=0, callbacks=list(callbacks))
+    return history.history
+
+
+def by_layer(log, prefix="energy/"):
+    """Values of the last epoch, by the layer's name."""
+    return {
+        name.removeprefix(prefix).split("/")[-2]: values[-1]
+        for name, values in log.items()
+        if name.startswith(prefix)
+    }
+
+
+@pytest.mark.parametrize(
+    ("s", "distance", "space"), [(2, "euclidean", "full"), (0, "angle", "half")]
+)
+def test_logs_the_energy_of_each_layer_after_the_epoch(s, distance, space):
+    model = network()
+    log = fit(model, EnergyLogger(s, distance, space), epochs=2)
+    # The last epoch's numbers belong to the weights as `fit` left them, on every backend.
+    expected = {name: energy(rows, s, distance, space) for name, rows in neurons(model).items()}
+    assert by_layer(log) == pytest.approx(expected, rel=1e-5)
+    assert log["energy"][-1] == pytest.approx(np.mean(list(expected.values())), rel=1e-5)
+    assert log["energy"][0] != log["energy"][1]
+
+
+def test_callbacks_after_it_see_the_energies():
+    seen = []
+
+    class Reader(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(dict(logs))
+
+    before, after = Reader(), Reader()
+    log = fit(network(), before, EnergyLogger(), after)
+    assert "energy" not in seen[0]
+    assert seen[1]["energy"] == log["energy"][0]
+    assert isinstance(seen[1]["energy"], float)
+
+
+def test_early_stopping_can_watch_the_energy():
+    stopping = keras.callbacks.EarlyStopping("energy", mode="min", patience=1, min_delta=1e9)
+    log = fit(network(), EnergyLogger(), stopping, epochs=5)
+    assert len(log["energy"]) == 2
+
+
+def test_layers_are_selected_as_attach_selects_them():
+    assert by_layer(fit(network(), EnergyLogger(layers="logits"))).keys() == {"logits"}
+    chosen = EnergyLogger(layers=["^trans", keras.layers.Dense])
+    assert by_layer(fit(network(), chosen)).keys() == {"transposed", "logits"}
+
+
+def test_angles_are_in_radians():
+    model = network()
+    log = fit(model, EnergyLogger(angles=True))
+    for name, rows in neurons(model).items():
+        units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        angles = [math.acos(u @ v) for u, v in itertools.combinations(units, 2)]
+        assert by_layer(log, "angle/min/")[name] == pytest.approx(min(angles), rel=1e-5)
+        assert by_layer(log, "angle/mean/")[name] == pytest.approx(np.mean(angles), rel=1e-5)
+
+
+def test_a_single_neuron_has_no_energy_and_no_angle():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="one")])
+    model.compile("sgd", "mse")
+    log = model.fit(
+        np.ones((4, 3)), np.ones((4, 1)), verbose=0, callbacks=[EnergyLogger(angles=True)]
+    ).history
+    assert log["energy"] == [0.0]
+    assert not any(name.startswith("angle") for name in log)
+
+
+def test_sixteen_bit_weights_keep_their_digits():
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    log = fit(model, EnergyLogger())
+    expected = {name: energy(rows, 2, "euclidean", "full") for name, rows in neurons(model).items()}
+    assert by_layer(log) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"s": -1}, {"distance": "cosine"}, {"space": "quarter"}], ids=str
+)
+def test_unknown_options_are_refused_at_once(options):
+    with pytest.raises(ValueError, match="Received: "):
+        EnergyLogger(**options)
+
+
+def test_a_filter_that_matches_nothing_is_refused():
+    with pytest.raises(ValueError, match="No layer with neurons matches"):
+        fit(network(), EnergyLogger(layers="missing"))
+
+
+def test_a_model_without_neurons_is_refused():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="needs a model with neurons"):
+        model.fit(np.ones((4, 4)), np.ones((4, 4)), verbose=0, callbacks=[EnergyLogger()])
