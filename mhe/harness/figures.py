@@ -1,0 +1,183 @@
+"""The figures of a run, as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mhe.harness.errors import BadInput
+from mhe.harness.runs import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, float]]
+
+_MOST_PANELS = 12
+
+
+def require_matplotlib() -> None:
+    """Fails now rather than at the end of a long run, when the figures are due.
+
+    Raises:
+        BadInput: If matplotlib is not installed.
+
+    Example:
+        >>> require_matplotlib()
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise BadInput('The figures need matplotlib: pip install "mhe[train]"') from error
+
+
+def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
+    """Draws accuracy and energy over the epochs.
+
+    Args:
+        rows: The rows of a run's log, with `accuracy`, `val_accuracy`, `energy` and `energy/...`.
+        path: The PNG to write.
+        title: A title for the figure.
+
+    Example:
+        >>> import tempfile
+        >>> row = {"accuracy": 0.5, "val_accuracy": 0.4, "energy": 0.7, "energy/conv/kernel": 0.7}
+        >>> path = Path(tempfile.mkdtemp(), "curves.png")
+        >>> draw_curves([{"epoch": 1, **row}, {"epoch": 2, **row}], path)
+        >>> path.exists()
+        True
+    """
+    figure = _figure(10, 4, title)
+    left, right = figure.subplots(1, 2)
+    for name, label in (("accuracy", "training"), ("val_accuracy", "test")):
+        left.plot(*_curve(rows, name), label=label, marker=_marker(rows))
+    _label(left, "epoch", "accuracy")
+    left.legend()
+    layers = [name for name in rows[-1] if name.startswith("energy/")]
+    for name in layers:
+        right.plot(*_curve(rows, name), color="0.75", linewidth=1)
+    if layers:
+        right.plot([], [], color="0.75", linewidth=1, label="one layer")
+    right.plot(*_curve(rows, "energy"), label="mean over layers", marker=_marker(rows))
+    _label(right, "epoch", "hyperspherical energy")
+    right.legend()
+    _save(figure, path)
+
+
+def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title: str = "") -> None:
+    """Draws the test accuracy and the energy of several models, over several seeds each.
+
+    Args:
+        runs: For each model the rows of its runs, one run a seed.
+        path: The PNG to write.
+        title: A title for the figure.
+
+    Example:
+        >>> import tempfile
+        >>> rows = [{"epoch": 1, "val_accuracy": 0.4, "energy": 0.7}]
+        >>> path = Path(tempfile.mkdtemp(), "comparison.png")
+        >>> draw_comparison({"baseline": [rows, rows], "mhe": [rows]}, path)
+        >>> path.exists()
+        True
+    """
+    figure = _figure(10, 4, title)
+    panels = figure.subplots(1, 2)
+    names = {"val_accuracy": "test accuracy", "energy": "mean hyperspherical energy"}
+    for axes, (name, label) in zip(panels, names.items(), strict=True):
+        for color, (model, seeds) in enumerate(runs.items()):
+            for rows in seeds:
+                axes.plot(*_curve(rows, name), color=f"C{color}", alpha=0.25, linewidth=1)
+            epochs = min(len(rows) for rows in seeds)
+            mean = np.mean([_curve(rows, name)[1][:epochs] for rows in seeds], axis=0)
+            axes.plot(
+                _curve(seeds[0], name)[0][:epochs],
+                mean,
+                color=f"C{color}",
+                label=f"{model}, mean of {len(seeds)}",
+                marker=_marker(mean),
+            )
+        _label(axes, "epoch", label)
+        axes.legend()
+    _save(figure, path)
+
+
+def draw_angles(
+    before: Mapping[str, np.ndarray],
+    after: Mapping[str, np.ndarray],
+    path: str | Path,
+    title: str = "",
+) -> None:
+    """Draws, layer by layer, how the angles between neurons lie before and after training.
+
+    Of more than twelve layers, twelve are drawn, evenly spaced, the first and last among them.
+
+    Args:
+        before: For each layer the angles of all pairs, in radians.
+        after: The same after training.
+        path: The PNG to write.
+        title: A title for the figure.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "angles.png")
+        >>> draw_angles({"conv": np.array([1.5, 1.6])}, {"conv": np.array([1.7, 1.8])}, path)
+        >>> path.exists()
+        True
+    """
+    names = [name for name in before if before[name].size]
+    shown = names
+    if len(names) > _MOST_PANELS:
+        places = np.linspace(0, len(names) - 1, _MOST_PANELS).round().astype(int)
+        shown = [names[place] for place in places]
+        title = f"{title} ({_MOST_PANELS} of {len(names)} layers)".lstrip()
+    columns = min(4, max(1, len(shown)))
+    lines = -(-max(1, len(shown)) // columns)
+    figure = _figure(3.2 * columns, 2.4 * lines + 0.6, title)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, name in zip(panels, shown, strict=False):
+        degrees = [np.degrees(before[name]), np.degrees(after[name])]
+        low, high = min(map(np.min, degrees)), max(map(np.max, degrees))
+        bins = np.linspace(min(low, 89.0), max(high, 91.0), 60)
+        for values, label in zip(degrees, ("before", "after"), strict=True):
+            axes.hist(values, bins, density=True, alpha=0.6, label=label)
+        axes.axvline(90, color="0.5", linewidth=0.8, linestyle=":")
+        axes.set_title(name, fontsize=9)
+        axes.set_yticks([])
+        axes.set_xlabel("angle between two neurons (°)", fontsize=8)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    panels[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float, title: str) -> "Figure":
+    # Not pyplot, which keeps every figure open and wants a display on some machines.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _curve(rows: Rows, name: str) -> tuple[list[float], list[float]]:
+    known = [row for row in rows if name in row]
+    return [row["epoch"] for row in known], [row[name] for row in known]
+
+
+def _marker(points: Sequence) -> str | None:
+    # A line through one point shows nothing.
+    return "o" if len(points) == 1 else None
+
+
+def _label(axes: "Axes", x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+
+
+def _save(figure: "Figure", path: str | Path) -> None:
+    with replacing(Path(path)) as partial:
+        figure.savefig(partial, dpi=120, format="png")
