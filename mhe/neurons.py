@@ -83,7 +83,7 @@ class NeuronWeight:
         return "/".join(layer.name for layer in (*self.parents[1:], self.layer))
 
 
-def neuron_weights(model: Layer) -> list[NeuronWeight]:
+def neuron_weights(model: Layer, quantized: bool = False) -> list[NeuronWeight]:
     """Lists every weight of a model that holds neurons.
 
     - `Dense`, `Conv1D/2D/3D` and pointwise kernels: the last axis.
@@ -96,10 +96,11 @@ def neuron_weights(model: Layer) -> list[NeuronWeight]:
     - Any other layer with a variable `kernel` of two or more axes: the last axis.
 
     Wrappers and nested models are looked into. Kernels quantized to integers are left out: nothing
-    trains them. With LoRA enabled the weight is the frozen one beneath, without the low-rank update.
+    trains them. With LoRA enabled the weight is the frozen one beneath, without its update.
 
     Args:
         model: A built model or layer.
+        quantized: Whether to list kernels quantized to integers too.
 
     Returns:
         The weights in the order of the model's layers, a weight that several layers share once.
@@ -119,7 +120,8 @@ def neuron_weights(model: Layer) -> list[NeuronWeight]:
     found, seen, paths = [], set(), set()
     for layer, parents in walk(model):
         for variable, axis, slot in _kernels(layer):
-            if id(variable) in seen or not keras.backend.is_float_dtype(variable.dtype):
+            is_float = keras.backend.is_float_dtype(variable.dtype)
+            if id(variable) in seen or not (is_float or quantized):
                 continue
             seen.add(id(variable))
             path, again = variable.path, 1
@@ -128,23 +130,6 @@ def neuron_weights(model: Layer) -> list[NeuronWeight]:
             paths.add(path)
             found.append(NeuronWeight(layer, variable.name, variable, axis, path, slot, parents))
     return found
-
-
-def quantized_layers(model: Layer) -> list[Layer]:
-    """Lists the layers whose neurons are stored as integers, which nothing can train.
-
-    Args:
-        model: A model or layer.
-
-    Returns:
-        The layers, in the order of the model.
-    """
-    return [
-        layer
-        for layer, _ in walk(model)
-        if getattr(layer, "quantization_mode", None) not in (None, "float8")
-        and isinstance(layer, _KINDS)
-    ]
 
 
 def walk(model: Layer) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
@@ -248,11 +233,10 @@ def _kernels(layer):
     kernels = []
     for name, axis, slot in named:
         # Where `kernel` is a property that adds LoRA's update or unpacks integers, the variable
-        # itself is `_kernel`.
-        variable = getattr(layer, f"_{name}", None)
-        if not isinstance(variable, keras.Variable):
-            variable = getattr(layer, name, None)
-        if not isinstance(variable, keras.Variable) or len(variable.shape) < 2 or axis is None:
+        # itself has another name.
+        held = (getattr(layer, each, None) for each in (f"_{name}", f"quantized_{name}", name))
+        variable = next((each for each in held if isinstance(each, keras.Variable)), None)
+        if variable is None or len(variable.shape) < 2 or axis is None:
             continue
         if any(variable is inner for sublayer in layer._layers for inner in sublayer.variables):
             continue
@@ -298,9 +282,8 @@ def _call_on_symbols(model):
         ]
         if len(tensors) == 1:
             return model.call(tensors[0])
-        return model.call(
-            **{k.removesuffix("_shape"): v for k, v in zip(shapes, tensors, strict=True)}
-        )
+        names = (name.removesuffix("_shape") for name in shapes)
+        return model.call(**dict(zip(names, tensors, strict=True)))
 
     try:
         try:
