@@ -1,0 +1,272 @@
+"""The networks of the published image experiments: CNN-9 and He et al.'s ResNets for CIFAR.
+
+Both give logits `(B, classes)` in float32, take images `(B, H, W, C)` whatever
+`keras.config.image_data_format()` says, and name their output layer `logits`.
+"""
+
+import math
+
+import keras
+from keras import layers
+
+from mhe.harness.errors import BadInput
+
+ARCHITECTURES = ("cnn9", "resnet20", "resnet32", "resnet56")
+
+_SMALLEST = 8  # pixels: three halvings leave one
+_CNN9_DECAY = 5e-4
+_RESNET_DECAY = 1e-4
+
+# The reference's running averages (decay 0.999, bias-corrected) equal Keras's at the end of its
+# 42,500 steps. Keras does not correct the bias: at 0.999, or at its own default of 0.99, a run of a
+# hundred steps would still be evaluated with the initial mean 0 and variance 1 mixed in.
+_MOMENTUM = 0.9
+
+
+def build(
+    arch: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    width: float = 1.0,
+    weight_decay: float | None = None,
+) -> keras.Model:
+    """Build a network by name.
+
+    Args:
+        arch: One of `"cnn9"`, `"resnet20"`, `"resnet32"`, `"resnet56"`.
+        input_shape: `(H, W, C)`.
+        classes: Number of logits.
+        width: Factor on every number of filters.
+        weight_decay: As `cnn9` and `resnet` take it; `None` is what was published for the network.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        BadInput: If the name is unknown, or a number is out of range.
+
+    Example:
+        >>> build("cnn9", (8, 8, 3), 100, width=0.25).output_shape
+        (None, 100)
+    """
+    if arch not in ARCHITECTURES:
+        raise BadInput(
+            f"The architecture must be one of {', '.join(ARCHITECTURES)}. Received: {arch}"
+        )
+    if arch == "cnn9":
+        decay = _CNN9_DECAY if weight_decay is None else weight_decay
+        return cnn9(input_shape, classes, width, decay)
+    decay = _RESNET_DECAY if weight_decay is None else weight_decay
+    return resnet(int(arch.removeprefix("resnet")), input_shape, classes, width, decay)
+
+
+def cnn9(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    width: float = 1.0,
+    weight_decay: float = _CNN9_DECAY,
+) -> keras.Model:
+    """The plain convolutional network of the MHE paper's CIFAR-100 experiment.
+
+    Three stages of three 3×3 convolutions (64, 128, 256 filters; batch norm, ReLU), each ending in
+    2×2 max pooling; a convolution over all that is left, 4×4 for 32×32 images, to 256 numbers
+    without norm or ReLU; a 1×1 convolution to the classes. No layer has a bias. Kernels start
+    normal (not truncated) with stddev √(2/fan_in).
+
+    Args:
+        input_shape: `(H, W, C)`, at least 8 pixels each way.
+        classes: Number of logits.
+        width: Factor on every number of filters, rounded, at least one filter.
+        weight_decay: λ of the term λ·‖w‖²/2, on kernels and on batch norm's scale and offset.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        BadInput: If a number is out of range.
+
+    Example:
+        >>> model = cnn9((32, 32, 3), 100, width=0.25)
+        >>> tuple(model.get_layer("embedding").kernel.shape)
+        (4, 4, 64, 64)
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        (arXiv 1805.09298), and its published code.
+    """
+    _check(input_shape, classes, width, weight_decay)
+    images = hidden = layers.Input(input_shape, name="images")
+    for stage, filters in enumerate((64, 128, 256), 1):
+        for place in range(1, 4):
+            name = f"conv{stage}_{place}"
+            hidden = _conv(hidden, _scaled(filters, width), 3, name, weight_decay)
+            hidden = _norm(hidden, name, weight_decay, epsilon=1e-3)
+            hidden = layers.ReLU(name=f"{name}_relu")(hidden)
+        hidden = layers.MaxPooling2D(
+            2, padding="same", data_format="channels_last", name=f"pool{stage}"
+        )(hidden)
+    left = hidden.shape[1:3]
+    hidden = _conv(hidden, _scaled(256, width), left, "embedding", weight_decay, padding="valid")
+    logits = _conv(hidden, classes, 1, "logits", weight_decay, dtype="float32")
+    logits = layers.Flatten(data_format="channels_last", dtype="float32", name="flatten")(logits)
+    return keras.Model(images, logits, name="cnn9")
+
+
+def resnet(
+    depth: int,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    width: float = 1.0,
+    weight_decay: float = _RESNET_DECAY,
+) -> keras.Model:
+    """He et al.'s residual network for CIFAR, of depth 6n + 2.
+
+    A 3×3 convolution, three stages of n blocks of two 3×3 convolutions (16, 32, 64 filters; batch
+    norm after each, ReLU), global average pooling and a dense layer with a bias. Where a stage
+    halves the image the shortcut is the paper's option A: every second pixel, new channels zero,
+    no parameters. Kernels start normal with stddev √(2/fan_in).
+
+    Args:
+        depth: Layers with a kernel: 20, 32, 56, or any other 6n + 2.
+        input_shape: `(H, W, C)`, at least 8 pixels each way.
+        classes: Number of logits.
+        width: Factor on every number of filters, rounded, at least one filter.
+        weight_decay: λ of the term λ·‖w‖²/2, on kernels and on batch norm's scale and offset.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        BadInput: If the depth is not 6n + 2, or a number is out of range.
+
+    Example:
+        >>> resnet(20, (32, 32, 3), 10).get_layer("logits").units
+        10
+
+    Reference:
+        He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv 1512.03385),
+        section 4.2.
+    """
+    _check(input_shape, classes, width, weight_decay)
+    if depth < 8 or (depth - 2) % 6:
+        raise BadInput(f"A CIFAR ResNet's depth is 6n + 2, n at least 1. Received: {depth}")
+
+    def normed(inputs, filters, name, strides=1):
+        outputs = _conv(inputs, filters, 3, name, weight_decay, strides=strides)
+        return _norm(outputs, name, weight_decay, epsilon=1e-5)
+
+    images = layers.Input(input_shape, name="images")
+    hidden = normed(images, _scaled(16, width), "conv1")
+    hidden = layers.ReLU(name="conv1_relu")(hidden)
+    for stage, filters in enumerate((16, 32, 64), 1):
+        filters = _scaled(filters, width)
+        for block in range(1, (depth - 2) // 6 + 1):
+            name = f"stage{stage}_block{block}"
+            strides = 2 if stage > 1 and block == 1 else 1
+            residual = normed(hidden, filters, f"{name}_conv1", strides)
+            residual = layers.ReLU(name=f"{name}_conv1_relu")(residual)
+            residual = normed(residual, filters, f"{name}_conv2")
+            if strides > 1:
+                hidden = IdentityShortcut(filters, strides, name=f"{name}_shortcut")(hidden)
+            hidden = layers.Add(name=f"{name}_add")([hidden, residual])
+            hidden = layers.ReLU(name=f"{name}_relu")(hidden)
+    hidden = layers.GlobalAveragePooling2D(data_format="channels_last", name="embedding")(hidden)
+    logits = layers.Dense(
+        classes,
+        kernel_initializer=_he_normal(),
+        kernel_regularizer=_decay(weight_decay),
+        dtype="float32",
+        name="logits",
+    )(hidden)
+    return keras.Model(images, logits, name=f"resnet{depth}")
+
+
+@keras.saving.register_keras_serializable(package="mhe")
+class IdentityShortcut(layers.Layer):
+    """Option A of He et al. 2016: every `strides`-th pixel, and zeros as the channels that are new.
+
+    Args:
+        channels: Channels of the output, at least those of the input.
+        strides: Step between the pixels that are kept.
+        **kwargs: As any layer takes them.
+
+    Returns:
+        `(B, ceil(H / strides), ceil(W / strides), channels)` for `(B, H, W, C)`.
+
+    Example:
+        >>> import numpy as np
+        >>> outputs = IdentityShortcut(32, strides=2)(np.ones((1, 8, 8, 16), "float32"))
+        >>> tuple(outputs.shape)
+        (1, 4, 4, 32)
+    """
+
+    def __init__(self, channels: int, strides: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.strides = strides
+
+    def call(self, inputs):
+        kept = inputs[:, :: self.strides, :: self.strides, :]
+        new = self.channels - inputs.shape[-1]
+        return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [0, new]])
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        steps = [size and -(-size // self.strides) for size in (height, width)]
+        return (batch, *steps, self.channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels, "strides": self.strides}
+
+
+def _conv(inputs, filters, size, name, weight_decay, *, strides=1, padding="same", dtype=None):
+    return layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding=padding,
+        data_format="channels_last",
+        use_bias=False,
+        kernel_initializer=_he_normal(),
+        kernel_regularizer=_decay(weight_decay),
+        dtype=dtype,
+        name=name,
+    )(inputs)
+
+
+def _norm(inputs, name, weight_decay, epsilon):
+    return layers.BatchNormalization(
+        momentum=_MOMENTUM,
+        epsilon=epsilon,
+        beta_regularizer=_decay(weight_decay),
+        gamma_regularizer=_decay(weight_decay),
+        name=f"{name}_norm",
+    )(inputs)
+
+
+def _he_normal():
+    # `HeNormal` is truncated at two standard deviations; the publications' kernels were not.
+    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+
+
+def _decay(weight_decay):
+    # Keras's L2 has no factor 1/2, the publications' weight decay does.
+    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+
+
+def _scaled(filters, width):
+    return max(1, round(filters * width))
+
+
+def _check(input_shape, classes, width, weight_decay):
+    if len(input_shape) != 3 or min(input_shape[:2]) < _SMALLEST or input_shape[2] < 1:
+        raise BadInput(
+            f"Images must be at least {_SMALLEST} by {_SMALLEST} pixels, (H, W, C). "
+            f"Received: {tuple(input_shape)}"
+        )
+    if classes < 1:
+        raise BadInput(f"There must be at least one class. Received: {classes}")
+    if not (math.isfinite(width) and width > 0):
+        raise BadInput(f"The width must be a positive number. Received: {width}")
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise BadInput(f"The weight decay must not be negative. Received: {weight_decay}")
