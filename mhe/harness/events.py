@@ -66,9 +66,7 @@ class EventWriter:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     writer = EventWriter(folder)
-        ...     writer.scalars(1, {"loss": 2.5})
-        ...     writer.close()
+        ...     EventWriter(folder).scalars(1, {"loss": 2.5})
         ...     len(os.listdir(folder))
         1
     """
@@ -76,13 +74,13 @@ class EventWriter:
     def __init__(self, folder: str | os.PathLike, purge_from: int | None = None):
         Path(folder).mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
-        self._file = open(Path(folder, name), "xb")  # noqa: SIM115 - open until `close`
+        self._path = Path(folder, name)
         self._write(_bytes(3, b"brain.Event:2"))
         if purge_from is not None:
             self._write(_number(2, purge_from) + _bytes(7, _number(1, 1)))  # SessionLog.START
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one value for each name, and makes sure that it reaches the file.
+        """Writes one value for each name.
 
         Args:
             step: The step, a non-negative integer.
@@ -94,13 +92,11 @@ class EventWriter:
         )
         self._write(_number(2, step) + _bytes(5, summary))
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
     def _write(self, event: bytes) -> None:
         event = b"\x09" + struct.pack("<d", time.time()) + event
         length = struct.pack("<Q", len(event))
-        self._file.write(length + struct.pack("<I", masked_crc(length)))
-        self._file.write(event + struct.pack("<I", masked_crc(event)))
-        self._file.flush()
+        crc = struct.Struct("<I")
+        # Opened for each event, of which there are few, so that no run has to close it.
+        with open(self._path, "ab") as file:
+            file.write(length + crc.pack(masked_crc(length)))
+            file.write(event + crc.pack(masked_crc(event)))

@@ -234,6 +234,7 @@ class Run:
         if len(self.rows) > epoch:
             self.rows = self.rows[:epoch]
             self._write_log()
+        self._forget_old_checkpoints()
         return epoch
 
     def callbacks(
@@ -283,8 +284,7 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             model.save_weights(partial)
-        for old in self.checkpoints[:-_KEPT_CHECKPOINTS]:
-            old.unlink()
+        self._forget_old_checkpoints()
 
     def finish(self, metrics: Mapping[str, float]) -> dict[str, Any]:
         """Writes `result.json`, which makes the run complete.
@@ -312,13 +312,14 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Closes the events; after Ctrl-C, says how to go on."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        """Says after Ctrl-C how to go on."""
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             command = f"python {self.config['program']} --resume {shlex.quote(str(self.folder))}"
             print(f"\nInterrupted after epoch {self.epoch}. Go on with: {command}", file=sys.stderr)
+
+    def _forget_old_checkpoints(self) -> None:
+        for old in self.checkpoints[:-_KEPT_CHECKPOINTS]:
+            old.unlink()
 
     def _load_newest(self, model: keras.Model) -> int:
         optimizer = getattr(model, "optimizer", None)
@@ -375,17 +376,18 @@ class Run:
             replacing(self.folder / "log.csv") as partial,
             open(partial, "w", newline="", encoding="utf-8") as file,
         ):
-            names = {name for row in self.rows for name in row} | {"epoch"}
+            names = dict.fromkeys(["epoch", *(name for row in self.rows for name in row)])
             writer = csv.DictWriter(file, sorted(names, key=_column))
             writer.writeheader()
             writer.writerows(self.rows)
 
 
 def _column(name: str) -> tuple[int, str]:
-    """Where a column stands in the log: losses before metrics, training before validation."""
-    if name in ("epoch", "loss", "accuracy"):
-        return ("epoch", "loss", "accuracy").index(name), ""
-    if name == "energy" or name.startswith(("energy/", "angle/")):
+    """Where a column stands in the log: training before validation, layers in their own order."""
+    first = ("epoch", "loss", "accuracy")
+    if name in first:
+        return first.index(name), ""
+    if name == "energy" or "/" in name:
         return 6, ""
     return {"lr": 5, "seconds": 7}.get(name, 4 if name.startswith("val_") else 3), name
 
@@ -520,8 +522,8 @@ class Parser(argparse.ArgumentParser):
         >>> parser.settle(["--seed", "three"])
         Traceback (most recent call last):
             ...
-        mhe.harness.errors.BadInput: argument --seed: must be an integer of at least 0.
-        Received: three
+        mhe.harness.errors.BadInput: argument --seed: must be an integer from 0 to
+        4294967295. Received: three
     """
 
     def __init__(self, program: str, description: str):
@@ -536,7 +538,9 @@ class Parser(argparse.ArgumentParser):
             metavar="RUN",
             help="the run's folder, new or empty (default: named after the flags, in runs/)",
         )
-        self.add_argument("--seed", type=integer(0), default=0, help="seed of all that is drawn")
+        # NumPy's global generator takes no larger seed.
+        seed = integer(0, 2**32 - 1)
+        self.add_argument("--seed", type=seed, default=0, help="seed of all that is drawn")
         self.add_argument(
             "--resume",
             metavar="RUN",
@@ -602,26 +606,26 @@ class Parser(argparse.ArgumentParser):
         return argparse.Namespace(**{**flags, "out": out}), run
 
 
-def integer(low: int) -> Callable[[str], int]:
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     """Returns an argparse type: an integer of at least `low`.
 
     Args:
         low: The smallest value allowed.
+        high: The largest value allowed; None sets no bound.
 
     Example:
         >>> integer(1)("20")
         20
     """
+    expected = f"of at least {low}" if high is None else f"from {low} to {high}"
 
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = low - 1
-        if number < low:
-            raise argparse.ArgumentTypeError(
-                f"must be an integer of at least {low}. Received: {text}"
-            )
+        if number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"must be an integer {expected}. Received: {text}")
         return number
 
     return parse

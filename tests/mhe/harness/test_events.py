@@ -21,7 +21,6 @@ def test_tensorflow_reads_what_was_written(tmp_path):
     writer = EventWriter(tmp_path)
     writer.scalars(1, {"loss": 2.5, "energy/conv1/kernel": 0.125})
     writer.scalars(300, {"loss": -1e-9})
-    writer.close()
     version, first, second = read(tmp_path)
     assert version.file_version == "brain.Event:2"
     values = {value.tag: value.simple_value for value in first.summary.value}
@@ -32,14 +31,7 @@ def test_tensorflow_reads_what_was_written(tmp_path):
 
 
 def test_a_resumed_run_takes_back_the_steps_it_writes_again(tmp_path):
-    EventWriter(tmp_path, purge_from=7).close()
+    EventWriter(tmp_path, purge_from=7)
     _, start = read(tmp_path)
     assert start.step == 7
     assert start.session_log.status == start.session_log.START
-
-
-def test_scalars_reach_the_file_at_once(tmp_path):
-    writer = EventWriter(tmp_path)
-    writer.scalars(1, {"loss": 1.0})
-    assert len(read(tmp_path)) == 2  # with the file still open
-    writer.close()

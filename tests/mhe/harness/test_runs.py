@@ -1,0 +1,397 @@
+"""Run folders: what they hold, that they survive being killed anywhere, and what they refuse."""
+
+import io
+import json
+import os
+import re
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from mhe.harness import runs
+from mhe.harness.errors import BadInput
+from mhe.harness.runs import Diverged, Parser, Run, program
+
+FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
+
+
+def create(folder, flags=FLAGS):
+    return Run.create(folder, "benchmarks/train.py", flags)
+
+
+def small_model():
+    dense = keras.layers.Dense(1, kernel_initializer="zeros", name="dense")
+    model = keras.Sequential([keras.Input((3,)), dense])
+    model.compile("sgd", "mse")
+    return model
+
+
+def by_hand(run, model, epochs):
+    """Trains without `fit`: each epoch adds its number to the weights, and so shows in them."""
+    for epoch in range(run.restore(model), epochs):
+        model.weights[0].assign(model.weights[0] + epoch + 1)
+        total = float(keras.ops.convert_to_numpy(keras.ops.sum(model.weights[0])))
+        run.record(model, {"loss": total, "val_accuracy": 0.5}, seconds=0.25)
+
+
+def without_seconds(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(
+        keras.optimizers.schedules.PiecewiseConstantDecay([5, 11], [0.01, 0.005, 0.001]), momentum=0.9
+    ),
+    "adam": lambda: keras.optimizers.Adam(0.05),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.01, momentum=0.9), initial_scale=8.0, dynamic_growth_steps=5
+    ),
+}
+
+
+def fit(run, optimizer, epochs, weights_seed):
+    """Four batches an epoch through dropout and batch norm, which have states of their own."""
+    keras.utils.set_random_seed(weights_seed)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(8),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(OPTIMIZERS[optimizer](), "mse")
+    x = np.random.default_rng(0).normal(size=(16, 3))
+    first = run.restore(model)
+    with run:
+        model.fit(
+            *(x, x[:, :1]),
+            batch_size=4,
+            shuffle=False,
+            validation_data=(x, x[:, :1]),
+            initial_epoch=first,
+            epochs=epochs,
+            verbose=0,
+            callbacks=run.callbacks(epochs, seed=3, quiet=True),
+        )
+    return run.rows
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_a_resumed_fit_ends_as_an_unbroken_one(tmp_path, optimizer):
+    unbroken = fit(create(tmp_path / "a"), optimizer, 4, weights_seed=1)
+    fit(create(tmp_path / "b"), optimizer, 2, weights_seed=1)
+    # Weights drawn from another seed: all that matters must come from the folder.
+    resumed = fit(Run.resume(tmp_path / "b"), optimizer, 4, weights_seed=2)
+    assert len(resumed) == 4
+    for one, other in zip(without_seconds(unbroken), without_seconds(resumed), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    assert len({row["loss"] for row in resumed}) == 4
+
+
+def test_dropout_differs_between_epochs_and_seeds():
+    layer = keras.layers.Dropout(0.5)
+    model = keras.Sequential([keras.Input((64,)), layer])
+
+    def mask(seed, epoch):
+        callback = runs._Seeds(seed)
+        callback.set_model(model)
+        callback.on_epoch_begin(epoch)
+        return keras.ops.convert_to_numpy(model(np.ones((1, 64)), training=True)).tobytes()
+
+    assert mask(0, 1) == mask(0, 1)
+    assert len({mask(0, 1), mask(0, 2), mask(1, 1)}) == 3
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("count", range(1, 8))
+def test_killed_around_any_write_it_goes_on_to_the_same_end(tmp_path, monkeypatch, count, moment):
+    by_hand(unbroken := create(tmp_path / "a"), small_model(), 3)
+    calls = []
+
+    def replace(source, target, replace=os.replace):
+        calls.append(target)
+        if len(calls) == count and moment == "before":
+            raise Killed
+        replace(source, target)
+        if len(calls) == count:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(Killed):
+            by_hand(create(tmp_path / "b"), small_model(), 3)
+    begun = (tmp_path / "b" / "config.json").exists()
+    run = Run.resume(tmp_path / "b") if begun else create(tmp_path / "b")
+    by_hand(run, small_model(), 3)
+    assert run.rows == unbroken.rows
+    assert [row["loss"] for row in run.rows] == [3.0, 9.0, 18.0]
+    names = {path.name for path in (tmp_path / "b").iterdir()} - {"tensorboard"}
+    assert names == {path.name for path in (tmp_path / "a").iterdir()} - {"tensorboard"}
+    assert [path.name for path in run.checkpoints] == [path.name for path in unbroken.checkpoints]
+
+
+def test_what_a_run_leaves(tmp_path):
+    run = create(tmp_path)
+    by_hand(run, small_model(), 3)
+    result = run.finish({"test_accuracy": np.float32(0.5)})
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result == {
+        **{name: FLAGS[name] for name in ("model_name", "power_s", "dataset", "seed")},
+        "metrics": {"test_accuracy": 0.5},
+        "seconds": 0.75,
+    }
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert FLAGS.items() <= config.items()
+    assert config["versions"]["keras"] == keras.__version__
+    assert config["versions"]["backend"] == keras.backend.backend()
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert header == "epoch,loss,val_accuracy,seconds"
+    assert [row.split(",")[0] for row in rows] == ["1", "2", "3"]
+    kept = [path.name for path in sorted((tmp_path / "checkpoints").iterdir())]
+    assert kept == ["epoch-000002.weights.h5", "epoch-000003.weights.h5"]
+    assert len(list((tmp_path / "tensorboard").glob("*tfevents*"))) == 1
+    assert Run.resume(tmp_path).finished
+    assert Run.resume(tmp_path).result == result
+
+
+def test_the_log_keeps_every_digit_and_the_order_of_the_layers(tmp_path):
+    run = create(tmp_path)
+    logs = {"val_loss": 1 / 3, "lr": 0.1, "accuracy": 0.5, "loss": 2 / 3}
+    run.record(small_model(), {**logs, "energy/b": 1.0, "energy/a": 2.0, "energy": 1.5}, 1.0)
+    run.record(small_model(), {**logs, "score": 7.0}, 1.0)
+    header = (tmp_path / "log.csv").read_text().splitlines()[0]
+    assert header == "epoch,loss,accuracy,score,val_loss,lr,energy/b,energy/a,energy,seconds"
+    assert Run.resume(tmp_path).rows == run.rows
+
+
+def test_an_unreadable_checkpoint_is_passed_over_and_said(tmp_path, capsys):
+    by_hand(create(tmp_path), small_model(), 3)
+    newest = tmp_path / "checkpoints" / "epoch-000003.weights.h5"
+    newest.write_bytes(newest.read_bytes()[:100])
+    run = Run.resume(tmp_path)
+    assert run.restore(small_model()) == 2
+    assert len(run.rows) == 2
+    assert f"{newest} cannot be read" in capsys.readouterr().err
+    run.checkpoints[0].write_bytes(b"")
+    with pytest.raises(BadInput, match="No checkpoint can be read"):
+        Run.resume(tmp_path).restore(small_model())
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    by_hand(create(tmp_path), small_model(), 1)
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")])
+    other.compile("sgd", "mse")
+    with pytest.raises(BadInput, match="belongs to another model"):
+        Run.resume(tmp_path).restore(other)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path, value):
+    run = create(tmp_path)
+    by_hand(run, model := small_model(), 2)
+    run.advice = "Try something else."
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.[hc]*") if path.is_file()}
+    message = rf"In epoch 3, val_loss is {value}\..*epoch 2 is intact\. Try something else\."
+    with pytest.raises(Diverged, match=message):
+        run.record(model, {"loss": 1.0, "val_loss": value}, 1.0)
+    assert {path: path.read_bytes() for path in before} == before
+    assert run.epoch == 2
+
+
+def test_a_broken_weight_is_never_checkpointed(tmp_path):
+    run, model = create(tmp_path), small_model()
+    model.weights[0].assign(np.array([[1.0], [np.nan], [0.0]]))
+    with pytest.raises(Diverged, match=r"dense/kernel holds numbers that are not finite"):
+        run.record(model, {"loss": 1.0}, 1.0)
+    assert run.checkpoints == []
+
+
+def test_metrics_must_be_finite(tmp_path):
+    run = create(tmp_path)
+    with pytest.raises(ValueError, match="Received: fid=nan"):
+        run.finish({"fid": float("nan")})
+    assert not run.finished
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(BadInput, match="is not empty"):
+        create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(BadInput, match="cannot be written to"):
+        create(tmp_path / "mine.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "holds no config.json"),
+        ("config.json", "{", r"config\.json cannot be read"),
+        ("config.json", "[]", "must hold a JSON object"),
+        ("log.csv", "epoch,loss\n1,high\n", r"log\.csv is not a run's log"),
+        ("log.csv", "loss\n1\n", r"log\.csv is not a run's log"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused(tmp_path, name, content, message):
+    create(tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match=message):
+        Run.resume(tmp_path)
+
+
+def test_a_log_without_the_epochs_of_the_checkpoint_is_refused(tmp_path):
+    by_hand(create(tmp_path), small_model(), 2)
+    (tmp_path / "log.csv").unlink()
+    with pytest.raises(BadInput, match="must hold the epochs 1 to 2"):
+        Run.resume(tmp_path).restore(small_model())
+
+
+def test_fit_must_begin_where_the_run_stands(tmp_path):
+    model = small_model()
+    by_hand(run := create(tmp_path), model, 1)
+    with pytest.raises(ValueError, match="initial_epoch"):
+        model.fit(np.ones((2, 3)), np.ones((2, 1)), verbose=0, callbacks=run.callbacks(2))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_a_bar_with_an_estimate_on_a_terminal_only(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(sys, "stdout", out := kind())
+    run, clock = create(tmp_path), iter([0.0, 100.0, 150.0, 150.05, 200.0])
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(clock))
+    progress = runs.Progress(run, epochs=2)
+    progress.set_params({"steps": 4})
+    progress.on_train_begin()
+    progress.on_train_batch_end(0)  # 50 s for an eighth of the whole
+    progress.on_train_batch_end(1)  # too soon after the last to be drawn
+    by_hand(run, small_model(), 1)
+    progress.on_epoch_end(0)
+    bar, line = out.getvalue().rsplit("epoch", 1)
+    assert line.startswith(" 1/2  loss ")
+    assert line.endswith("0.2 s\n")
+    if kind is Terminal:
+        assert re.fullmatch(r"\repoch 1/2 \[={7}\.{23}\]  25%, 0:05:50 left\x1b\[K\r\x1b\[K", bar)
+    else:
+        assert bar == ""
+
+
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path, capsys):
+    def main(argv):
+        with create(tmp_path / "my run") as run:
+            by_hand(run, small_model(), 2)
+            raise KeyboardInterrupt
+
+    assert program(main) == 130
+    command = f"python benchmarks/train.py --resume '{tmp_path / 'my run'}'"
+    assert capsys.readouterr().err == f"\nInterrupted after epoch 2. Go on with: {command}\n"
+    assert Run.resume(tmp_path / "my run").restore(small_model()) == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(BadInput("no\nsuch file"), 2), (Diverged("nan"), 1)])
+def test_errors_meant_for_people_are_one_line(capsys, error, code):
+    def main(argv):
+        raise error
+
+    assert program(main) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.rstrip().endswith(str(error))
+
+
+def test_defects_keep_their_traceback():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        program(main)
+
+
+def parser():
+    parser = Parser("benchmarks/train.py", "Trains.")
+    parser.add_argument("--model_name", choices=["mhe", "half_mhe"], default="mhe")
+    parser.add_argument("--power_s", default="2")
+    parser.add_argument("--dataset", default="cifar100")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--rate", type=runs.number(0, above=True), default=0.1)
+    return parser
+
+
+def test_a_resumed_run_brings_its_own_flags(tmp_path):
+    args, run = parser().settle(["--model_name", "half_mhe", "--rate", "0.5"])
+    assert run is None
+    assert (args.out, args.model_name, args.rate, args.seed) == (None, "half_mhe", 0.5, 0)
+    flags = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
+    create(tmp_path, flags)
+    same = ["--resume", str(tmp_path), "--out", str(tmp_path), "--rate", "0.5"]
+    for argv in (same[:2], same, [*same, "--data_dir", "elsewhere"]):
+        again, run = parser().settle(argv)
+        assert (again.model_name, again.rate) == ("half_mhe", 0.5)
+        assert run.folder == tmp_path
+    assert again.data_dir == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--rate", "0.1"], "--rate 0.1 contradicts the run in .*, which has --rate 0.5"),
+        (["--model_name", "mhe"], "--model_name mhe contradicts .* --model_name half_mhe"),
+        (["--out", "elsewhere"], "--out elsewhere contradicts --resume"),
+    ],
+)
+def test_flags_that_contradict_the_resumed_run_are_refused(tmp_path, argv, message):
+    create(tmp_path, {**FLAGS, "rate": 0.5})
+    with pytest.raises(BadInput, match=message):
+        parser().settle(["--resume", str(tmp_path), *argv])
+
+
+def test_runs_of_another_program_or_another_time_are_told_apart(tmp_path, capsys):
+    Run.create(tmp_path / "gan", "gan/train.py", FLAGS)
+    with pytest.raises(BadInput, match=r"is a run of gan/train\.py, not of benchmarks/train\.py"):
+        parser().settle(["--resume", str(tmp_path / "gan")])
+    create(tmp_path / "old")
+    with pytest.raises(BadInput, match="lacks the flag --rate"):
+        parser().settle(["--resume", str(tmp_path / "old")])
+    create(tmp_path / "other", {**FLAGS, "rate": 0.5})
+    path = tmp_path / "other" / "config.json"
+    path.write_text(path.read_text().replace(f'"{keras.__version__}"', '"3.8.0"'))
+    parser().settle(["--resume", str(path.parent)])
+    assert f"begun with keras 3.8.0 (now {keras.__version__})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model_name", "sn"], "--model_name: invalid choice: 'sn'"),
+        (["--rate", "0"], r"--rate: must be a finite number above 0\. Received: 0"),
+        (["--rate", "nan"], r"--rate: must be a finite number above 0\. Received: nan"),
+        (["--seed", "-1"], r"--seed: must be an integer from 0 to 4294967295\. Received: -1"),
+        (["--seed", "1.5"], r"Received: 1\.5"),
+        (["--model", "mhe"], "unrecognized arguments"),
+    ],
+)
+def test_bad_flags_are_named(argv, message):
+    with pytest.raises(BadInput, match=message):
+        parser().settle(argv)
+
+
+def test_help_gives_defaults(capsys):
+    with pytest.raises(SystemExit) as left:
+        parser().settle(["--help"])
+    assert left.value.code == 0
+    assert "seed of all that is drawn (default: 0)" in capsys.readouterr().out
