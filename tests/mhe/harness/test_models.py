@@ -10,6 +10,8 @@ from mhe.harness.models import IdentityShortcut, build, cnn9, resnet
 # Raised inside Keras when it turns tensors into arrays under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+both = pytest.mark.parametrize("build_model", [cnn9, functools.partial(resnet, 8)])
+
 
 def images_of(shape, count=4):
     return np.random.default_rng(0).normal(size=(count, *shape)).astype("float32")
@@ -75,8 +77,6 @@ def test_he_normal_is_not_truncated():
         (lambda: cnn9((8, 8, 3), 4, width=0.25), 5e-4),
         (lambda: cnn9((8, 8, 3), 4, width=0.25, weight_decay=0.1), 0.1),
         (lambda: resnet(8, (8, 8, 3), 4), 1e-4),
-        (lambda: build("cnn9", (8, 8, 3), 4, width=0.25), 5e-4),
-        (lambda: build("resnet20", (8, 8, 3), 4), 1e-4),
     ],
 )
 def test_weight_decay_is_half_the_squared_norm(model, decay):
@@ -84,6 +84,15 @@ def test_weight_decay_is_half_the_squared_norm(model, decay):
     decayed = [w for w in model.trainable_weights if not w.path.endswith("bias")]
     expected = sum(decay / 2 * np.sum(numpy(w).astype("float64") ** 2) for w in decayed)
     assert total(model.losses) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weight_decay_is_the_published_one_unless_given():
+    def decay(*args):
+        return 2 * build(*args).layers[1].kernel_regularizer.l2
+
+    assert decay("cnn9", (8, 8, 3), 4, 0.25) == pytest.approx(5e-4)
+    assert decay("resnet20", (8, 8, 3), 4, 0.25) == pytest.approx(1e-4)
+    assert decay("resnet20", (8, 8, 3), 4, 0.25, 0.3) == pytest.approx(0.3)
 
 
 def test_no_weight_decay_is_no_loss():
@@ -142,9 +151,9 @@ def test_width_scales_every_hidden_layer():
     assert resnet(8, (8, 8, 3), 4, width=2).get_layer("stage3_block1_conv1").filters == 128
 
 
-@pytest.mark.parametrize("arch", ["cnn9", "resnet20"])
-def test_a_saved_model_loads_safely_and_predicts_the_same(arch, tmp_path):
-    model = build(arch, (8, 8, 3), 4, width=0.25)
+@both
+def test_a_saved_model_loads_safely_and_predicts_the_same(build_model, tmp_path):
+    model = build_model((8, 8, 3), 4, width=0.25)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     images = images_of((8, 8, 3))
@@ -154,13 +163,14 @@ def test_a_saved_model_loads_safely_and_predicts_the_same(arch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arch", "policy"), [("cnn9", "mixed_float16"), ("resnet20", "mixed_bfloat16")]
+    ("build_model", "policy"),
+    [(cnn9, "mixed_float16"), (functools.partial(resnet, 8), "mixed_bfloat16")],
 )
-def test_mixed_precision_ends_in_float32(arch, policy):
+def test_mixed_precision_ends_in_float32(build_model, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = build(arch, (8, 8, 3), 4, width=0.25)
+        model = build_model((8, 8, 3), 4, width=0.25)
     finally:
         keras.config.set_dtype_policy(before)
     logits = model(images_of((8, 8, 3)))
@@ -170,18 +180,18 @@ def test_mixed_precision_ends_in_float32(arch, policy):
     assert first.compute_dtype == policy.removeprefix("mixed_")
 
 
-@pytest.mark.parametrize("arch", ["cnn9", "resnet20"])
-def test_images_are_channels_last_whatever_keras_is_set_to(arch):
+@both
+def test_images_are_channels_last_whatever_keras_is_set_to(build_model):
     before = keras.config.image_data_format()
     keras.config.set_image_data_format("channels_first")
     try:
-        model = build(arch, (8, 16, 3), 4, width=0.25)
+        model = build_model((8, 16, 3), 4, width=0.25)
         assert numpy(model(images_of((8, 16, 3)))).shape == (4, 4)
     finally:
         keras.config.set_image_data_format(before)
 
 
-@pytest.mark.parametrize("build_model", [cnn9, functools.partial(resnet, 8)])
+@both
 def test_it_learns(build_model):
     images = images_of((8, 8, 3), 32)
     labels = (images.mean((1, 2, 3)) > 0).astype("int64")
