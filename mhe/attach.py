@@ -42,9 +42,9 @@ class Attached(Sum):
         existing: The regularizer that the weight had, or None.
 
     Example:
-    >>> import keras, mhe, numpy as np
+    >>> import keras, mhe
     >>> both = Attached(mhe.MHE(), keras.regularizers.L2(5e-4))
-    >>> float(both(np.eye(3))) > float(both.added(np.eye(3)))
+    >>> float(both(keras.ops.eye(3))) > float(both.added(keras.ops.eye(3)))
     True
     """
 
@@ -85,6 +85,14 @@ class Projections(keras.regularizers.Regularizer):
     Raises:
         ValueError: When called on a kernel whose shape is that of no projection, or of several
             with different regularizers.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> l1 = keras.regularizers.L1(1.0)
+    >>> both = Projections({"query": ((4, 2, 3), l1), "attention_output": ((2, 3, 4), None)})
+    >>> float(both(keras.ops.ones((4, 2, 3)))), float(both(keras.ops.ones((2, 3, 4))))
+    (24.0, 0.0)
     """
 
     def __init__(self, members: dict[str, tuple[Any, Any]], existing: Any = None) -> None:
@@ -284,11 +292,15 @@ def detach(model: Layer) -> Attachments:
 
     Example:
     >>> import keras, mhe
-    >>> layer = keras.layers.Dense(4, kernel_regularizer="l2")
+    >>> l2 = keras.regularizers.L2(5e-4)
+    >>> layer = keras.layers.Dense(4, kernel_regularizer=l2)
     >>> model = keras.Sequential([keras.Input((8,)), layer])
     >>> _ = mhe.attach(model, mhe.MHE())
-    >>> print(mhe.detach(model)[0].kept)
-    L2(l2=0.01)
+    >>> layer.kernel_regularizer
+    Sum(L2(l2=0.0005), MHE(1, s=2, euclidean, half))
+    >>> _ = mhe.detach(model)
+    >>> layer.kernel_regularizer is l2
+    True
     >>> print(mhe.detach(model))
     nothing attached
     """
