@@ -507,7 +507,29 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class Parser(argparse.ArgumentParser):
+class LineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, without the usage before it.
+
+    Example:
+        >>> LineParser(prog="speed.py").parse_args(["--fast"])
+        Traceback (most recent call last):
+            ...
+        mhe.harness.errors.BadInput: unrecognized arguments: --fast
+    """
+
+    def error(self, message: str) -> None:
+        """Turns what argparse complains of into one line.
+
+        Args:
+            message: The complaint.
+
+        Raises:
+            BadInput: Always.
+        """
+        raise BadInput(message)
+
+
+class Parser(LineParser):
     """The flags that every training program has, with defaults in the help and one-line errors.
 
     Args:
@@ -546,17 +568,6 @@ class Parser(argparse.ArgumentParser):
             metavar="RUN",
             help="go on with the run in this folder, with its own flags",
         )
-
-    def error(self, message: str) -> None:
-        """Turns what argparse complains of into one line.
-
-        Args:
-            message: The complaint.
-
-        Raises:
-            BadInput: Always.
-        """
-        raise BadInput(message)
 
     def settle(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
         """Reads the flags of a new run, or those of the run that `--resume` names.

@@ -42,7 +42,8 @@ def without_seconds(rows):
 
 OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(
-        keras.optimizers.schedules.PiecewiseConstantDecay([5, 11], [0.01, 0.005, 0.001]), momentum=0.9
+        keras.optimizers.schedules.PiecewiseConstantDecay([5, 11], [0.01, 0.005, 0.001]),
+        momentum=0.9,
     ),
     "adam": lambda: keras.optimizers.Adam(0.05),
     "scaled": lambda: keras.optimizers.LossScaleOptimizer(

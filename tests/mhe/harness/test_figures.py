@@ -1,0 +1,98 @@
+"""Figures: what they draw, read back from matplotlib's objects and from the PNG."""
+
+import builtins
+
+import numpy as np
+import pytest
+
+from mhe.harness import figures
+from mhe.harness.errors import BadInput
+
+ROWS = [
+    {
+        "epoch": epoch,
+        "accuracy": 0.1 * epoch,
+        "val_accuracy": 0.05 * epoch,
+        "energy/a/kernel": 1.0 / epoch,
+        "energy/b/kernel": 3.0 / epoch,
+        "energy": 2.0 / epoch,
+    }
+    for epoch in (1, 2, 3)
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
+    kept = []
+
+    def save(figure, path, save=figures._save):
+        kept.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(figures, "_save", save)
+    return kept
+
+
+def lines(axes):
+    return {
+        line.get_label(): line.get_ydata().tolist()
+        for line in axes.get_lines()
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_curves_show_accuracy_and_energy(tmp_path, drawn):
+    figures.draw_curves(ROWS, tmp_path / "curves.png", "a run")
+    accuracy, energy = drawn[0].axes
+    assert lines(accuracy)["training"] == [0.1, 0.2, pytest.approx(0.3)]
+    assert lines(accuracy)["test"] == [0.05, 0.1, pytest.approx(0.15)]
+    assert lines(energy)["mean over layers"] == [2.0, 1.0, pytest.approx(2 / 3)]
+    assert [3.0, 1.5, 1.0] in [
+        line.get_ydata().tolist() for line in energy.get_lines() if len(line.get_ydata())
+    ]
+    assert drawn[0].get_suptitle() == "a run"
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_angles_show_each_layer_before_and_after(tmp_path, drawn):
+    before = {"a/kernel": np.full(10, np.pi / 2), "one": np.empty(0), "b/kernel": np.ones(3)}
+    after = {"a/kernel": np.full(10, np.pi), "one": np.empty(0), "b/kernel": np.ones(3)}
+    figures.draw_angles(before, after, tmp_path / "angles.png")
+    first, second = drawn[0].axes
+    assert [first.get_title(), second.get_title()] == ["a/kernel", "b/kernel"]
+    bars = [patch for patch in first.patches if patch.get_height() > 0]
+    degrees = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in bars]
+    assert degrees[0][0] <= 90 <= degrees[0][1]
+    assert degrees[1][0] <= 180 <= degrees[1][1] + 1e-9
+
+
+def test_of_many_layers_the_first_and_last_are_among_those_drawn(tmp_path, drawn):
+    many = {f"layer{index}": np.ones(3) for index in range(56)}
+    figures.draw_angles(many, many, tmp_path / "angles.png")
+    titles = [axes.get_title() for axes in drawn[0].axes]
+    assert len(titles) == 12
+    assert (titles[0], titles[-1]) == ("layer0", "layer55")
+    assert "12 of 56 layers" in drawn[0].get_suptitle()
+
+
+def test_comparison_draws_the_mean_over_seeds(tmp_path, drawn):
+    other = [{**row, "val_accuracy": 3 * row["val_accuracy"]} for row in ROWS]
+    runs = {"baseline": [ROWS, other], "mhe": [ROWS[:2]]}
+    figures.draw_comparison(runs, tmp_path / "comparison.png")
+    accuracy, energy = drawn[0].axes
+    assert lines(accuracy)["baseline, mean of 2"] == pytest.approx([0.1, 0.2, 0.3])
+    assert lines(accuracy)["mhe, mean of 1"] == pytest.approx([0.05, 0.1])
+    assert lines(energy)["mhe, mean of 1"] == [2.0, 1.0]
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    def missing(name, *rest, imports=builtins.__import__):
+        if name == "matplotlib":
+            raise ImportError(name)
+        return imports(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(BadInput, match=r'pip install "mhe\[train\]"'):
+        figures.require_matplotlib()
