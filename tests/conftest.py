@@ -1,4 +1,7 @@
-"""What every test starts from: the same seed, no state left by the test before, a quiet backend."""
+"""What every test starts from: the same seed, no state of the test before, and float64 formulas.
+
+The formulas are written from the paper, over all pairs of points, and share nothing with `mhe`.
+"""
 
 import os
 
@@ -7,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import keras
+import numpy as np
 import pytest
 
 
@@ -15,3 +19,98 @@ def fresh_keras():
     """Seed Keras, NumPy and Python, and drop the names and graphs of the test before."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(1)
+
+
+@pytest.fixture(scope="session")
+def reference_energy():
+    """Energy of vectors (N, D) in float64: arXiv:1805.09298, equations 1-3 and section 3.3."""
+
+    def energy(vectors, s, distance, space, reduction="mean"):
+        points = np.asarray(vectors, "float64")
+        points = points / np.linalg.norm(points, axis=1, keepdims=True)
+        if space == "half":
+            points = np.concatenate([points, -points])
+        total, pairs = 0.0, 0
+        for i, point in enumerate(points):
+            others = np.delete(points, i, axis=0)
+            apart = np.linalg.norm(others - point, axis=1)
+            if distance == "angle":
+                apart = 2 * np.arctan2(apart, np.linalg.norm(others + point, axis=1))
+            total += np.sum(-np.log(apart) if s == 0 else apart ** (-float(s)))
+            pairs += len(others)
+        return total / pairs if reduction == "mean" else total
+
+    return energy
+
+
+@pytest.fixture(scope="session")
+def reference_gradient():
+    """Central differences of a float64 function of an array."""
+
+    def gradient(function, at, step=1e-5):
+        at = np.asarray(at, "float64")
+        result = np.zeros_like(at)
+        for index in np.ndindex(at.shape):
+            there = at.copy()
+            there[index] += step
+            above = function(there)
+            there[index] -= 2 * step
+            result[index] = (above - function(there)) / (2 * step)
+        return result
+
+    return gradient
+
+
+@pytest.fixture(scope="session")
+def gradient_step():
+    """From a scalar function of a tensor, one that gives `(value, gradient)` as NumPy arrays.
+
+    It is compiled on the backends that compile, unless `eager`.
+    """
+
+    def make(function, eager=False, jit_compile=False):
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            def step(x):
+                x = tf.convert_to_tensor(x)
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    value = function(x)
+                return value, tape.gradient(value, x)
+
+            if not eager:
+                step = tf.function(step, jit_compile=jit_compile, autograph=False)
+        elif backend == "jax":
+            import jax
+
+            step = jax.value_and_grad(function)
+            step = step if eager else jax.jit(step)
+        else:
+
+            def step(x):
+                x = keras.ops.convert_to_tensor(x).clone().requires_grad_(True)
+                value = function(x)
+                value.backward()
+                return value.detach(), x.grad
+
+        def run(at):
+            return tuple(_to_numpy(each) for each in step(keras.ops.convert_to_tensor(at)))
+
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def value_and_gradient(gradient_step):
+    """`(value, gradient)` of a function at one array, compiled where that exists."""
+    return lambda function, at, **options: gradient_step(function, **options)(at)
+
+
+def _to_numpy(tensor):
+    # NumPy has no bfloat16, and what TensorFlow makes of one warns.
+    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+        tensor = keras.ops.cast(tensor, "float32")
+    return keras.ops.convert_to_numpy(tensor)
