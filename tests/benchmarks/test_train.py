@@ -1,0 +1,307 @@
+"""The classification trainer: the recipe, the run it leaves, kills, Ctrl-C, NaN, bad input."""
+
+import csv
+import doctest
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from mhe.harness import runs
+from mhe.regularizers import MHE, Sum
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("--dataset", "digits", "--train_images", "60", "--width", "0.06"),
+    *("--batch_size", "20", "--base_lr", "0.02", "--steps", "11"),
+]
+
+
+def load(name, monkeypatch):
+    """Loads a program as Python does when it is called: with its folder on the path."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train(monkeypatch):
+    return load("train", monkeypatch)
+
+
+def log(folder):
+    with open(folder / "log.csv", newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def same(rows, others):
+    assert [row["epoch"] for row in rows] == [row["epoch"] for row in others]
+    for row, other in zip(rows, others, strict=True):
+        row, other = ({**each, "seconds": 0} for each in (row, other))
+        # Threads add floats in an order of their own.
+        assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+def settled(train, *flags):
+    args, _ = train.make_parser().settle(flags)
+    train.fill_in(args)
+    return args
+
+
+def test_without_flags_it_is_the_published_recipe(train):
+    args = settled(train)
+    assert (args.dataset, args.arch, args.width) == ("cifar100", "cnn9", 1.0)
+    assert (args.steps, args.epochs, args.batch_size) == (42_500, None, 128)
+    assert (args.augment, args.base_lr, args.train_images) == ("crop_flip", 0.1, None)
+    model = train.build(args, (32, 32, 3), 100, args.steps)
+    assert model.output_shape == (None, 100)
+    assert model.optimizer.momentum == 0.9
+    drops = {0: 0.1, 19_999: 0.1, 20_000: 0.01, 30_000: 1e-3, 37_499: 1e-3, 37_500: 1e-4}
+    for step, rate in drops.items():
+        model.optimizer.iterations.assign(step)
+        assert float(model.optimizer.learning_rate) == pytest.approx(rate)
+
+
+def test_drops_keep_their_place_in_a_shorter_training(train):
+    rate = train.schedule(1.0, 850)
+    steps = (399, 400, 599, 600, 749, 750)
+    rates = [round(float(rate(step)), 6) for step in steps]
+    assert rates == [1.0, 0.1, 0.1, 0.01, 0.01, 0.001]
+
+
+@pytest.mark.parametrize(
+    ("power_s", "s", "distance", "hidden", "head"),
+    [
+        ("0", 0, "euclidean", 2, 20),
+        ("1", 1, "euclidean", 1, 10),
+        ("2", 2, "euclidean", 1, 10),
+        ("a0", 0, "angle", 1, 10),
+        ("a1", 1, "angle", 0.1 * math.pi, math.pi),
+        ("a2", 2, "angle", 0.1 * math.pi**2, math.pi**2),
+    ],
+)
+def test_energies_have_the_published_strengths(train, power_s, s, distance, hidden, head):
+    for name, space in (("half_mhe", "half"), ("mhe", "full")):
+        args = settled(train, "--model_name", name, "--power_s", power_s, "--width", "0.06")
+        model = train.build(args, (8, 8, 1), 10, 100)
+        kernels = [layer for layer in model.layers if hasattr(layer, "kernel")]
+        found = [energy(layer) for layer in kernels]
+        assert len(found) == 11
+        assert found[-1] == (pytest.approx(head), s, distance, "full")
+        assert found[:-1] == [(pytest.approx(hidden), s, distance, space)] * 10
+
+
+def energy(layer):
+    """The one MHE on a layer's kernel, with the weight decay that must stand beside it."""
+
+    def leaves(regularizer):
+        parts = regularizer.regularizers if isinstance(regularizer, Sum) else (regularizer,)
+        if parts == (regularizer,):
+            return [regularizer]
+        return [leaf for part in parts for leaf in leaves(part)]
+
+    (found,) = [each for each in leaves(layer.kernel.regularizer) if isinstance(each, MHE)]
+    assert any(isinstance(each, keras.regularizers.L2) for each in leaves(layer.kernel.regularizer))
+    return found.strength, found.s, found.distance, found.space
+
+
+def test_strengths_can_be_given(train):
+    args = settled(train, "--strength", "0.5")
+    assert (args.strength, args.head_strength) == (0.5, 5.0)
+    args = settled(train, "--strength", "0.5", "--head_strength", "0")
+    assert (args.strength, args.head_strength) == (0.5, 0.0)
+
+
+def test_the_baseline_has_no_energy(train):
+    args = settled(train, "--model_name", "baseline", "--width", "0.06")
+    model = train.build(args, (8, 8, 1), 10, 100)
+    kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+    assert all(type(kernel.regularizer) is keras.regularizers.L2 for kernel in kernels)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_mixed_precision_is_the_models_alone(train, precision):
+    args = settled(train, "--mixed_precision", precision, "--width", "0.06")
+    model = train.build(args, (8, 8, 1), 10, 100)
+    assert model.get_layer("conv1_1").compute_dtype == precision
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "float16")
+
+
+def test_digits_are_not_flipped_unless_asked(train):
+    assert settled(train, "--dataset", "digits").augment == "none"
+    assert settled(train, "--dataset", "digits", "--augment", "crop_flip").augment == "crop_flip"
+    assert str(settled(train, "--seed", "3").out) == "runs/cifar100-half_mhe-2-seed3"
+
+
+def test_killed_and_resumed_it_ends_as_an_unbroken_run(train, tmp_path, capsys):
+    """Also what a run leaves, and what a finished run answers to --resume."""
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "benchmarks/train.py", *SMALL, "--out", str(killed)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        # Two epochs of three whole ones and a part: the kill falls in the middle.
+        deadline = time.monotonic() + 120
+        while not list(killed.glob("checkpoints/epoch-000002*")):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "result.json").exists()
+
+    unbroken = tmp_path / "unbroken"
+    assert runs.program(train.main, [*SMALL, "--out", str(unbroken)]) == 0
+    keras.backend.clear_session()
+    capsys.readouterr()
+    assert runs.program(train.main, ["--resume", str(killed)]) == 0
+    printed = capsys.readouterr().out
+    assert "epoch 1/4" not in printed
+    assert "epoch 4/4" in printed
+    same(log(killed), log(unbroken))
+
+    rows = log(unbroken)
+    # 11 iterations at 3 an epoch end within the fourth, at the last of the three drops.
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]["lr"] == pytest.approx(0.02e-3)
+    layers = [name for name in rows[0] if name.startswith("energy/")]
+    assert len(layers) == 11
+    assert rows[0]["energy"] == pytest.approx(np.mean([rows[0][name] for name in layers]))
+    result = json.loads((unbroken / "result.json").read_text())
+    described = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0}
+    assert described.items() <= result.items()
+    assert result["metrics"]["test_accuracy"] == rows[-1]["val_accuracy"]
+    assert result["metrics"]["steps"] == 11
+    assert result["seconds"] == pytest.approx(sum(row["seconds"] for row in rows), abs=0.01)
+    left = {path.name for path in unbroken.iterdir()}
+    assert left == {
+        *("config.json", "log.csv", "result.json", "checkpoints", "tensorboard"),
+        *("curves.png", "angles.png"),
+    }
+
+    before = (unbroken / "result.json").stat().st_mtime_ns
+    assert runs.program(train.main, ["--resume", str(unbroken)]) == 0
+    assert "is complete; nothing to do" in capsys.readouterr().out
+    assert (unbroken / "result.json").stat().st_mtime_ns == before
+    assert runs.program(train.main, ["--resume", str(unbroken), "--power_s", "a2"]) == 2
+    contradiction = capsys.readouterr().err
+    assert f"--power_s a2 contradicts the run in {unbroken}" in contradiction
+    assert contradiction.count("\n") == 1
+    assert runs.program(train.main, [*SMALL, "--out", str(unbroken)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_ends_the_run(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = [*SMALL, "--base_lr", "1e30", "--out", str(out)]
+    assert runs.program(train.main, flags) == 1
+    error = capsys.readouterr().err
+    assert "In epoch 1, loss is " in error
+    assert "A lower --base_lr than 1e+30 may train" in error
+    assert error.count("\n") == 1
+    assert not list(out.glob("checkpoints/*"))
+    assert not (out / "result.json").exists()
+
+
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(train, tmp_path, capsys, monkeypatch):
+    def interrupt(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(train.ChanceWarning, "on_epoch_end", interrupt)
+    assert runs.program(train.main, [*SMALL, "--out", str(out)]) == 130
+    message = f"Interrupted after epoch 1. Go on with: python benchmarks/train.py --resume {out}\n"
+    assert capsys.readouterr().err.endswith(message)
+    run = runs.Run.resume(out)
+    assert run.epoch == 1
+    assert len(run.checkpoints) == 1
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "epochs", "warned"),
+    [
+        ([0.11] * 8, 8, True),
+        ([0.11, 0.11, 0.11, 0.9, 0.9, 0.9], 6, False),  # it trained after a slow start
+        ([0.13] * 8, 8, False),  # more than three standard deviations above
+        ([0.1], 1, True),  # at the end of a short one
+    ],
+)
+def test_a_run_at_chance_is_warned_of_once(train, capsys, accuracies, epochs, warned):
+    labels = np.repeat(np.arange(10), 500)
+    callback = train.ChanceWarning(labels, steps_per_epoch=125, epochs=epochs, base_lr=0.1)
+    for epoch, accuracy in enumerate(accuracies):
+        callback.on_epoch_end(epoch, {"accuracy": accuracy})
+    error = capsys.readouterr().err
+    assert error.count("still at chance (0.100). Try a lower --base_lr than 0.1") == warned
+    assert error.count("\n") == warned
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model_name", "sn"], "argument --model_name: invalid choice: 'sn'"),
+        (["--power_s", "3"], "argument --power_s: invalid choice: '3'"),
+        (["--width", "0"], "argument --width: must be a finite number above 0. Received: 0"),
+        (["--strength", "-1"], "argument --strength: must be a finite number of at least 0"),
+        (["--epochs", "2", "--steps", "9"], "argument --steps: not allowed with argument --epochs"),
+        (["--dataset", "missing.zip"], "missing.zip"),
+        (["--dataset", "digits", "--train_images", "9999"], "9999"),
+        (["--resume", "missing"], "--resume missing is not a run's folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    train, tmp_path, capsys, monkeypatch, flags, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert runs.program(train.main, flags) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digits_compares_what_it_trains_and_repeats_nothing(tmp_path, capsys, monkeypatch):
+    digits = load("digits", monkeypatch)
+    small = ["--seeds", "1", "--train_images", "20", "--epochs", "1", "--width", "0.03"]
+    small += ["--out", str(tmp_path)]
+    assert runs.program(digits.main, small) == 0
+    printed = capsys.readouterr().out
+    results = {
+        name: runs.Run.resume(tmp_path / f"{name}-seed0").result["metrics"]
+        for name in ("baseline", "half_mhe")
+    }
+    assert digits.table({name: [each] for name, each in results.items()}) in printed
+    assert str(tmp_path / "comparison.png") in printed
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert runs.program(digits.main, small) == 0
+    assert capsys.readouterr().out.count("is complete; nothing to do") == 2
+
+
+def test_examples_run(train, monkeypatch):
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    for module in (train, load("digits", monkeypatch)):
+        tried = doctest.testmod(module, optionflags=options)
+        assert tried.attempted > 0
+        assert tried.failed == 0
