@@ -1,0 +1,54 @@
+# make train   trains baseline and half_mhe on the embedded digits, a few minutes on two cores
+# make test    runs the whole suite on TensorFlow and JAX, and on PyTorch where it is installed
+# make lint    checks style and formatting
+# make wheel   builds the wheel and imports it in an empty environment
+#
+# Each makes the virtual environment it needs. PYTHON picks the interpreter it is made with.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+PY := $(VENV)/bin/python
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: train test lint wheel venv clean
+
+venv: $(VENV)/ready
+
+$(VENV)/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable ".[tensorflow,jax,train,test]"
+	touch $@
+
+train: venv
+	$(PY) benchmarks/digits.py
+
+test: venv
+	@set -e; \
+	backends="tensorflow jax"; \
+	if $(PY) -c "import torch" 2>/dev/null; then backends="$$backends torch"; fi; \
+	for backend in $$backends; do \
+		echo "== $$backend"; \
+		KERAS_BACKEND=$$backend $(PY) -m pytest -n $(JOBS); \
+	done
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# Keras itself cannot be imported without a backend, so one is added once it is clear that the
+# wheel alone brings none.
+wheel: venv
+	rm -rf dist $(VENV)-wheel
+	$(PY) -m build --wheel --outdir dist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet dist/*.whl
+	! $(VENV)-wheel/bin/python -m pip freeze | grep -iE '^(tensorflow|jax|torch)'
+	$(VENV)-wheel/bin/python -m pip install --quiet jax
+	cd dist && KERAS_BACKEND=jax ../$(VENV)-wheel/bin/python -c \
+		"import mhe; print('mhe', mhe.__version__, 'imports;', float(mhe.MHE()([[1.0, 0], [0, 1]])))"
+	rm -rf $(VENV)-wheel
+
+clean:
+	rm -rf $(VENV) $(VENV)-wheel build dist *.egg-info
