@@ -360,7 +360,7 @@ def attached(model: Layer) -> Attachments:
 def _along(regularizer, axis):
     if isinstance(regularizer, MHE):
         return regularizer.with_axis(axis)
-    if type(regularizer) is Sum:
+    if isinstance(regularizer, Sum):
         return Sum(*(_along(each, axis) for each in regularizer.regularizers))
     return regularizer
 
@@ -412,7 +412,8 @@ def _unfold(model):
 
 
 def _equal(one, other):
-    return keras.saving.serialize_keras_object(one) == keras.saving.serialize_keras_object(other)
+    serialize = keras.saving.serialize_keras_object
+    return one is other or serialize(one) == serialize(other)
 
 
 def _is_saved(weight):

@@ -198,6 +198,8 @@ def head_layers(model: Layer) -> list[Layer]:
 
 
 def _check_built(model):
+    if not isinstance(model, Layer):
+        raise ValueError(f"Expected a Keras model or layer. Received: {model!r}")
     for layer, _ in walk(model):
         if not layer.built and (layer is model or isinstance(layer, _KINDS)):
             raise ValueError(
@@ -384,13 +386,16 @@ class _Tracer:
         key = (id(node), id(frame))
         if key in self.sites:
             return self.sites[key], []
+        if (graph := _graph(layer)) is not None:
+            call = node.arguments
+            given = call.args[0] if call.args else call.kwargs["inputs"]
+            if isinstance(given, dict) and isinstance(layer.input, dict):
+                # Keras lets entries pass that the model has no input for.
+                given = {name: given[name] for name in layer.input}
+            inside = self.frames.setdefault(key, _Frame(graph[0], keras.tree.flatten(given), frame))
+            return None, [(graph[1][tensor_index], inside)]
         if not isinstance(layer, Layer) or not any(_kernels(inner) for inner, _ in walk(layer)):
             return None, sources
-        if (graph := _graph(layer)) is not None:
-            # Arguments beyond the inputs, such as masks, are not part of the inner graph.
-            arguments = node.input_tensors[: len(graph[0])]
-            inside = self.frames.setdefault(key, _Frame(graph[0], arguments, frame))
-            return None, [(graph[1][tensor_index], inside)]
         if not _is_opaque(layer):
             if key not in self.calls:
                 self.calls[key] = self.call(layer, node)

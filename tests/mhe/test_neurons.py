@@ -231,6 +231,8 @@ def test_lora_and_quantized_kernels():
 
 
 def test_models_without_weights_are_refused():
+    with pytest.raises(ValueError, match=r"Expected a Keras model.*Received: 'resnet'"):
+        neuron_weights("resnet")
     for find in (neuron_weights, head_layers):
         with pytest.raises(ValueError, match=r"must be built.*Received: model 'empty'"):
             find(keras.Sequential([layers.Dense(3)], name="empty"))
@@ -285,6 +287,10 @@ def test_heads_inside_nested_models():
     assert names(head_layers(twice)) == ["n2"]
     after = layers.Dense(2, name="after")(inner(inputs))
     assert names(head_layers(keras.Model(inputs, [after, inner(inputs)]))) == ["after", "n2"]
+    named = {name: keras.Input((4,), name=name) for name in "ba"}
+    second = keras.Model(named, layers.ReLU()(named["b"]))
+    given = {name: layers.Dense(4, name=name)(inputs) for name in ("b", "a", "0")}
+    assert names(head_layers(keras.Model(inputs, second(given)))) == ["b"]
     two_in, two_out = keras.Input((4,)), keras.Input((4,))
     cross = keras.Model([two_in, two_out], [layers.Dense(4, name="c")(two_out), two_in])
     dense = layers.Dense(4, name="source")(inputs)
