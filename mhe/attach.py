@@ -75,8 +75,8 @@ class Projections(keras.regularizers.Regularizer):
     along different axes. A layer that was built from a config therefore calls this object for every
     kernel, and the kernel's shape tells which projection it is. In a layer with as many heads as
     input features and numbers a head, query and output kernels have the same shape: then the call
-    is refused rather than answered wrongly; `attached`, which goes by the names of the projections,
-    sets it right.
+    is refused rather than answered wrongly; `mhe.attached`, which goes by the names of the
+    projections, sets it right.
 
     Args:
         members: For each projection's name, its kernel's shape and its regularizer (or None).
@@ -107,7 +107,7 @@ class Projections(keras.regularizers.Regularizer):
             shapes = {name: of for name, (of, _) in self.members.items()}
             raise ValueError(
                 "The shape of this kernel does not tell which projection of the attention layer it "
-                "is. Call `attached(model)` of mhe.attach once after the model was built from its "
+                "is. Call `mhe.attached(model)` once after the model was built from its "
                 "config, or `mhe.attach` if it was built with other shapes. "
                 f"Received: shape={shape} of {shapes}"
             )
@@ -338,7 +338,7 @@ def attached(model: Layer) -> Attachments:
     >>> import keras, mhe
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> _ = mhe.attach(model, mhe.MHE(2.0))
-    >>> [row.regularizer for row in attached(keras.models.clone_model(model))]
+    >>> [row.regularizer for row in mhe.attached(keras.models.clone_model(model))]
     [MHE(2, s=2, euclidean, half)]
     """
     weights = neuron_weights(model)
