@@ -1,7 +1,18 @@
 """Angular diversity for Keras: minimum hyperspherical energy in any training loop."""
 
+from mhe.attach import attach, attached, detach
+from mhe.callbacks import EnergyLogger
 from mhe.energy import hyperspherical_energy
 from mhe.regularizers import MHE, Sum
 from mhe.version import __version__
 
-__all__ = ["MHE", "Sum", "__version__", "hyperspherical_energy"]
+__all__ = [
+    "MHE",
+    "EnergyLogger",
+    "Sum",
+    "__version__",
+    "attach",
+    "attached",
+    "detach",
+    "hyperspherical_energy",
+]

@@ -13,6 +13,9 @@ import keras
 import numpy as np
 import pytest
 
+# Before pytest collects mhe/attach.py for its doctests: the function `mhe.attach` has its name.
+import mhe  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def fresh_keras():

@@ -1,0 +1,61 @@
+"""Every block of the README runs, or names only what there is."""
+
+import configparser
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def blocks(language):
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def test_every_block_is_of_a_kind_that_is_tested():
+    assert {kind for kind, _ in BLOCKS} == {"python", "bash", "bibtex"}
+    assert README.count("```") == 2 * len(BLOCKS)
+
+
+def test_python_blocks_run_in_order(capsys):
+    namespace = {}
+    for text in blocks("python"):
+        exec(compile(text, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert "MHE(10, s=2, euclidean, full)" in printed
+    # The last block attached to a model of two layers that had one L2.
+    model = namespace["model"]
+    assert len(model.losses) == 2
+    assert float(keras.ops.convert_to_numpy(namespace["loss"])) > 0
+
+
+def bash_lines():
+    return [line for text in blocks("bash") for line in text.strip().splitlines()]
+
+
+@pytest.mark.parametrize("line", bash_lines())
+def test_bash_lines(line, tmp_path):
+    words = shlex.split(line)
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text("utf-8")
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in words[1:])
+    elif words[0] == "pip":
+        config = configparser.ConfigParser()
+        config.read(ROOT / "setup.cfg")
+        extras = re.search(r"\[(.*)\]", words[-1]).group(1).split(",")
+        assert set(extras) <= set(config["options.extras_require"])
+    else:
+        assert words[0] == "python"
+        # What needs a download is only parsed: `--help` ends the program once the flags are read.
+        ending = ["--out", str(tmp_path / "run")] if "digits" in words else ["--help"]
+        command = [sys.executable, *words[1:], *ending]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert ("test accuracy" if "digits" in words else "usage") in done.stdout
