@@ -4,14 +4,15 @@ import collections.abc
 import dataclasses
 import gc
 import inspect
-import re
 from typing import Any
 
 import keras
 from keras.layers import Layer
 
-from mhe.neurons import NeuronWeight, head_layers, neuron_weights, walk
+from mhe.heads import head_layers
+from mhe.neurons import ATTENTION, NeuronWeight, neuron_weights, walk
 from mhe.regularizers import MHE, Sum, describe
+from mhe.selection import select
 
 _SLOTS = (
     "kernel_regularizer",
@@ -21,7 +22,6 @@ _SLOTS = (
     "pointwise_regularizer",
     "embeddings_regularizer",
 )
-_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 # Layers whose config holds the configs of the layers inside them.
 _CARRIERS = (
     keras.Sequential,
@@ -29,7 +29,7 @@ _CARRIERS = (
     keras.layers.Bidirectional,
     keras.layers.RNN,
     keras.layers.StackedRNNCells,
-    *_ATTENTION,
+    *ATTENTION,
 )
 
 
@@ -42,6 +42,7 @@ class Attached(Sum):
         existing: The regularizer that the weight had, or None.
 
     Example:
+
     >>> import keras, mhe
     >>> both = Attached(mhe.MHE(), keras.regularizers.L2(5e-4))
     >>> float(both(keras.ops.eye(3))) > float(both.added(keras.ops.eye(3)))
@@ -224,7 +225,7 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
             `keras.regularizers.get` takes. Each layer gets its own copy of an `MHE` (also of one in
             a `Sum`), whose `axis` is set to the axes of that layer's neurons, whatever it was;
             other regularizers are used as they are. None gives only the head one.
-        head: What the head gets instead, see `mhe.neurons.head_layers`; None treats it like every
+        head: What the head gets instead, see `mhe.heads.head_layers`; None treats it like every
             other layer.
         layers: Which layers get it. A string is the name of a layer or of a weight or, where no
             name is equal to it, a regular expression searched for in names such as
@@ -242,6 +243,7 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
             selected or found, or a selected layer is quantized to integers.
 
     Example:
+
     >>> import keras, mhe
     >>> hidden, logits = keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4, name="logits")
     >>> model = keras.Sequential([keras.Input((8,)), hidden, logits], name="mlp")
@@ -257,7 +259,7 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
     regularizer, head = keras.regularizers.get(regularizer), keras.regularizers.get(head)
     if regularizer is None and head is None:
         raise ValueError("There must be something to attach. Received: regularizer=None, head=None")
-    weights = _select(model, layers)
+    weights = select(model, layers)
     heads = set()
     if head is not None:
         heads = {id(layer) for layer in head_layers(model)}
@@ -291,6 +293,7 @@ def detach(model: Layer) -> Attachments:
         ValueError: If the model is not built.
 
     Example:
+
     >>> import keras, mhe
     >>> l2 = keras.regularizers.L2(5e-4)
     >>> layer = keras.layers.Dense(4, kernel_regularizer=l2)
@@ -335,6 +338,7 @@ def attached(model: Layer) -> Attachments:
         ValueError: If the model is not built.
 
     Example:
+
     >>> import keras, mhe
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> _ = mhe.attach(model, mhe.MHE(2.0))
@@ -383,7 +387,7 @@ def _projections(model):
     """Lists attention layers: `(layer, slot, the weights of its projections by name)`."""
     found = {}
     for weight in neuron_weights(model):
-        if weight.parents and isinstance(weight.parents[-1], _ATTENTION):
+        if weight.parents and isinstance(weight.parents[-1], ATTENTION):
             layer = weight.parents[-1]
             slot = "_kernel_regularizer" if hasattr(layer, "_kernel_regularizer") else _SLOTS[0]
             found.setdefault(id(layer), (layer, slot, {}))[2][weight.layer.name] = weight
@@ -428,73 +432,6 @@ def _is_functional(layer):
     kinds = (type(layer), *functional)
     taken = [inspect.getfullargspec(kind.__init__).args for kind in kinds]
     return len(functional) == 1 and taken[0] == taken[1]
-
-
-def _select(model, layers):
-    weights = neuron_weights(model, quantized=True)
-    chosen = {id(weight.variable) for weight in weights if layers is None}
-    if layers is not None:
-        for selector in layers if isinstance(layers, list | tuple) else [layers]:
-            matches = _matcher(selector, weights)
-            found = {id(weight.variable) for weight in weights if matches(weight)}
-            if not found:
-                raise _nothing_matches(model, selector, weights)
-            chosen |= found
-    if not chosen:
-        raise _nothing_matches(model, layers, weights)
-    selected = [weight for weight in weights if id(weight.variable) in chosen]
-    quantized = [
-        weight.location
-        for weight in selected
-        if not keras.backend.is_float_dtype(weight.variable.dtype)
-    ]
-    if quantized:
-        raise ValueError(
-            "Weights that are quantized to integers cannot be trained. Choose others with "
-            f"`layers=`. Received: the quantized layers {', '.join(quantized)}"
-        )
-    return selected
-
-
-def _nothing_matches(model, asked, weights):
-    there = ", ".join(dict.fromkeys(weight.location for weight in weights))
-    return ValueError(
-        f"No layer with neurons matches. Those of {model.name!r} are: {there or 'none'}. "
-        f"Received: layers={asked!r}"
-    )
-
-
-def _matcher(selector, weights):
-    def around(weight):
-        return (*weight.parents[1:], weight.layer)
-
-    if isinstance(selector, str):
-        named = [
-            weight
-            for weight in weights
-            if selector in (weight.path, weight.location, *(each.name for each in around(weight)))
-        ]
-        if named:
-            return named.__contains__
-        try:
-            selector = re.compile(selector)
-        except re.error as error:
-            raise ValueError(
-                f"`layers` must be a layer's name or a regular expression ({error}). "
-                f"Received: layers={selector!r}"
-            ) from error
-    if isinstance(selector, re.Pattern):
-        return lambda weight: any(map(selector.search, (weight.location, weight.path)))
-    if inspect.isclass(selector):
-        return lambda weight: any(isinstance(layer, selector) for layer in around(weight))
-    if isinstance(selector, Layer):
-        return lambda weight: any(layer is selector for layer in (*weight.parents, weight.layer))
-    if callable(selector):
-        return lambda weight: bool(selector(weight.layer))
-    raise ValueError(
-        "`layers` must be a name, a regular expression, a type, a layer, a predicate, or a list of "
-        f"those. Received: layers={selector!r}"
-    )
 
 
 def _retrace(model):

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from mhe.attach import _select
 from mhe.energy import check_options, hyperspherical_energy
 from mhe.metrics import angle_blocks, unit_neurons
 from mhe.neurons import NeuronWeight, neuron_weights
+from mhe.selection import select
 
 
 class EnergyLogger(keras.callbacks.Callback):
@@ -34,16 +34,17 @@ class EnergyLogger(keras.callbacks.Callback):
         ValueError: If an option is unknown, or, when training begins, no layer matches.
 
     Example:
-        >>> import keras, numpy as np
-        >>> from mhe.callbacks import EnergyLogger
-        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="wide")])
-        >>> model.compile("sgd", "mse")
-        >>> history = model.fit(np.ones((8, 3)), np.ones((8, 4)), epochs=2, verbose=0,
-        ...                     callbacks=[EnergyLogger(space="half")])
-        >>> [name for name in history.history if name.startswith("energy")]
-        ['energy/.../wide/kernel', 'energy']
-        >>> len(history.history["energy"])
-        2
+
+    >>> import keras, numpy as np
+    >>> from mhe.callbacks import EnergyLogger
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="wide")])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.ones((8, 3)), np.ones((8, 4)), epochs=2, verbose=0,
+    ...                     callbacks=[EnergyLogger(space="half")])
+    >>> [name for name in history.history if name.startswith("energy")]
+    ['energy/.../wide/kernel', 'energy']
+    >>> len(history.history["energy"])
+    2
 
     Reference:
         Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
@@ -70,7 +71,7 @@ class EnergyLogger(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Finds the weights to watch."""
         every = self.layers is None
-        self._weights = neuron_weights(self.model) if every else _select(self.model, self.layers)
+        self._weights = neuron_weights(self.model) if every else select(self.model, self.layers)
         if not self._weights:
             raise ValueError(
                 f"EnergyLogger needs a model with neurons. Received: {self.model.name!r}"
