@@ -8,9 +8,6 @@ import pytest
 from mhe.harness.batches import Batches, main, normalize, pad_crop_flip
 from mhe.harness.errors import BadInput
 
-# Raised inside Keras when it turns tensors into arrays under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 def numbered(count, size=4):
     """Images that are all different, and labels that number them."""

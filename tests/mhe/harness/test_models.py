@@ -7,9 +7,6 @@ import pytest
 from mhe.harness.errors import BadInput
 from mhe.harness.models import IdentityShortcut, build, cnn9, resnet
 
-# Raised inside Keras when it turns tensors into arrays under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 both = pytest.mark.parametrize("build_model", [cnn9, functools.partial(resnet, 8)])
 
 
