@@ -473,15 +473,21 @@ def _fused_arccos(c: Any) -> Any:
 
 def _excess(vectors: Any, in_columns: bool, variant: _Variant, block: int) -> Any:
     """Σ_{i≠j} h(c_ij) - h(0) over ordered pairs, differentiable along `vectors`."""
+    count, dims = _count_and_dims(vectors, in_columns)
+    in_one_block = block >= count and dims > _EXACT_DIMS
 
     @ops.custom_gradient
     def excess(vectors: Any) -> tuple[Any, Callable[..., Any]]:
-        value, gradient = _value_and_gradient(vectors, in_columns, variant, block)
+        numbers = ops.cast(vectors, _compute_dtype(vectors.dtype))
+        if in_one_block:
+            value, gradient = _whole(numbers, in_columns, variant)
+        else:
+            value, gradient = _blocked(numbers, in_columns, variant, block)
 
         def backward(*args: Any, upstream: Any = None) -> Any:
             # TensorFlow and JAX hand over the upstream gradient alone, PyTorch by name.
             (upstream,) = args if upstream is None else (upstream,)
-            return _saturating_cast(gradient * ops.cast(upstream, gradient.dtype), vectors.dtype)
+            return _saturating_cast(gradient(ops.cast(upstream, numbers.dtype)), vectors.dtype)
 
         return value, backward
 
@@ -495,32 +501,31 @@ def _saturating_cast(values: Any, dtype: Any) -> Any:
     return ops.cast(values, dtype)
 
 
-def _value_and_gradient(
-    vectors: Any, in_columns: bool, variant: _Variant, block: int
-) -> tuple[Any, Any]:
-    vectors = ops.cast(vectors, _compute_dtype(vectors.dtype))
-    count, dims = _count_and_dims(vectors, in_columns)
-    if dims <= _EXACT_DIMS or block < count:
-        return _blocked(vectors, in_columns, variant, block)
-    return _whole(vectors, in_columns, variant)
+def _whole(vectors: Any, in_columns: bool, variant: _Variant) -> tuple[Any, Callable[[Any], Any]]:
+    """The value and its pullback in one block.
 
-
-def _whole(vectors: Any, in_columns: bool, variant: _Variant) -> tuple[Any, Any]:
-    """One block: norms are the Gram matrix's diagonal, and scaling acts on N×N, not on N×D."""
+    Norms are the Gram matrix's diagonal, and every scaling and projection acts on N×N numbers: the
+    gradient is the vectors times one N×N matrix. That product waits for the pullback, so that a
+    value alone costs one product.
+    """
     gram = _gram(vectors, vectors, in_columns)
     inverse = _inverse_norms(ops.diagonal(gram))
     off_diagonal = 1.0 - ops.eye(gram.shape[0], dtype=gram.dtype)
     scale = inverse[:, None] * (inverse[None, :] * off_diagonal)
     c = gram * scale
     excess, slope = _potential(_Pairs(c), variant)
-    radial = ops.sum(slope * c, axis=1)
-    moved = _mix(slope * scale, vectors, in_columns)
-    gradient = 2.0 * (moved - vectors * _per_vector(radial * inverse * inverse, in_columns))
-    return _sum(excess), gradient
+    radial = ops.sum(slope * c, axis=1) * inverse * inverse
+    coefficients = slope * scale - ops.diag(radial)
+    return _sum(excess), lambda upstream: _mix(coefficients * (2.0 * upstream), vectors, in_columns)
 
 
-def _blocked(vectors: Any, in_columns: bool, variant: _Variant, block: int) -> tuple[Any, Any]:
-    """Block by block; `tangent = Σ_j slope_ij u_j` and `radial = Σ_j slope_ij c_ij` add up."""
+def _blocked(
+    vectors: Any, in_columns: bool, variant: _Variant, block: int
+) -> tuple[Any, Callable[[Any], Any]]:
+    """The value and its pullback, block by block, with the gradient in the same pass.
+
+    `tangent = Σ_j slope_ij u_j` and `radial = Σ_j slope_ij c_ij` add up over the blocks.
+    """
     squares = ops.sum(vectors * vectors, axis=0 if in_columns else 1)
     inverse = _inverse_norms(squares)
     units = vectors * _per_vector(inverse, in_columns)
@@ -529,8 +534,8 @@ def _blocked(vectors: Any, in_columns: bool, variant: _Variant, block: int) -> t
         value, tangent, radial = _unrolled(units, inverse, in_columns, variant, block)
     else:
         value, tangent, radial = _looped(units, inverse, in_columns, variant, block)
-    gradient = tangent - units * _per_vector(radial, in_columns)
-    return value, gradient * _per_vector(2.0 * inverse, in_columns)
+    tangent = tangent - units * _per_vector(radial, in_columns)
+    return value, lambda upstream: tangent * _per_vector(2.0 * upstream * inverse, in_columns)
 
 
 def _unrolled(

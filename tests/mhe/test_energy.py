@@ -199,7 +199,8 @@ def test_half_precision_weights(dtype, value_and_gradient, reference_energy):
 def test_float64_weights_are_computed_in_float64(reference_energy):
     weights = np.random.default_rng(0).normal(size=(12, 30))
     for s, distance, space in VARIANTS:
-        value = mhe.hyperspherical_energy(ops.convert_to_tensor(weights), s, distance, space)
+        tensor = ops.convert_to_tensor(weights, dtype="float64")
+        value = mhe.hyperspherical_energy(tensor, s, distance, space)
         assert keras.backend.standardize_dtype(value.dtype) == "float64"
         expected = reference_energy(weights.T, s, distance, space)
         assert abs(float(value) - expected) <= 1e-12 * max(abs(expected), 1)
