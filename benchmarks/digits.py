@@ -19,19 +19,20 @@ import numpy as np
 import train
 
 from mhe.harness import figures, runs
+from mhe.harness.flags import LineParser, integer, number, program
 
 MODELS = ("baseline", "half_mhe")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of this program's flags."""
-    parser = runs.LineParser(
+    parser = LineParser(
         prog="benchmarks/digits.py",
         description="Compares a plain network with half-space MHE (s=2) on few digits.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    positive = runs.integer(1)
+    positive = integer(1)
     parser.add_argument("--out", default="runs/digits", help="folder of the runs and the figure")
     parser.add_argument("--seeds", type=positive, default=3, help="seeds for each model")
     parser.add_argument("--train_images", type=positive, default=200, help="training images")
@@ -39,13 +40,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=positive, default=20, help="images in a batch")
     parser.add_argument(
         "--base_lr",
-        type=runs.number(0, above=True),
+        type=number(0, above=True),
         default=0.02,
         help="learning rate; both models train at the default one, and worse at 0.05",
     )
     parser.add_argument(
         "--width",
-        type=runs.number(0, above=True),
+        type=number(0, above=True),
         default=0.25,
         help="factor on the filters of CNN-9",
     )
@@ -59,14 +60,17 @@ def table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         results: For each model the metrics of its runs, one a seed.
 
     Returns:
-        Lines of text: means and standard deviations (of the seeds, divided by n).
+        Lines of text: means, and with more than one seed the standard deviations of the sample,
+        which divide by n - 1.
 
     Example:
-        >>> one = {"test_accuracy": 0.8, "train_accuracy": 1.0, "energy": 0.5}
-        >>> two = {"test_accuracy": 0.9, "train_accuracy": 1.0, "energy": 0.7}
-        >>> print(table({"baseline": [one, two]}))
-        model     seeds  test accuracy (%)  train accuracy (%)  mean energy
-        baseline      2       85.00 ± 5.00       100.00 ± 0.00        0.600
+
+    >>> one = {"test_accuracy": 0.8, "train_accuracy": 1.0, "energy": 0.5}
+    >>> two = {"test_accuracy": 0.9, "train_accuracy": 1.0, "energy": 0.7}
+    >>> print(table({"baseline": [one, two], "half_mhe": [one]}))
+    model     seeds  test accuracy (%)  train accuracy (%)  mean energy
+    baseline      2       85.00 ± 7.07       100.00 ± 0.00        0.600
+    half_mhe      1              80.00              100.00        0.500
     """
     lines = [f"{'model':9} {'seeds':>5}  test accuracy (%)  train accuracy (%)  mean energy"]
     for model, metrics in results.items():
@@ -75,12 +79,15 @@ def table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             for name in ("test_accuracy", "train_accuracy", "energy")
         )
         lines.append(
-            f"{model:9} {len(metrics):5}  "
-            f"{f'{100 * test.mean():.2f} ± {100 * test.std():.2f}':>17}  "
-            f"{f'{100 * training.mean():.2f} ± {100 * training.std():.2f}':>18}  "
+            f"{model:9} {len(metrics):5}  {_percent(test):>17}  {_percent(training):>18}  "
             f"{energy.mean():11.3f}"
         )
     return "\n".join(lines)
+
+
+def _percent(shares: np.ndarray) -> str:
+    mean = f"{100 * shares.mean():.2f}"
+    return mean if shares.size == 1 else f"{mean} ± {100 * shares.std(ddof=1):.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -124,4 +131,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(runs.program(main))
+    sys.exit(program(main))

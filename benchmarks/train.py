@@ -25,6 +25,7 @@ from mhe.attach import attach
 from mhe.callbacks import EnergyLogger
 from mhe.harness import datasets, figures, models, runs
 from mhe.harness.batches import Batches, pad_crop_flip
+from mhe.harness.flags import Parser, integer, number, program
 from mhe.metrics import pairwise_angles
 from mhe.neurons import neuron_weights
 from mhe.regularizers import MHE
@@ -49,10 +50,10 @@ HEAD_FACTOR = 10
 TEST_BATCH = 500
 
 
-def make_parser() -> runs.Parser:
+def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
-    parser = runs.Parser(PROGRAM, "Trains a classifier with minimum hyperspherical energy.")
-    positive, rate = runs.integer(1), runs.number(0)
+    parser = Parser(PROGRAM, "Trains a classifier with minimum hyperspherical energy.")
+    positive, rate = integer(1), number(0)
     parser.add_argument(
         "--model_name",
         choices=["baseline", "mhe", "half_mhe"],
@@ -82,7 +83,7 @@ def make_parser() -> runs.Parser:
     parser.add_argument("--arch", choices=models.ARCHITECTURES, default="cnn9", help="the network")
     parser.add_argument(
         "--width",
-        type=runs.number(0, above=True),
+        type=number(0, above=True),
         default=1.0,
         help="factor on every layer's filters",
     )
@@ -94,7 +95,7 @@ def make_parser() -> runs.Parser:
     parser.add_argument("--batch_size", type=positive, default=128, help="images in a batch")
     parser.add_argument(
         "--base_lr",
-        type=runs.number(0, above=True),
+        type=number(0, above=True),
         default=0.1,
         help="learning rate at the start; it drops by x0.1 at 20/42.5, 30/42.5 and 37.5/42.5 of "
         "the training, however long that is",
@@ -158,9 +159,10 @@ def schedule(base_lr: float, steps: int) -> keras.optimizers.schedules.Piecewise
         A schedule that drops by x0.1 after 20/42.5, 30/42.5 and 37.5/42.5 of the steps.
 
     Example:
-        >>> rate = schedule(0.1, 42_500)
-        >>> [round(float(rate(step)), 6) for step in (19_999, 20_000, 30_000, 37_500)]
-        [0.1, 0.01, 0.001, 0.0001]
+
+    >>> rate = schedule(0.1, 42_500)
+    >>> [round(float(rate(step)), 6) for step in (19_999, 20_000, 30_000, 37_500)]
+    [0.1, 0.01, 0.001, 0.0001]
     """
     # Keras counts iterations from 0 and keeps a rate up to and with its boundary.
     boundaries = [round(steps * drop / STEPS) - 1 for drop in DROPS]
@@ -341,4 +343,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(runs.program(main))
+    sys.exit(program(main))

@@ -4,7 +4,7 @@
 """
 
 import argparse
-import functools
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from mhe.harness.errors import BadInput
+from mhe.harness.flags import LineParser, integer, number, program
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -55,13 +56,14 @@ class Batches(keras.utils.PyDataset):
         ValueError: If images and labels do not fit together, or a number is out of range.
 
     Example:
-        >>> import numpy as np
-        >>> images = np.zeros((10, 8, 8, 1), "uint8")
-        >>> batches = Batches(images, np.arange(10), batch_size=4, augment=pad_crop_flip)
-        >>> [(x.shape, str(x.dtype)) for x, y in batches]
-        [((4, 8, 8, 1), 'float32'), ((4, 8, 8, 1), 'float32'), ((2, 8, 8, 1), 'float32')]
-        >>> sorted(int(label) for _, y in batches for label in y)
-        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+    >>> import numpy as np
+    >>> images = np.zeros((10, 8, 8, 1), "uint8")
+    >>> batches = Batches(images, np.arange(10), batch_size=4, augment=pad_crop_flip)
+    >>> [(x.shape, str(x.dtype)) for x, y in batches]
+    [((4, 8, 8, 1), 'float32'), ((4, 8, 8, 1), 'float32'), ((2, 8, 8, 1), 'float32')]
+    >>> sorted(int(label) for _, y in batches for label in y)
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
 
     def __init__(
@@ -189,10 +191,11 @@ def pad_crop_flip(images: np.ndarray, rng: np.random.Generator, padding: int = 4
         ValueError: If the images are not a uint8 array of four axes.
 
     Example:
-        >>> import numpy as np
-        >>> images = np.arange(2 * 8 * 8 * 3, dtype="uint8").reshape(2, 8, 8, 3)
-        >>> pad_crop_flip(images, np.random.default_rng(0)).shape
-        (2, 8, 8, 3)
+
+    >>> import numpy as np
+    >>> images = np.arange(2 * 8 * 8 * 3, dtype="uint8").reshape(2, 8, 8, 3)
+    >>> pad_crop_flip(images, np.random.default_rng(0)).shape
+    (2, 8, 8, 3)
 
     Reference:
         Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
@@ -229,9 +232,10 @@ def normalize(images: np.ndarray) -> np.ndarray:
         float32 array of the same shape.
 
     Example:
-        >>> import numpy as np
-        >>> normalize(np.array([0, 255], "uint8")).tolist()
-        [-0.99609375, 0.99609375]
+
+    >>> import numpy as np
+    >>> normalize(np.array([0, 255], "uint8")).tolist()
+    [-0.99609375, 0.99609375]
     """
     normalized = images.astype(np.float32)
     normalized -= np.float32(127.5)
@@ -245,18 +249,16 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: Flags, those of the command line by default.
     """
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="python -m mhe.harness.batches",
         description="Measure the input pipeline alone, on random 32x32 RGB images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    count = functools.partial(_at_least, 1)
-    parser.add_argument("--images", type=count, default=50_000, help="images in the train set")
-    parser.add_argument("--batch_size", type=count, default=128, help="images in a batch")
-    parser.add_argument(
-        "--workers", type=functools.partial(_at_least, 0), default=2, help="threads, 0 for none"
-    )
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long to measure each")
+    positive = integer(1)
+    parser.add_argument("--images", type=positive, default=50_000, help="images in the train set")
+    parser.add_argument("--batch_size", type=positive, default=128, help="images in a batch")
+    parser.add_argument("--workers", type=integer(0), default=2, help="threads, 0 for none")
+    parser.add_argument("--seconds", type=number(0), default=3.0, help="how long to measure each")
     arguments = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)
@@ -291,15 +293,5 @@ def _rate(step: Callable[[], int], seconds: float) -> float:
             return done / elapsed
 
 
-def _at_least(minimum: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = minimum - 1
-    if value < minimum:
-        raise argparse.ArgumentTypeError(f"must be at least {minimum}. Received: {text}")
-    return value
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(program(main))

@@ -1,4 +1,4 @@
-"""One run, one folder: flags, log, checkpoints, resume, result.
+"""One run, one folder: config, log, checkpoints, resume, result.
 
     config.json            every flag as it was settled, and the versions that ran it
     log.csv                a row an epoch
@@ -10,7 +10,6 @@ Every file is written under another name and then put in place in one step, so t
 at any moment leaves a folder that can be resumed.
 """
 
-import argparse
 import csv
 import importlib.metadata
 import json
@@ -20,7 +19,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,10 @@ import numpy as np
 
 from mhe.harness.errors import BadInput
 from mhe.harness.events import EventWriter
+from mhe.harness.progress import Progress
 
 _KEPT_CHECKPOINTS = 2
 _PARTIAL = "partial-"
-_UNSET = object()
 
 
 class Diverged(RuntimeError):  # noqa: N818 - an end that a run can come to, not a defect
@@ -51,12 +50,13 @@ def replacing(path: Path) -> Iterator[Path]:
         The path to write to, in the same folder and with the same suffixes.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with replacing(Path(folder, "a.txt")) as partial:
-        ...         _ = partial.write_text("all of it")
-        ...     os.listdir(folder)
-        ['a.txt']
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "a.txt")) as partial:
+    ...         _ = partial.write_text("all of it")
+    ...     os.listdir(folder)
+    ['a.txt']
     """
     partial = path.with_name(_PARTIAL + path.name)
     yield partial
@@ -84,8 +84,9 @@ def versions() -> dict[str, str]:
     """Returns the versions that a result depends on.
 
     Example:
-        >>> sorted(versions())
-        ['backend', 'backend_version', 'keras', 'mhe', 'numpy', 'python']
+
+    >>> sorted(versions())
+    ['backend', 'backend_version', 'keras', 'mhe', 'numpy', 'python']
     """
     from mhe.version import __version__
 
@@ -113,22 +114,23 @@ class Run:
         advice: What to try when the loss diverges; goes into the message.
 
     Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> flags = {"model_name": "mhe", "power_s": "2", "dataset": "digits", "seed": 0}
-        >>> run = Run.create(folder, "train.py", flags)
-        >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
-        >>> model.compile("sgd", "mse")
-        >>> first = run.restore(model)  # 0 here; the epochs behind it where a run is resumed
-        >>> x, y = np.ones((4, 2)), np.ones((4, 1))
-        >>> with run:
-        ...     history = model.fit(x, y, initial_epoch=first, epochs=2, verbose=0,
-        ...                         callbacks=run.callbacks(epochs=2, quiet=True))
-        >>> run.epoch
-        2
-        >>> result = run.finish({"loss": run.rows[-1]["loss"]})
-        >>> Run.resume(folder).finished
-        True
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> flags = {"model_name": "mhe", "power_s": "2", "dataset": "digits", "seed": 0}
+    >>> run = Run.create(folder, "train.py", flags)
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> first = run.restore(model)  # 0 here; the epochs behind it where a run is resumed
+    >>> x, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> with run:
+    ...     history = model.fit(x, y, initial_epoch=first, epochs=2, verbose=0,
+    ...                         callbacks=run.callbacks(epochs=2, quiet=True))
+    >>> run.epoch
+    2
+    >>> result = run.finish({"loss": run.rows[-1]["loss"]})
+    >>> Run.resume(folder).finished
+    True
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], resumed: bool):
@@ -274,6 +276,7 @@ class Run:
         self._refuse_divergence(model, logs, epoch)
         row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
         row["seconds"] = round(seconds, 3)
+        row = {name: row[name] for name in sorted(row, key=_column)}
         self.rows.append(row)
         self._write_log()
         if self._events is None:
@@ -430,269 +433,3 @@ class _Recorder(keras.callbacks.Callback):
             rate = keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(optimizer.learning_rate))
             logs["lr"] = float(rate)
         self.run.record(self.model, logs, time.perf_counter() - self._began)
-
-
-class Progress(keras.callbacks.Callback):
-    """One line an epoch, and on a terminal a bar with the time that the whole run still takes.
-
-    Args:
-        run: The run, whose last row is printed.
-        epochs: The epochs of the whole run.
-
-    Example:
-        >>> import tempfile
-        >>> run = Run.create(tempfile.mkdtemp(), "train.py", {})
-        >>> progress = Progress(run, epochs=10)
-        >>> progress.line({"epoch": 3, "loss": 1.25, "energy/conv/kernel": 0.6, "seconds": 1.5})
-        'epoch 3/10  loss 1.25  1.5 s'
-    """
-
-    # Lets Keras go on without waiting for each batch's numbers, which the bar does not show.
-    async_safe = True
-    _width = 30
-
-    def __init__(self, run: Run, epochs: int):
-        super().__init__()
-        self.run = run
-        self.epochs = epochs
-        self._terminal = sys.stdout.isatty()
-        self._first = run.epoch
-        self._began = self._drawn = time.perf_counter()
-
-    def line(self, row: Mapping[str, float]) -> str:
-        """Returns the line for one row of the log; single layers are left to the log."""
-        numbers = {k: v for k, v in row.items() if k not in ("epoch", "seconds") and "/" not in k}
-        return "  ".join(
-            [
-                f"epoch {row['epoch']}/{self.epochs}",
-                *(f"{name} {numbers[name]:.4g}" for name in sorted(numbers, key=_column)),
-                f"{row['seconds']:.1f} s",
-            ]
-        )
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Starts the clock."""
-        self._began = time.perf_counter()
-        self._first = self.run.epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Draws the bar, ten times a second at most."""
-        now = time.perf_counter()
-        if not self._terminal or now - self._drawn < 0.1:
-            return
-        self._drawn = now
-        part = (batch + 1) / self.params["steps"]
-        left = (now - self._began) * (
-            (self.epochs - self._first) / (self.run.epoch - self._first + part) - 1
-        )
-        bar = ("=" * int(part * self._width)).ljust(self._width, ".")
-        minutes, seconds = divmod(max(0, round(left)), 60)
-        print(
-            f"\repoch {self.run.epoch + 1}/{self.epochs} [{bar}] {part:4.0%}, "
-            f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left",
-            end="\x1b[K",
-            flush=True,
-        )
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Prints the epoch's line."""
-        start = "\r\x1b[K" if self._terminal else ""
-        print(start + self.line(self.run.rows[-1]), flush=True)
-
-
-class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults, save where the help has to put the default into words."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-class LineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage before it.
-
-    Example:
-        >>> LineParser(prog="speed.py").parse_args(["--fast"])
-        Traceback (most recent call last):
-            ...
-        mhe.harness.errors.BadInput: unrecognized arguments: --fast
-    """
-
-    def error(self, message: str) -> None:
-        """Turns what argparse complains of into one line.
-
-        Args:
-            message: The complaint.
-
-        Raises:
-            BadInput: Always.
-        """
-        raise BadInput(message)
-
-
-class Parser(LineParser):
-    """The flags that every training program has, with defaults in the help and one-line errors.
-
-    Args:
-        program: The script, as the user calls it from the checkout: `benchmarks/train.py`.
-        description: What it does.
-
-    Example:
-        >>> parser = Parser("benchmarks/train.py", "Trains a classifier.")
-        >>> args, run = parser.settle(["--seed", "3"])
-        >>> args.seed, run
-        (3, None)
-        >>> parser.settle(["--seed", "three"])
-        Traceback (most recent call last):
-            ...
-        mhe.harness.errors.BadInput: argument --seed: must be an integer from 0 to
-        4294967295. Received: three
-    """
-
-    def __init__(self, program: str, description: str):
-        super().__init__(
-            prog=program,
-            description=description,
-            formatter_class=_Defaults,
-            allow_abbrev=False,
-        )
-        self.add_argument(
-            "--out",
-            metavar="RUN",
-            help="the run's folder, new or empty (default: named after the flags, in runs/)",
-        )
-        # NumPy's global generator takes no larger seed.
-        seed = integer(0, 2**32 - 1)
-        self.add_argument("--seed", type=seed, default=0, help="seed of all that is drawn")
-        self.add_argument(
-            "--resume",
-            metavar="RUN",
-            help="go on with the run in this folder, with its own flags",
-        )
-
-    def settle(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
-        """Reads the flags of a new run, or those of the run that `--resume` names.
-
-        Args:
-            argv: The arguments; those of the process by default.
-
-        Returns:
-            The flags, among them `out` (`None` unless given), and the run to resume or `None`.
-
-        Raises:
-            BadInput: If a flag is wrong, or contradicts the run that is to be resumed.
-        """
-        names = vars(self.parse_args([]))
-        # argparse sets no default where there is a value already: what stays unset was not given.
-        given = vars(self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, _UNSET))))
-        given = {name: value for name, value in given.items() if value is not _UNSET}
-        out, folder = given.pop("out", None), given.pop("resume", None)
-        flags = {name: self.get_default(name) for name in names} | given
-        if folder is None:
-            return argparse.Namespace(**{**flags, "out": out}), None
-        run = Run.resume(folder)
-        if run.config.get("program") != self.prog:
-            raise BadInput(
-                f"--resume {folder} is a run of {run.config.get('program')}, not of {self.prog}"
-            )
-        if out is not None and Path(out).resolve() != Path(folder).resolve():
-            raise BadInput(f"--out {out} contradicts --resume {folder}: a run stays in its folder")
-        for name in flags.keys() - {"out", "resume"}:
-            if name not in run.config:
-                raise BadInput(f"{run.folder / 'config.json'} lacks the flag --{name}")
-            # Data may move between machines; everything else makes another run.
-            if name in given and name != "data_dir" and given[name] != run.config[name]:
-                raise BadInput(
-                    f"--{name} {given[name]} contradicts the run in {folder}, "
-                    f"which has --{name} {run.config[name]}"
-                )
-            flags[name] = given.get(name, run.config[name])
-        now = versions()
-        changed = [
-            f"{name} {was} (now {now.get(name)})"
-            for name, was in run.config.get("versions", {}).items()
-            if now.get(name) != was
-        ]
-        if changed and not run.finished:
-            print(f"Warning: the run was begun with {', '.join(changed)}", file=sys.stderr)
-        return argparse.Namespace(**{**flags, "out": out}), run
-
-
-def integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Returns an argparse type: an integer of at least `low`.
-
-    Args:
-        low: The smallest value allowed.
-        high: The largest value allowed; None sets no bound.
-
-    Example:
-        >>> integer(1)("20")
-        20
-    """
-    expected = f"of at least {low}" if high is None else f"from {low} to {high}"
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if number < low or (high is not None and number > high):
-            raise argparse.ArgumentTypeError(f"must be an integer {expected}. Received: {text}")
-        return number
-
-    return parse
-
-
-def number(low: float, *, above: bool = False) -> Callable[[str], float]:
-    """Returns an argparse type: a finite number of at least `low`.
-
-    Args:
-        low: The smallest value allowed.
-        above: Whether `low` itself is refused.
-
-    Example:
-        >>> number(0)("0.5")
-        0.5
-    """
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or value < low or (above and value == low):
-            bound = "above" if above else "of at least"
-            raise argparse.ArgumentTypeError(
-                f"must be a finite number {bound} {low:g}. Received: {text}"
-            )
-        return value
-
-    return parse
-
-
-def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a program's `main` and turns the ways it can end into exit codes.
-
-    Args:
-        main: Takes the arguments. `--help` leaves through `SystemExit`, as usual.
-        argv: The arguments; those of the process by default.
-
-    Returns:
-        0 when done, 1 when the training diverged, 2 for bad input, 130 after Ctrl-C. Bad input and
-        divergence are one line on stderr; any other error is a defect and keeps its traceback.
-
-    Example:
-        >>> program(lambda argv: None)
-        0
-    """
-    name = Path(sys.argv[0]).name
-    try:
-        main(argv)
-    except BadInput as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return 2
-    except Diverged as error:
-        print(f"{name}: diverged: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from mhe.harness import runs
+from mhe.harness.flags import program
 from mhe.regularizers import MHE, Sum
 
 ROOT = Path(__file__).parents[2]
@@ -182,10 +183,10 @@ def test_killed_and_resumed_it_ends_as_an_unbroken_run(train, tmp_path, capsys):
     assert not (killed / "result.json").exists()
 
     unbroken = tmp_path / "unbroken"
-    assert runs.program(train.main, [*SMALL, "--out", str(unbroken)]) == 0
+    assert program(train.main, [*SMALL, "--out", str(unbroken)]) == 0
     keras.backend.clear_session()
     capsys.readouterr()
-    assert runs.program(train.main, ["--resume", str(killed)]) == 0
+    assert program(train.main, ["--resume", str(killed)]) == 0
     printed = capsys.readouterr().out
     assert "epoch 1/4" not in printed
     assert "epoch 4/4" in printed
@@ -211,21 +212,21 @@ def test_killed_and_resumed_it_ends_as_an_unbroken_run(train, tmp_path, capsys):
     }
 
     before = (unbroken / "result.json").stat().st_mtime_ns
-    assert runs.program(train.main, ["--resume", str(unbroken)]) == 0
+    assert program(train.main, ["--resume", str(unbroken)]) == 0
     assert "is complete; nothing to do" in capsys.readouterr().out
     assert (unbroken / "result.json").stat().st_mtime_ns == before
-    assert runs.program(train.main, ["--resume", str(unbroken), "--power_s", "a2"]) == 2
+    assert program(train.main, ["--resume", str(unbroken), "--power_s", "a2"]) == 2
     contradiction = capsys.readouterr().err
     assert f"--power_s a2 contradicts the run in {unbroken}" in contradiction
     assert contradiction.count("\n") == 1
-    assert runs.program(train.main, [*SMALL, "--out", str(unbroken)]) == 2
+    assert program(train.main, [*SMALL, "--out", str(unbroken)]) == 2
     assert "is not empty" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_ends_the_run(train, tiny, tmp_path, capsys):
     out = tmp_path / "run"
     flags = [*SMALL, "--base_lr", "1e30", "--out", str(out)]
-    assert runs.program(train.main, flags) == 1
+    assert program(train.main, flags) == 1
     error = capsys.readouterr().err
     assert "In epoch 1, loss is " in error
     assert "A lower --base_lr than 1e+30 may train" in error
@@ -241,7 +242,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(train, tiny, tmp_path, capsys, 
 
     out = tmp_path / "run"
     monkeypatch.setattr(train.ChanceWarning, "on_epoch_end", interrupt)
-    assert runs.program(train.main, [*SMALL, "--out", str(out)]) == 130
+    assert program(train.main, [*SMALL, "--out", str(out)]) == 130
     message = f"Interrupted after epoch 1. Go on with: python benchmarks/train.py --resume {out}\n"
     assert capsys.readouterr().err.endswith(message)
     run = runs.Run.resume(out)
@@ -285,7 +286,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     train, tmp_path, capsys, monkeypatch, flags, message
 ):
     monkeypatch.chdir(tmp_path)
-    assert runs.program(train.main, flags) == 2
+    assert program(train.main, flags) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
@@ -297,7 +298,7 @@ def test_digits_compares_what_it_trains_and_repeats_nothing(tiny, tmp_path, caps
     digits = load("digits", monkeypatch)
     small = ["--seeds", "1", "--train_images", "20", "--epochs", "1"]
     small += ["--out", str(tmp_path)]
-    assert runs.program(digits.main, small) == 0
+    assert program(digits.main, small) == 0
     printed = capsys.readouterr().out
     results = {
         name: [runs.Run.resume(tmp_path / f"{name}-seed0").result["metrics"]]
@@ -306,7 +307,7 @@ def test_digits_compares_what_it_trains_and_repeats_nothing(tiny, tmp_path, caps
     assert digits.table(results) in printed
     assert str(tmp_path / "comparison.png") in printed
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert runs.program(digits.main, small) == 0
+    assert program(digits.main, small) == 0
     assert capsys.readouterr().out.count("is complete; nothing to do") == 2
 
 

@@ -1,10 +1,7 @@
 """Run folders: what they hold, that they survive being killed anywhere, and what they refuse."""
 
-import io
 import json
 import os
-import re
-import sys
 
 import keras
 import numpy as np
@@ -12,7 +9,8 @@ import pytest
 
 from mhe.harness import runs
 from mhe.harness.errors import BadInput
-from mhe.harness.runs import Diverged, Parser, Run, program
+from mhe.harness.flags import program
+from mhe.harness.runs import Diverged, Run
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
 
@@ -265,32 +263,6 @@ def test_fit_must_begin_where_the_run_stands(tmp_path):
         model.fit(np.ones((2, 3)), np.ones((2, 1)), verbose=0, callbacks=run.callbacks(2))
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
-def test_a_bar_with_an_estimate_on_a_terminal_only(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(sys, "stdout", out := kind())
-    run, clock = create(tmp_path), iter([0.0, 100.0, 150.0, 150.05, 200.0])
-    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(clock))
-    progress = runs.Progress(run, epochs=2)
-    progress.set_params({"steps": 4})
-    progress.on_train_begin()
-    progress.on_train_batch_end(0)  # 50 s for an eighth of the whole
-    progress.on_train_batch_end(1)  # too soon after the last to be drawn
-    by_hand(run, small_model(), 1)
-    progress.on_epoch_end(0)
-    bar, line = out.getvalue().rsplit("epoch", 1)
-    assert line.startswith(" 1/2  loss ")
-    assert line.endswith("0.2 s\n")
-    if kind is Terminal:
-        assert re.fullmatch(r"\repoch 1/2 \[={7}\.{23}\]  25%, 0:05:50 left\x1b\[K\r\x1b\[K", bar)
-    else:
-        assert bar == ""
-
-
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path, capsys):
     def main(argv):
         with create(tmp_path / "my run") as run:
@@ -301,98 +273,3 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path, capsys):
     command = f"python benchmarks/train.py --resume '{tmp_path / 'my run'}'"
     assert capsys.readouterr().err == f"\nInterrupted after epoch 2. Go on with: {command}\n"
     assert Run.resume(tmp_path / "my run").restore(small_model()) == 2
-
-
-@pytest.mark.parametrize(("error", "code"), [(BadInput("no\nsuch file"), 2), (Diverged("nan"), 1)])
-def test_errors_meant_for_people_are_one_line(capsys, error, code):
-    def main(argv):
-        raise error
-
-    assert program(main) == code
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert captured.err.rstrip().endswith(str(error))
-
-
-def test_defects_keep_their_traceback():
-    def main(argv):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        program(main)
-
-
-def parser():
-    parser = Parser("benchmarks/train.py", "Trains.")
-    parser.add_argument("--model_name", choices=["mhe", "half_mhe"], default="mhe")
-    parser.add_argument("--power_s", default="2")
-    parser.add_argument("--dataset", default="cifar100")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--rate", type=runs.number(0, above=True), default=0.1)
-    return parser
-
-
-def test_a_resumed_run_brings_its_own_flags(tmp_path):
-    args, run = parser().settle(["--model_name", "half_mhe", "--rate", "0.5"])
-    assert run is None
-    assert (args.out, args.model_name, args.rate, args.seed) == (None, "half_mhe", 0.5, 0)
-    flags = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
-    create(tmp_path, flags)
-    same = ["--resume", str(tmp_path), "--out", str(tmp_path), "--rate", "0.5"]
-    for argv in (same[:2], same, [*same, "--data_dir", "elsewhere"]):
-        again, run = parser().settle(argv)
-        assert (again.model_name, again.rate) == ("half_mhe", 0.5)
-        assert run.folder == tmp_path
-    assert again.data_dir == "elsewhere"
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--rate", "0.1"], "--rate 0.1 contradicts the run in .*, which has --rate 0.5"),
-        (["--model_name", "mhe"], "--model_name mhe contradicts .* --model_name half_mhe"),
-        (["--out", "elsewhere"], "--out elsewhere contradicts --resume"),
-    ],
-)
-def test_flags_that_contradict_the_resumed_run_are_refused(tmp_path, argv, message):
-    create(tmp_path, {**FLAGS, "rate": 0.5})
-    with pytest.raises(BadInput, match=message):
-        parser().settle(["--resume", str(tmp_path), *argv])
-
-
-def test_runs_of_another_program_or_another_time_are_told_apart(tmp_path, capsys):
-    Run.create(tmp_path / "gan", "gan/train.py", FLAGS)
-    with pytest.raises(BadInput, match=r"is a run of gan/train\.py, not of benchmarks/train\.py"):
-        parser().settle(["--resume", str(tmp_path / "gan")])
-    create(tmp_path / "old")
-    with pytest.raises(BadInput, match="lacks the flag --rate"):
-        parser().settle(["--resume", str(tmp_path / "old")])
-    create(tmp_path / "other", {**FLAGS, "rate": 0.5})
-    path = tmp_path / "other" / "config.json"
-    path.write_text(path.read_text().replace(f'"{keras.__version__}"', '"3.8.0"'))
-    parser().settle(["--resume", str(path.parent)])
-    assert f"begun with keras 3.8.0 (now {keras.__version__})" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--model_name", "sn"], "--model_name: invalid choice: 'sn'"),
-        (["--rate", "0"], r"--rate: must be a finite number above 0\. Received: 0"),
-        (["--rate", "nan"], r"--rate: must be a finite number above 0\. Received: nan"),
-        (["--seed", "-1"], r"--seed: must be an integer from 0 to 4294967295\. Received: -1"),
-        (["--seed", "1.5"], r"Received: 1\.5"),
-        (["--model", "mhe"], "unrecognized arguments"),
-    ],
-)
-def test_bad_flags_are_named(argv, message):
-    with pytest.raises(BadInput, match=message):
-        parser().settle(argv)
-
-
-def test_help_gives_defaults(capsys):
-    with pytest.raises(SystemExit) as left:
-        parser().settle(["--help"])
-    assert left.value.code == 0
-    assert "seed of all that is drawn (default: 0)" in capsys.readouterr().out

@@ -1,0 +1,215 @@
+"""The flags of the programs, and what becomes of the errors in them."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mhe.harness.errors import BadInput
+from mhe.harness.runs import Diverged, Run, versions
+
+_UNSET = object()
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults, save where the help has to put the default into words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class LineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, without the usage before it.
+
+    Example:
+
+    >>> LineParser(prog="speed.py").parse_args(["--fast"])
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: unrecognized arguments: --fast
+    """
+
+    def error(self, message: str) -> None:
+        """Turns what argparse complains of into one line.
+
+        Args:
+            message: The complaint.
+
+        Raises:
+            BadInput: Always.
+        """
+        raise BadInput(message)
+
+
+class Parser(LineParser):
+    """The flags that every training program has, with defaults in the help and one-line errors.
+
+    Args:
+        program: The script, as the user calls it from the checkout: `benchmarks/train.py`.
+        description: What it does.
+
+    Example:
+
+    >>> parser = Parser("benchmarks/train.py", "Trains a classifier.")
+    >>> args, run = parser.settle(["--seed", "3"])
+    >>> args.seed, run
+    (3, None)
+    >>> parser.settle(["--seed", "three"])
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: argument --seed: must be an integer from 0 to
+    4294967295. Received: three
+    """
+
+    def __init__(self, program: str, description: str):
+        super().__init__(
+            prog=program,
+            description=description,
+            formatter_class=_Defaults,
+            allow_abbrev=False,
+        )
+        self.add_argument(
+            "--out",
+            metavar="RUN",
+            help="the run's folder, new or empty (default: named after the flags, in runs/)",
+        )
+        # NumPy's global generator takes no larger seed.
+        seed = integer(0, 2**32 - 1)
+        self.add_argument("--seed", type=seed, default=0, help="seed of all that is drawn")
+        self.add_argument(
+            "--resume",
+            metavar="RUN",
+            help="go on with the run in this folder, with its own flags",
+        )
+
+    def settle(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
+        """Reads the flags of a new run, or those of the run that `--resume` names.
+
+        Args:
+            argv: The arguments; those of the process by default.
+
+        Returns:
+            The flags, among them `out` (`None` unless given), and the run to resume or `None`.
+
+        Raises:
+            BadInput: If a flag is wrong, or contradicts the run that is to be resumed.
+        """
+        names = vars(self.parse_args([]))
+        # argparse sets no default where there is a value already: what stays unset was not given.
+        given = vars(self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, _UNSET))))
+        given = {name: value for name, value in given.items() if value is not _UNSET}
+        out, folder = given.pop("out", None), given.pop("resume", None)
+        flags = {name: self.get_default(name) for name in names} | given
+        if folder is None:
+            return argparse.Namespace(**{**flags, "out": out}), None
+        run = Run.resume(folder)
+        if run.config.get("program") != self.prog:
+            raise BadInput(
+                f"--resume {folder} is a run of {run.config.get('program')}, not of {self.prog}"
+            )
+        if out is not None and Path(out).resolve() != Path(folder).resolve():
+            raise BadInput(f"--out {out} contradicts --resume {folder}: a run stays in its folder")
+        for name in flags.keys() - {"out", "resume"}:
+            if name not in run.config:
+                raise BadInput(f"{run.folder / 'config.json'} lacks the flag --{name}")
+            # Data may move between machines; everything else makes another run.
+            if name in given and name != "data_dir" and given[name] != run.config[name]:
+                raise BadInput(
+                    f"--{name} {given[name]} contradicts the run in {folder}, "
+                    f"which has --{name} {run.config[name]}"
+                )
+            flags[name] = given.get(name, run.config[name])
+        now = versions()
+        changed = [
+            f"{name} {was} (now {now.get(name)})"
+            for name, was in run.config.get("versions", {}).items()
+            if now.get(name) != was
+        ]
+        if changed and not run.finished:
+            print(f"Warning: the run was begun with {', '.join(changed)}", file=sys.stderr)
+        return argparse.Namespace(**{**flags, "out": out}), run
+
+
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Returns an argparse type: an integer of at least `low`.
+
+    Args:
+        low: The smallest value allowed.
+        high: The largest value allowed; None sets no bound.
+
+    Example:
+
+    >>> integer(1)("20")
+    20
+    """
+    expected = f"of at least {low}" if high is None else f"from {low} to {high}"
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"must be an integer {expected}. Received: {text}")
+        return number
+
+    return parse
+
+
+def number(low: float, *, above: bool = False) -> Callable[[str], float]:
+    """Returns an argparse type: a finite number of at least `low`.
+
+    Args:
+        low: The smallest value allowed.
+        above: Whether `low` itself is refused.
+
+    Example:
+
+    >>> number(0)("0.5")
+    0.5
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < low or (above and value == low):
+            bound = "above" if above else "of at least"
+            raise argparse.ArgumentTypeError(
+                f"must be a finite number {bound} {low:g}. Received: {text}"
+            )
+        return value
+
+    return parse
+
+
+def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
+    """Runs a program's `main` and turns the ways it can end into exit codes.
+
+    Args:
+        main: Takes the arguments. `--help` leaves through `SystemExit`, as usual.
+        argv: The arguments; those of the process by default.
+
+    Returns:
+        0 when done, 1 when the training diverged, 2 for bad input, 130 after Ctrl-C. Bad input and
+        divergence are one line on stderr; any other error is a defect and keeps its traceback.
+
+    Example:
+
+    >>> program(lambda argv: None)
+    0
+    """
+    name = Path(sys.argv[0]).name
+    try:
+        main(argv)
+    except BadInput as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"{name}: diverged: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
