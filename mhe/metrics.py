@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from mhe.energy import neuron_axes
+
 # One block of cosines is at most this many float64 numbers (8 MiB), whatever the number of neurons.
 _BLOCK = 1 << 20
 
@@ -27,17 +29,13 @@ def unit_neurons(weights: Any, axis: int | tuple[int, ...] = -1) -> np.ndarray:
         ValueError: If an axis is out of range or given twice.
 
     Example:
-        >>> from mhe.metrics import unit_neurons
-        >>> unit_neurons([[3.0, 0.0], [4.0, 2.0]])
-        array([[0.6, 0.8], [0. , 1. ]])
+
+    >>> from mhe.metrics import unit_neurons
+    >>> unit_neurons([[3.0, 0.0], [4.0, 2.0]])
+    array([[0.6, 0.8], [0. , 1. ]])
     """
     array = np.asarray(keras.ops.convert_to_numpy(weights)).astype(np.float64)
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    if any(not -array.ndim <= a < array.ndim for a in axes):
-        raise ValueError(f"axis must be within the {array.ndim} axes of weights. Received: {axis}")
-    axes = tuple(a % array.ndim for a in axes)
-    if not axes or len(set(axes)) != len(axes):
-        raise ValueError(f"axis must name at least one axis, and none twice. Received: {axis}")
+    axes = neuron_axes(axis, array.ndim)
     others = tuple(a for a in range(array.ndim) if a not in axes)
     count = int(np.prod([array.shape[a] for a in axes]))
     dims = int(np.prod([array.shape[a] for a in others]))
@@ -59,10 +57,11 @@ def angle_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
         Float64 arrays of angles in radians; joined, they are the pairs (i, j), i < j, row by row.
 
     Example:
-        >>> import numpy as np
-        >>> from mhe.metrics import angle_blocks
-        >>> [np.degrees(block).round().tolist() for block in angle_blocks(np.eye(3))]
-        [[90.0, 90.0, 90.0]]
+
+    >>> import numpy as np
+    >>> from mhe.metrics import angle_blocks
+    >>> [np.degrees(block).round().tolist() for block in angle_blocks(np.eye(3))]
+    [[90.0, 90.0, 90.0]]
     """
     count, dims = rows.shape
     height = max(1, _BLOCK // max(count, 1))
@@ -101,11 +100,12 @@ def pairwise_angles(weights: Any, axis: int | tuple[int, ...] = -1) -> np.ndarra
         ValueError: If an axis is out of range or given twice.
 
     Example:
-        >>> import numpy as np
-        >>> from mhe.metrics import pairwise_angles
-        >>> kernel = np.array([[1.0, 0.0, -2.0], [0.0, 1.0, 0.0]])  # three neurons in the plane
-        >>> np.degrees(pairwise_angles(kernel)).tolist()
-        [90.0, 180.0, 90.0]
+
+    >>> import numpy as np
+    >>> from mhe.metrics import pairwise_angles
+    >>> kernel = np.array([[1.0, 0.0, -2.0], [0.0, 1.0, 0.0]])  # three neurons in the plane
+    >>> np.degrees(pairwise_angles(kernel)).tolist()
+    [90.0, 180.0, 90.0]
     """
     rows = unit_neurons(weights, axis)
     count = rows.shape[0]

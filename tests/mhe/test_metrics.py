@@ -98,5 +98,5 @@ def test_memory_stays_bounded_even_when_all_neurons_are_collinear():
 
 @pytest.mark.parametrize("axis", [2, -3, (0, 0), (0, -2), ()])
 def test_bad_axes_are_refused(axis):
-    with pytest.raises(ValueError, match=r"axis must .* Received: "):
+    with pytest.raises(ValueError, match=r"`axis` .* Received: axis="):
         pairwise_angles(np.ones((2, 2)), axis)
