@@ -64,9 +64,10 @@ def load(dataset: str, data_dir: str | os.PathLike | None = None) -> Dataset:
         BadInput: If there is no such dataset, or it cannot be used as it is.
 
     Example:
-        >>> digits = load("digits")
-        >>> digits.train[0].shape, digits.test[0].shape, digits.class_names[:3]
-        ((1438, 8, 8, 1), (359, 8, 8, 1), ('0', '1', '2'))
+
+    >>> digits = load("digits")
+    >>> digits.train[0].shape, digits.test[0].shape, digits.class_names[:3]
+    ((1438, 8, 8, 1), (359, 8, 8, 1), ('0', '1', '2'))
     """
     dataset = os.fspath(dataset)
     if dataset == "digits":
@@ -104,10 +105,11 @@ def balanced_subset(images: np.ndarray, labels: np.ndarray, count: int, seed: in
         BadInput: If a class has too few images, or `count` is smaller than the number of classes.
 
     Example:
-        >>> import numpy as np
-        >>> _, labels = balanced_subset(np.zeros((9, 2)), np.arange(9) % 3, count=6, seed=0)
-        >>> np.bincount(labels).tolist()
-        [2, 2, 2]
+
+    >>> import numpy as np
+    >>> _, labels = balanced_subset(np.zeros((9, 2)), np.arange(9) % 3, count=6, seed=0)
+    >>> np.bincount(labels).tolist()
+    [2, 2, 2]
     """
     classes = np.unique(labels)
     if count < len(classes):

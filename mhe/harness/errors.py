@@ -12,11 +12,12 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
         message: What is wrong and what was expected, naming the file or the flag.
 
     Example:
-        >>> from mhe.harness.errors import BadInput
-        >>> raise BadInput("--epochs must be positive. Received: 0")
-        Traceback (most recent call last):
-            ...
-        mhe.harness.errors.BadInput: --epochs must be positive. Received: 0
+
+    >>> from mhe.harness.errors import BadInput
+    >>> raise BadInput("--epochs must be positive. Received: 0")
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: --epochs must be positive. Received: 0
     """
 
     def __init__(self, message: str):

@@ -29,8 +29,9 @@ def masked_crc(data: bytes) -> int:
     """Returns the CRC-32C of `data`, rotated and shifted as event files store it.
 
     Example:
-        >>> hex(masked_crc(b"123456789"))
-        '0xc78ab0e5'
+
+    >>> hex(masked_crc(b"123456789"))
+    '0xc78ab0e5'
     """
     crc = 0xFFFFFFFF
     for byte in data:
@@ -64,11 +65,12 @@ class EventWriter:
             what older files in the folder say of this step and those after it.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     EventWriter(folder).scalars(1, {"loss": 2.5})
-        ...     len(os.listdir(folder))
-        1
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     EventWriter(folder).scalars(1, {"loss": 2.5})
+    ...     len(os.listdir(folder))
+    1
     """
 
     def __init__(self, folder: str | os.PathLike, purge_from: int | None = None):

@@ -25,7 +25,8 @@ def require_matplotlib() -> None:
         BadInput: If matplotlib is not installed.
 
     Example:
-        >>> require_matplotlib()
+
+    >>> require_matplotlib()
     """
     try:
         import matplotlib  # noqa: F401
@@ -42,12 +43,13 @@ def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
         title: A title for the figure.
 
     Example:
-        >>> import tempfile
-        >>> row = {"accuracy": 0.5, "val_accuracy": 0.4, "energy": 0.7, "energy/conv/kernel": 0.7}
-        >>> path = Path(tempfile.mkdtemp(), "curves.png")
-        >>> draw_curves([{"epoch": 1, **row}, {"epoch": 2, **row}], path)
-        >>> path.exists()
-        True
+
+    >>> import tempfile
+    >>> row = {"accuracy": 0.5, "val_accuracy": 0.4, "energy": 0.7, "energy/conv/kernel": 0.7}
+    >>> path = Path(tempfile.mkdtemp(), "curves.png")
+    >>> draw_curves([{"epoch": 1, **row}, {"epoch": 2, **row}], path)
+    >>> path.exists()
+    True
     """
     figure = _figure(10, 4, title)
     left, right = figure.subplots(1, 2)
@@ -75,12 +77,13 @@ def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title:
         title: A title for the figure.
 
     Example:
-        >>> import tempfile
-        >>> rows = [{"epoch": 1, "val_accuracy": 0.4, "energy": 0.7}]
-        >>> path = Path(tempfile.mkdtemp(), "comparison.png")
-        >>> draw_comparison({"baseline": [rows, rows], "mhe": [rows]}, path)
-        >>> path.exists()
-        True
+
+    >>> import tempfile
+    >>> rows = [{"epoch": 1, "val_accuracy": 0.4, "energy": 0.7}]
+    >>> path = Path(tempfile.mkdtemp(), "comparison.png")
+    >>> draw_comparison({"baseline": [rows, rows], "mhe": [rows]}, path)
+    >>> path.exists()
+    True
     """
     figure = _figure(10, 4, title)
     panels = figure.subplots(1, 2)
@@ -120,11 +123,12 @@ def draw_angles(
         title: A title for the figure.
 
     Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "angles.png")
-        >>> draw_angles({"conv": np.array([1.5, 1.6])}, {"conv": np.array([1.7, 1.8])}, path)
-        >>> path.exists()
-        True
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "angles.png")
+    >>> draw_angles({"conv": np.array([1.5, 1.6])}, {"conv": np.array([1.7, 1.8])}, path)
+    >>> path.exists()
+    True
     """
     names = [name for name in before if before[name].size]
     shown = names

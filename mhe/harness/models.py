@@ -46,8 +46,9 @@ def build(
         BadInput: If the name is unknown, or a number is out of range.
 
     Example:
-        >>> build("cnn9", (8, 8, 3), 100, width=0.25).output_shape
-        (None, 100)
+
+    >>> build("cnn9", (8, 8, 3), 100, width=0.25).output_shape
+    (None, 100)
     """
     if arch not in ARCHITECTURES:
         raise BadInput(
@@ -86,9 +87,10 @@ def cnn9(
         BadInput: If a number is out of range.
 
     Example:
-        >>> model = cnn9((32, 32, 3), 100, width=0.25)
-        >>> tuple(model.get_layer("embedding").kernel.shape)
-        (4, 4, 64, 64)
+
+    >>> model = cnn9((32, 32, 3), 100, width=0.25)
+    >>> tuple(model.get_layer("embedding").kernel.shape)
+    (4, 4, 64, 64)
 
     Reference:
         Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
@@ -140,8 +142,9 @@ def resnet(
         BadInput: If the depth is not 6n + 2, or a number is out of range.
 
     Example:
-        >>> resnet(20, (32, 32, 3), 10).get_layer("logits").units
-        10
+
+    >>> resnet(20, (32, 32, 3), 10).get_layer("logits").units
+    10
 
     Reference:
         He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv 1512.03385),
@@ -194,10 +197,11 @@ class IdentityShortcut(layers.Layer):
         `(B, ceil(H / strides), ceil(W / strides), channels)` for `(B, H, W, C)`.
 
     Example:
-        >>> import numpy as np
-        >>> outputs = IdentityShortcut(32, strides=2)(np.ones((1, 8, 8, 16), "float32"))
-        >>> tuple(outputs.shape)
-        (1, 4, 4, 32)
+
+    >>> import numpy as np
+    >>> outputs = IdentityShortcut(32, strides=2)(np.ones((1, 8, 8, 16), "float32"))
+    >>> tuple(outputs.shape)
+    (1, 4, 4, 32)
     """
 
     def __init__(self, channels: int, strides: int, **kwargs):
