@@ -91,7 +91,7 @@ def hyperspherical_energy(
         block: Neurons a block. By default `block_size(N)`.
 
     Returns:
-        A scalar tensor, float64 for float64 weights, float32 for all others.
+        A scalar tensor: float64 for float64 weights where Keras computes in it, else float32.
 
     Raises:
         ValueError: If an argument is not one of the above, or an axis is out of range or given
@@ -159,7 +159,7 @@ def sampled_energy(
         block: As in `hyperspherical_energy`.
 
     Returns:
-        A scalar tensor, float64 for float64 weights, float32 for all others.
+        A scalar tensor: float64 for float64 weights where Keras computes in it, else float32.
 
     Raises:
         ValueError: As `hyperspherical_energy`.
