@@ -248,17 +248,22 @@ def tfds():
     return pytest.importorskip("tensorflow_datasets")
 
 
+@pytest.fixture
+def preparing_tfds(tfds):
+    pytest.importorskip("importlib_resources")  # TensorFlow Datasets cannot prepare without it
+    return tfds
+
+
 # Raised inside TensorFlow Datasets, TensorFlow and what they import.
 from_tfds = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @from_tfds
-def test_cifar100_by_name_from_its_public_archive(tfds, tmp_path, monkeypatch):
-    pytest.importorskip("importlib_resources")  # TensorFlow Datasets cannot prepare without it
+def test_cifar100_by_name_from_its_public_archive(preparing_tfds, tmp_path, monkeypatch):
     records = cifar100_archive(tmp_path / "archive")
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [])
     monkeypatch.setattr(
-        tfds.download.DownloadManager,
+        preparing_tfds.download.DownloadManager,
         "download_and_extract",
         lambda self, url: tmp_path / "archive",
     )
@@ -294,7 +299,7 @@ def test_names_that_cannot_be_loaded(tfds, name, message, tmp_path):
 
 
 @from_tfds
-def test_no_network(tfds, tmp_path, monkeypatch):
+def test_no_network(preparing_tfds, tmp_path, monkeypatch):
     def nowhere(*args, **kwargs):
         raise socket.gaierror("Name or service not known")
 
@@ -307,11 +312,11 @@ def test_no_network(tfds, tmp_path, monkeypatch):
 
 
 @from_tfds
-def test_a_download_that_fails(tfds, tmp_path, monkeypatch):
+def test_a_download_that_fails(preparing_tfds, tmp_path, monkeypatch):
     def fail(self):
         raise ConnectionError("connection refused\nand much more")
 
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [])
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    monkeypatch.setattr(preparing_tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(BadInput, match=r"cannot be downloaded: connection refused$"):
         load("cifar100", data_dir=tmp_path)

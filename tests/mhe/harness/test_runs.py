@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -50,8 +51,8 @@ OPTIMIZERS = {
 }
 
 
-def fit(run, optimizer, epochs, weights_seed):
-    """Four batches an epoch through dropout and batch norm, which have states of their own."""
+def fit(run, optimizer, weights_seed, *callbacks):
+    """Four batches in each of 4 epochs, by layers that have states of their own."""
     keras.utils.set_random_seed(weights_seed)
     model = keras.Sequential(
         [
@@ -72,19 +73,27 @@ def fit(run, optimizer, epochs, weights_seed):
             shuffle=False,
             validation_data=(x, x[:, :1]),
             initial_epoch=first,
-            epochs=epochs,
+            epochs=4,
             verbose=0,
-            callbacks=run.callbacks(epochs, seed=3, quiet=True),
+            callbacks=[*run.callbacks(4, seed=3, quiet=True), *callbacks],
         )
     return run.rows
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_a_resumed_fit_ends_as_an_unbroken_one(tmp_path, optimizer):
-    unbroken = fit(create(tmp_path / "a"), optimizer, 4, weights_seed=1)
-    fit(create(tmp_path / "b"), optimizer, 2, weights_seed=1)
+    class Copy(keras.callbacks.Callback):
+        """Keeps the folder as a kill within the third epoch would leave it."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    unbroken = fit(create(tmp_path / "a"), optimizer, 1, Copy())
+    broken = Run.resume(tmp_path / "b")
+    assert broken.epoch == 2
     # Weights drawn from another seed: all that matters must come from the folder.
-    resumed = fit(Run.resume(tmp_path / "b"), optimizer, 4, weights_seed=2)
+    resumed = fit(broken, optimizer, 2)
     assert len(resumed) == 4
     for one, other in zip(without_seconds(unbroken), without_seconds(resumed), strict=True):
         assert one == pytest.approx(other, rel=1e-5)

@@ -1,4 +1,6 @@
-"""What the tests of models share."""
+"""What tests that build models share."""
+
+import math
 
 import keras
 import numpy as np
@@ -11,7 +13,8 @@ def weights_from_numpy(monkeypatch):
     generator = np.random.default_rng(3)
 
     def draw(self, shape, dtype=None):
-        return generator.normal(scale=0.5, size=shape).astype("float32")
+        scale = math.sqrt(2 / math.prod(shape[:-1]))
+        return generator.normal(scale=scale, size=shape).astype("float32")
 
     for kind in (
         keras.initializers.VarianceScaling,
