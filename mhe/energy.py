@@ -30,6 +30,8 @@ _CLOSEST = 1e-6
 _EXACT_DIMS = 8
 # Above this many blocks the pairs of blocks are walked by a loop instead of being unrolled.
 _UNROLLED_BLOCKS = 12
+# Two arrays of this many neurons squared fit into a core's cache.
+_CACHED_BLOCK = 512
 # float32 arrays of one block × block that are alive at the same time.
 _LIVE_ARRAYS = 8
 
@@ -222,19 +224,25 @@ def block_size(neurons: int, memory: int = 2**25) -> int:
 
     Args:
         neurons: Number of neurons N.
-        memory: Bytes that the arrays of one pair of blocks may take together; more of it makes
-            fewer and larger matrix products.
+        memory: Bytes that the arrays of one pair of blocks may take together.
 
     Returns:
-        N itself where one block is enough, else the largest power of two that fits, at least 128.
+        N itself where one block of all fits, else a power of two: blocks of 512, which stay in a
+        processor's cache, as long as few of them are enough, and larger ones up to what fits
+        where they would be many. At least 128.
 
     Example:
 
-    >>> block_size(512), block_size(100_000), block_size(100_000, memory=2**29)
-    (512, 1024, 4096)
+    >>> block_size(512), block_size(4096), block_size(100_000), block_size(100_000, memory=2**29)
+    (512, 512, 1024, 4096)
     """
-    fits = int(math.sqrt(memory / (4 * _LIVE_ARRAYS)))
-    return min(neurons, max(128, 2 ** (max(fits, 1).bit_length() - 1)))
+    fits = max(1, math.isqrt(memory // (4 * _LIVE_ARRAYS)))
+    block = max(128, 2 ** (fits.bit_length() - 1))
+    if neurons <= block:
+        return neurons
+    while block > _CACHED_BLOCK and neurons <= _UNROLLED_BLOCKS * (block // 2):
+        block //= 2
+    return block
 
 
 def check_options(s: float, distance: str, space: str) -> None:
