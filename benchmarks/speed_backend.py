@@ -1,0 +1,218 @@
+"""How the backend of this process compiles, waits and counts memory, for `speed.py`.
+
+Keras has no words for these, so this is where the backends are named.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+BACKEND = keras.backend.backend()
+
+
+@functools.cache
+def device() -> str:
+    """Returns the name of the GPU that computes, or `"cpu"`."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            return "cpu"
+        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    if BACKEND == "jax":
+        import jax
+
+        first = jax.devices()[0]
+        return "cpu" if first.platform == "cpu" else first.device_kind
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def modes() -> tuple[str, ...]:
+    """Returns the ways to compile: `""` is the backend's plain one, `"XLA"` another."""
+    return ("", "XLA") if BACKEND == "tensorflow" else ("",)
+
+
+def keras_mode() -> str:
+    """Returns the mode that `Model.compile(jit_compile="auto")` picks on this machine."""
+    return "XLA" if BACKEND == "tensorflow" and device() != "cpu" else ""
+
+
+def compiled(
+    function: Callable[[Any], Any], weights: np.ndarray, mode: str = "", gradient: bool = True
+) -> Callable[[], tuple[np.ndarray, ...]]:
+    """Compiles a function of a weight ahead of its first call.
+
+    Args:
+        function: From a tensor to a tensor, a scalar if `gradient`.
+        weights: What it is called with.
+        mode: One of `modes()`.
+        gradient: Whether the gradient along the weight is computed with the value.
+
+    Returns:
+        A function without arguments that returns when the device is done: the value and, if asked
+        for, the gradient.
+    """
+    if BACKEND == "tensorflow":
+        return _compiled_tensorflow(function, weights, mode, gradient)
+    if BACKEND == "jax":
+        return _compiled_jax(function, weights, gradient)
+    return _eager_torch(function, weights, gradient)
+
+
+def _compiled_tensorflow(function, weights, mode, gradient):
+    import tensorflow as tf
+
+    weights = tf.convert_to_tensor(weights)
+
+    def step(w):
+        if not gradient:
+            return (function(w),)
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            value = function(w)
+        return value, tape.gradient(value, w)
+
+    step = tf.function(step, jit_compile=mode == "XLA", autograph=False)
+    step = step.get_concrete_function(weights)
+    on_gpu = device() != "cpu"
+
+    def call():
+        outputs = step(weights)
+        # On a CPU a call returns when it is done; from a GPU a number must have arrived.
+        for output in outputs if on_gpu else ():
+            tf.reshape(output, (-1,))[0].numpy()
+        return outputs
+
+    return call
+
+
+def _compiled_jax(function, weights, gradient):
+    import jax
+
+    weights = jax.numpy.asarray(weights)
+    step = jax.value_and_grad(function) if gradient else lambda w: (function(w),)
+    step = jax.jit(step).lower(weights).compile()
+    return lambda: jax.block_until_ready(step(weights))
+
+
+def _eager_torch(function, weights, gradient):
+    import torch
+
+    weights = keras.ops.convert_to_tensor(weights).requires_grad_(gradient)
+
+    def call():
+        value = function(weights)
+        gradients = torch.autograd.grad(value, weights) if gradient else ()
+        wait()
+        return (value.detach(), *gradients)
+
+    return call
+
+
+def wait() -> None:
+    """Returns when the work that was handed to a PyTorch GPU is done; others wait by reading."""
+    if BACKEND == "torch" and device() != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def free_memory() -> int:
+    """Returns the bytes of memory that are free on the device; of all RAM where only that is known.
+
+    Example:
+
+    >>> free_memory() > 2**20
+    True
+    """
+    if device() == "cpu" and Path("/proc/meminfo").exists():
+        return _from_proc("/proc/meminfo", "MemAvailable")
+    if device() == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if BACKEND == "tensorflow":
+        from tensorflow.python.client import device_lib
+
+        return max(d.memory_limit for d in device_lib.list_local_devices())
+    if BACKEND == "jax":
+        import jax
+
+        stats = jax.devices()[0].memory_stats()
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    import torch
+
+    return torch.cuda.mem_get_info()[0]
+
+
+def peak_memory(call: Callable[[], Any]) -> int | None:
+    """Returns the bytes by which a call raises the memory in use, at its peak.
+
+    A process measures one call: on some devices the peak cannot be reset.
+
+    Args:
+        call: A function without arguments, such as `compiled` returns.
+
+    Returns:
+        Bytes, or None after a call on a CPU whose system does not tell (only Linux does).
+    """
+    if device() == "cpu" and not Path("/proc/self/clear_refs").exists():
+        call()
+        return None
+    if device() == "cpu":
+        # Writing 5 sets the peak back to what is in use now.
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _from_proc("/proc/self/status", "VmRSS")
+        call()
+        return _from_proc("/proc/self/status", "VmHWM") - before
+    in_use, peak = _gpu_counters()
+    before = in_use()
+    call()
+    return peak() - before
+
+
+def _gpu_counters():
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.reset_memory_stats("GPU:0")
+        return tuple(
+            lambda name=name: tf.config.experimental.get_memory_info("GPU:0")[name]
+            for name in ("current", "peak")
+        )
+    if BACKEND == "jax":
+        import jax
+
+        return tuple(
+            lambda name=name: jax.devices()[0].memory_stats()[name]
+            for name in ("bytes_in_use", "peak_bytes_in_use")
+        )
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
+
+
+def _from_proc(path, name):
+    for line in Path(path).read_text("utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"{path} must have a line {name}. Received: a file without")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the device has no memory left.
+
+    Example:
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("a wrong shape"))
+    (True, False)
+    """
+    words = ("RESOURCE_EXHAUSTED", "OOM when", "out of memory", "enough memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
