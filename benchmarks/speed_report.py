@@ -189,6 +189,7 @@ def draw(cases: Sequence[Row], path: Path) -> None:
         path: The PNG to write.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     backends = list(dict.fromkeys(case["backend"] for case in cases))
     layers = list(dict.fromkeys((case["dims"], case["neurons"]) for case in cases))
@@ -220,12 +221,13 @@ def draw(cases: Sequence[Row], path: Path) -> None:
                 )
             axes.axhline(1, color="0.5", linewidth=0.8)
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
             axes.set_xticks(range(len(layers)), [f"{d}x{n}" for d, n in layers], fontsize=8)
             axes.set_title(f"{backend}: {title}", fontsize=10)
-            axes.grid(alpha=0.3, axis="y", which="both")
-            axes.tick_params(axis="y", which="both", labelsize=8)
+            axes.grid(alpha=0.3, axis="y")
+            axes.tick_params(axis="y", labelsize=8)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
     with replacing(path) as partial:
