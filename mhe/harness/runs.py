@@ -223,8 +223,16 @@ class Run:
 
         Raises:
             BadInput: If no checkpoint can be read, or it belongs to another model, or the log
-                misses epochs.
+                misses epochs or is more than an epoch ahead of the newest checkpoint.
         """
+        newest = _epoch_of(self.checkpoints[-1]) if self.checkpoints else 0
+        # A kill between a row and its checkpoint leaves one row too many; checkpoints that
+        # somebody lost or copied by halves leave more, and those rows are worth keeping.
+        if len(self.rows) > newest + 1:
+            raise BadInput(
+                f"{self.folder / 'log.csv'} has {len(self.rows)} epochs, but the newest checkpoint "
+                f"is {newest or 'missing'}: put the later checkpoints back, or begin a new run"
+            )
         for partial in self.folder.rglob(f"{_PARTIAL}*"):
             partial.unlink()
         epoch = self._load_newest(model) if self.checkpoints else 0
@@ -340,7 +348,7 @@ class Run:
                 if unreadable:
                     names = ", ".join(unreadable)
                     print(f"{names} cannot be read; going back to {path}", file=sys.stderr)
-                return int(path.name.removeprefix("epoch-").removesuffix(".weights.h5"))
+                return _epoch_of(path)
         raise BadInput(f"No checkpoint can be read: {', '.join(unreadable)}")
 
     def _refuse_divergence(self, model: keras.Model, logs: Mapping[str, float], epoch: int) -> None:
@@ -383,6 +391,10 @@ class Run:
             writer = csv.DictWriter(file, sorted(names, key=_column))
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def _epoch_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("epoch-").removesuffix(".weights.h5"))
 
 
 def _column(name: str) -> tuple[int, str]:

@@ -265,6 +265,37 @@ def test_a_log_without_the_epochs_of_the_checkpoint_is_refused(tmp_path):
         Run.resume(tmp_path).restore(small_model())
 
 
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [([4, 3], "has 4 epochs, but the newest checkpoint is missing"), ([4], None)],
+)
+def test_a_log_far_ahead_of_the_checkpoints_is_kept(tmp_path, lost, message):
+    by_hand(create(tmp_path), small_model(), 4)
+    for epoch in lost:
+        (tmp_path / "checkpoints" / f"epoch-{epoch:06d}.weights.h5").unlink()
+    log = (tmp_path / "log.csv").read_bytes()
+    if message is None:
+        assert Run.resume(tmp_path).restore(small_model()) == 3
+        return
+    with pytest.raises(BadInput, match=message):
+        Run.resume(tmp_path).restore(small_model())
+    assert (tmp_path / "log.csv").read_bytes() == log
+
+
+def test_a_log_two_epochs_ahead_of_an_older_checkpoint_is_kept(tmp_path):
+    by_hand(create(tmp_path), small_model(), 2)
+    checkpoint = tmp_path / "checkpoints" / "epoch-000002.weights.h5"
+    older = checkpoint.read_bytes()
+    by_hand(Run.resume(tmp_path), small_model(), 4)
+    shutil.rmtree(checkpoint.parent)
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(older)
+    log = (tmp_path / "log.csv").read_bytes()
+    with pytest.raises(BadInput, match="has 4 epochs, but the newest checkpoint is 2"):
+        Run.resume(tmp_path).restore(small_model())
+    assert (tmp_path / "log.csv").read_bytes() == log
+
+
 def test_fit_must_begin_where_the_run_stands(tmp_path):
     model = small_model()
     by_hand(run := create(tmp_path), model, 1)
