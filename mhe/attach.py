@@ -10,7 +10,7 @@ import keras
 from keras.layers import Layer
 
 from mhe.heads import head_layers
-from mhe.neurons import ATTENTION, NeuronWeight, neuron_weights, walk
+from mhe.neurons import ATTENTION, NeuronWeight, neuron_weights, unbuilt_layers, walk
 from mhe.regularizers import MHE, Sum, describe
 from mhe.selection import select
 
@@ -168,10 +168,17 @@ class Attachments(collections.abc.Sequence):
 
     Args:
         rows: The rows.
+        skipped: The layers that `attach` had to leave out because they are not built; the table
+            names them in a last line.
     """
 
-    def __init__(self, rows: collections.abc.Iterable[Attachment] = ()) -> None:
+    def __init__(
+        self,
+        rows: collections.abc.Iterable[Attachment] = (),
+        skipped: collections.abc.Iterable[Layer] = (),
+    ) -> None:
         self._rows = tuple(rows)
+        self.skipped = tuple(skipped)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -197,10 +204,13 @@ class Attachments(collections.abc.Sequence):
                 )
             )
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
+        texts = [
             "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
-        )
+        ]
+        if self.skipped:
+            texts.append("not built, skipped: " + ", ".join(layer.name for layer in self.skipped))
+        return "\n".join(texts)
 
     __repr__ = __str__
 
@@ -236,7 +246,8 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
             selects. None takes every layer with neurons.
 
     Returns:
-        A table, a row for each weight; `print` it.
+        A table, a row for each weight; `print` it. Where the model has layers that nothing built,
+        its last line names them, and so does its attribute `skipped`.
 
     Raises:
         ValueError: If the model is not built, nothing matches, `head` is given but no head is
@@ -277,7 +288,8 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
             _put(weight, _along(added, weight.axis))
     _fold(model)
     _retrace(model)
-    return Attachments(row for row in attached(model) if id(row.weight.variable) in given)
+    rows = (row for row in attached(model) if id(row.weight.variable) in given)
+    return Attachments(rows, unbuilt_layers(model))
 
 
 def detach(model: Layer) -> Attachments:

@@ -95,7 +95,8 @@ def neuron_weights(model: Layer, quantized: bool = False) -> list[NeuronWeight]:
     - Any other layer with a variable `kernel` of two or more axes: the last axis.
 
     Wrappers and nested models are looked into. Kernels quantized to integers are left out: nothing
-    trains them. With LoRA enabled the weight is the frozen one beneath, without its update.
+    trains them. Layers that are not built have no weights and are left out, see `unbuilt_layers`.
+    With LoRA enabled the weight is the frozen one beneath, without its update.
 
     Args:
         model: A built model or layer.
@@ -105,7 +106,7 @@ def neuron_weights(model: Layer, quantized: bool = False) -> list[NeuronWeight]:
         The weights in the order of the model's layers, a weight that several layers share once.
 
     Raises:
-        ValueError: If the model, or a layer inside it that would hold neurons, has no weights yet.
+        ValueError: If the model is not built, or no layer inside it that would hold neurons is.
 
     Example:
 
@@ -173,7 +174,10 @@ def holds_neurons(layer: Layer) -> bool:
 
 
 def check_built(model: Layer) -> None:
-    """Refuses a model without weights, or with a layer that would hold neurons but is not built.
+    """Refuses a model without weights: one that is not built, or none of whose layers are.
+
+    Single layers may be unbuilt, since a subclassed model need not call every layer that it has;
+    see `unbuilt_layers`.
 
     Args:
         model: What should be a built model or layer.
@@ -187,13 +191,41 @@ def check_built(model: Layer) -> None:
     """
     if not isinstance(model, Layer):
         raise ValueError(f"Expected a Keras model or layer. Received: {model!r}")
-    for layer, _ in walk(model):
-        if not layer.built and (layer is model or isinstance(layer, _KINDS)):
-            raise ValueError(
-                "The model must be built, so that it has weights: call it on a batch, or build it "
-                f"with `model.build(input_shape)`, first. Received: model {model.name!r}, in which "
-                f"layer {layer.name!r} is not built"
-            )
+    missing = unbuilt_layers(model)
+    if model.built and not (missing and not any(holds_neurons(layer) for layer, _ in walk(model))):
+        return
+    name = model.name if not model.built else missing[0].name
+    raise ValueError(
+        "The model must be built, so that it has weights: call it on a batch, or build it "
+        f"with `model.build(input_shape)`, first. Received: model {model.name!r}, in which "
+        f"layer {name!r} is not built"
+    )
+
+
+def unbuilt_layers(model: Layer) -> list[Layer]:
+    """Lists the layers inside a model that would hold neurons, had anything built them.
+
+    Args:
+        model: A model or layer.
+
+    Returns:
+        The layers, without those inside a layer that is itself listed.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.layers.Dense(3, name="wide"), keras.layers.ReLU()])
+    >>> [layer.name for layer in unbuilt_layers(model)]
+    ['wide']
+    >>> model.build((None, 4))
+    >>> unbuilt_layers(model)
+    []
+    """
+    found = {}
+    for layer, parents in walk(model):
+        outermost = not any(id(parent) in found for parent in parents)
+        if outermost and not layer.built and isinstance(layer, _KINDS):
+            found[id(layer)] = layer
+    return list(found.values())
 
 
 def _kernels(layer):

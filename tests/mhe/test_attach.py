@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from mhe import MHE, Sum
 from mhe.attach import Attached, Attachments, attach, attached, detach
+from mhe.callbacks import EnergyLogger
 from mhe.neurons import neuron_weights
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
@@ -316,6 +317,26 @@ def test_subclassed_models():
     again(x)
     assert list(attached(again)) == []
     assert loss(again) == 0
+
+
+def test_unused_layers_are_skipped_and_named():
+    class Spare(Subclassed):
+        def __init__(self):
+            super().__init__()
+            self.spare = layers.Dense(3, name="spare")
+            self.unused = layers.Bidirectional(layers.LSTM(2), name="unused")
+
+    x, y = data()
+    model = compiled(Spare(), 0.0)
+    model(x)
+    table = attach(model, MHE(1.0), head=MHE(10.0))
+    assert [row.layer for row in table] == [model.hidden, model.head]
+    assert str(table).splitlines()[-1] == "not built, skipped: spare, unused"
+    history = model.fit(x, y, verbose=0, callbacks=[EnergyLogger()]).history
+    expected = [energy(layer.kernel, -1, "full") for layer in (model.hidden, model.head)]
+    np.testing.assert_allclose(history["energy"], np.mean(expected), rtol=1e-4)
+    assert len(attached(model)) == len(detach(model)) == 2
+    assert loss(model) == 0
 
 
 def test_shared_layers_are_regularized_once():
