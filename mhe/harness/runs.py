@@ -19,6 +19,7 @@ import platform
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -339,12 +340,18 @@ class Run:
         unreadable = []
         for path in reversed(self.checkpoints):
             try:
-                model.load_weights(path)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", UserWarning)
+                    model.load_weights(path)
             except OSError:
                 unreadable.append(str(path))
             except ValueError as error:
                 raise BadInput(f"{path} belongs to another model: {error}") from error
             else:
+                # Keras only warns where it leaves an optimizer as it is.
+                doubts = [each for each in caught if issubclass(each.category, UserWarning)]
+                if doubts:
+                    raise BadInput(f"{path} belongs to another model: {doubts[0].message}")
                 if unreadable:
                     names = ", ".join(unreadable)
                     print(f"{names} cannot be read; going back to {path}", file=sys.stderr)
@@ -415,12 +422,12 @@ class _Seeds(keras.callbacks.Callback):
         self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        draws = np.random.default_rng([self.seed, epoch]).integers(1, 1 << 31, 1 << 10).tolist()
-        keras.utils.set_random_seed(draws.pop())
+        rng = np.random.default_rng([self.seed, epoch])
+        keras.utils.set_random_seed(int(rng.integers(1, 1 << 31)))
         # Layers own their generators, which no global seed reaches.
         for variable in self.model.variables:
             if variable.name == "seed_generator_state":
-                variable.assign(np.array([draws.pop(), 0]))
+                variable.assign(np.array([int(rng.integers(1, 1 << 31)), 0]))
 
 
 class _Recorder(keras.callbacks.Callback):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -114,6 +115,15 @@ def test_dropout_differs_between_epochs_and_seeds():
     assert len({mask(0, 1), mask(0, 2), mask(1, 1)}) == 3
 
 
+def test_every_generator_of_a_large_model_gets_a_seed_of_its_own():
+    states = [keras.random.SeedGenerator(0).state for _ in range(1100)]
+    callback = runs._Seeds(0)
+    callback.set_model(types.SimpleNamespace(variables=states))
+    callback.on_epoch_begin(0)
+    seeds = {int(keras.ops.convert_to_numpy(state)[0]) for state in states}
+    assert len(seeds) == 1100
+
+
 class Killed(BaseException):
     pass
 
@@ -199,6 +209,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other.compile("sgd", "mse")
     with pytest.raises(BadInput, match="belongs to another model"):
         Run.resume(tmp_path).restore(other)
+
+
+@pytest.mark.parametrize("units", [1, 2])
+def test_another_optimizer_is_refused_without_a_warning_of_keras(tmp_path, recwarn, units):
+    by_hand(create(tmp_path), small_model(), 1)
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, name="dense")])
+    other.compile("adam", "mse")
+    with pytest.raises(BadInput, match="belongs to another model"):
+        Run.resume(tmp_path).restore(other)
+    assert not [each for each in recwarn if issubclass(each.category, UserWarning)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
