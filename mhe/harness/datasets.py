@@ -70,6 +70,12 @@ def load(dataset: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     ((1438, 8, 8, 1), (359, 8, 8, 1), ('0', '1', '2'))
     """
     dataset = os.fspath(dataset)
+    if not dataset.strip():
+        # The path of nothing would be the folder the program runs in.
+        raise BadInput(
+            "--dataset must be a folder, a .zip file, or the name of a dataset. "
+            f"Received: {dataset!r}"
+        )
     if dataset == "digits":
         return _load_digits()
     path = Path(dataset).expanduser()
@@ -83,6 +89,21 @@ def load(dataset: str, data_dir: str | os.PathLike | None = None) -> Dataset:
         with archive:
             return _load_tree(dataset, archive.namelist(), archive.read)
     return _load_tfds(dataset, data_dir)
+
+
+def names_path(dataset: str) -> bool:
+    """Tell whether a dataset is asked for by a path, even one where nothing stands any more.
+
+    Args:
+        dataset: What `load` takes.
+
+    Example:
+
+    >>> names_path("flowers/photos.zip"), names_path("cifar100"), names_path("digits")
+    (True, False, False)
+    """
+    separated = "/" in dataset or os.sep in dataset
+    return dataset != "digits" and (separated or os.path.exists(os.path.expanduser(dataset)))
 
 
 def balanced_subset(images: np.ndarray, labels: np.ndarray, count: int, seed: int) -> Split:
@@ -137,7 +158,9 @@ def _load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise BadInput('The digits come with scikit-learn: pip install "mhe[train]"') from error
+        raise BadInput(
+            'The digits come with scikit-learn: pip install ".[train]" from the checkout'
+        ) from error
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = digits.target.astype(np.int64)
@@ -214,7 +237,9 @@ def _decode(dataset: str, names: list[str], read: Callable[[str], bytes]) -> np.
     try:
         from PIL import Image
     except ImportError as error:
-        raise BadInput('Images are read with Pillow: pip install "mhe[train]"') from error
+        raise BadInput(
+            'Images are read with Pillow: pip install ".[train]" from the checkout'
+        ) from error
 
     def decode(name: str) -> np.ndarray | str:
         """Pixels, or what is wrong with the file."""
@@ -298,7 +323,7 @@ def _load_tfds(name: str, data_dir: str | os.PathLike | None) -> Dataset:
     except ImportError as error:
         raise BadInput(
             f"{name} is neither a folder nor a .zip file; to load it by name, install TensorFlow "
-            f'Datasets: pip install "mhe[train]" ({error})'
+            f'Datasets: pip install ".[train]" from the checkout ({error})'
         ) from error
     if keras.backend.backend() != "tensorflow":
         # TensorFlow only reads files here; on a GPU it would take the memory the backend needs.

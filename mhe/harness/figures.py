@@ -31,7 +31,9 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise BadInput('The figures need matplotlib: pip install "mhe[train]"') from error
+        raise BadInput(
+            'The figures need matplotlib: pip install ".[train]" from the checkout'
+        ) from error
 
 
 def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:

@@ -198,7 +198,7 @@ def test_missing_packages_name_the_extra(monkeypatch, tmp_path):
 
     monkeypatch.setattr(builtins, "__import__", without)
     for dataset in ("digits", written("folder", tree(), tmp_path), "cifar100"):
-        with pytest.raises(BadInput, match=r'pip install "mhe\[train\]"'):
+        with pytest.raises(BadInput, match=r'pip install "\.\[train\]" from the checkout'):
             load(dataset)
 
 
@@ -320,3 +320,10 @@ def test_a_download_that_fails(preparing_tfds, tmp_path, monkeypatch):
     monkeypatch.setattr(preparing_tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(BadInput, match=r"cannot be downloaded: connection refused$"):
         load("cifar100", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["", " "])
+def test_no_name_at_all_is_refused(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=rf"--dataset must be .*\. Received: '{dataset}'"):
+        load(dataset)

@@ -94,5 +94,5 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
         return imports(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(BadInput, match=r'pip install "mhe\[train\]"'):
+    with pytest.raises(BadInput, match=r'pip install "\.\[train\]" from the checkout'):
         figures.require_matplotlib()
