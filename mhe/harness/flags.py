@@ -5,7 +5,9 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from mhe.harness import datasets
 from mhe.harness.errors import BadInput
 from mhe.harness.runs import Diverged, Run, versions
 
@@ -111,15 +113,13 @@ class Parser(LineParser):
         if out is not None and Path(out).resolve() != Path(folder).resolve():
             raise BadInput(f"--out {out} contradicts --resume {folder}: a run stays in its folder")
         for name in flags.keys() - {"out", "resume"}:
-            if name not in run.config:
-                raise BadInput(f"{run.folder / 'config.json'} lacks the flag --{name}")
-            # Data may move between machines; everything else makes another run.
-            if name in given and name != "data_dir" and given[name] != run.config[name]:
+            kept = self._kept(run, name)
+            if name in given and given[name] != kept and not _moved(name, kept, given[name]):
                 raise BadInput(
                     f"--{name} {given[name]} contradicts the run in {folder}, "
-                    f"which has --{name} {run.config[name]}"
+                    f"which has --{name} {kept}"
                 )
-            flags[name] = given.get(name, run.config[name])
+            flags[name] = given.get(name, kept)
         now = versions()
         changed = [
             f"{name} {was} (now {now.get(name)})"
@@ -129,6 +129,36 @@ class Parser(LineParser):
         if changed and not run.finished:
             print(f"Warning: the run was begun with {', '.join(changed)}", file=sys.stderr)
         return argparse.Namespace(**{**flags, "out": out}), run
+
+    def _kept(self, run: Run, name: str) -> Any:
+        """The value of a flag in a run's config, if the flag could have been given it."""
+        path = run.folder / "config.json"
+        if name not in run.config:
+            raise BadInput(f"{path} lacks the flag --{name}")
+        value = run.config[name]
+        (action,) = (action for action in self._actions if action.dest == name)
+        if value is None and action.default is None:
+            return None
+        try:
+            # The text that would have given the value must give it again.
+            if isinstance(value, str) and action.type is not None:
+                raise argparse.ArgumentTypeError(f"must not be text. Received: {value!r}")
+            if not isinstance(value, str) and action.type is None:
+                raise argparse.ArgumentTypeError(f"must be text. Received: {value!r}")
+            parsed = value if action.type is None else action.type(str(value))
+            if action.choices is not None and parsed not in action.choices:
+                expected = ", ".join(action.choices)
+                raise argparse.ArgumentTypeError(f"must be one of {expected}. Received: {value}")
+        except argparse.ArgumentTypeError as error:
+            raise BadInput(f"{path} cannot be used: --{name} {error}") from error
+        return parsed
+
+
+def _moved(name: str, kept: Any, given: Any) -> bool:
+    """Whether a flag says where the same data stand now; any other change makes another run."""
+    if name == "dataset":
+        return datasets.names_path(kept) and datasets.names_path(given)
+    return name == "data_dir"
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -72,6 +72,41 @@ def test_flags_that_contradict_the_resumed_run_are_refused(tmp_path, argv, messa
         parser().settle(["--resume", str(tmp_path), *argv])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model_name", "sn", r"--model_name must be one of mhe, half_mhe\. Received: sn"),
+        ("rate", -1, r"--rate must be a finite number above 0\. Received: -1"),
+        ("rate", "0.5", r"--rate must not be text\. Received: '0\.5'"),
+        ("rate", None, r"--rate must be a finite number above 0\. Received: None"),
+        ("seed", 1.5, "--seed must be an integer from 0"),
+        ("seed", True, r"--seed must be an integer .* Received: True"),
+        ("dataset", 3, r"--dataset must be text\. Received: 3"),
+        ("data_dir", ["a"], r"--data_dir must be text\. Received: \['a'\]"),
+    ],
+)
+def test_a_config_that_no_flags_could_give_is_refused(tmp_path, name, value, message):
+    create(tmp_path, {**FLAGS, "rate": 0.5, name: value})
+    with pytest.raises(BadInput, match=rf"config\.json cannot be used: {message}"):
+        parser().settle(["--resume", str(tmp_path)])
+
+
+def test_data_that_moved_may_be_named_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets.zip").touch()
+    create(tmp_path / "run", {**FLAGS, "rate": 0.5, "dataset": "../gone/pets"})
+    argv = ["--resume", "run", "--dataset"]
+    for moved in ("pets.zip", str(tmp_path / "pets.zip")):
+        assert parser().settle([*argv, moved])[0].dataset == moved
+    for other in ("cifar10", "digits"):
+        with pytest.raises(BadInput, match=f"--dataset {other} contradicts"):
+            parser().settle([*argv, other])
+    (tmp_path / "digits").mkdir()
+    create(tmp_path / "named", {**FLAGS, "rate": 0.5})
+    with pytest.raises(BadInput, match=r"--dataset pets\.zip contradicts .* --dataset digits"):
+        parser().settle(["--resume", "named", "--dataset", "pets.zip"])
+
+
 def test_runs_of_another_program_or_another_time_are_told_apart(tmp_path, capsys):
     Run.create(tmp_path / "gan", "gan/train.py", FLAGS)
     with pytest.raises(BadInput, match=r"is a run of gan/train\.py, not of benchmarks/train\.py"):
