@@ -225,6 +225,9 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
     `clone_model` keep what is attached, where the column `saved` of the table says so: a subclassed
     model makes its layers anew in `__init__` when it is loaded, so attach again after loading.
 
+    In a custom layer, a weight that is not named `kernel` is not found; give it its regularizer
+    where it is made, `add_weight(regularizer=MHE(axis=...))`.
+
     A training step that the user compiled by hand (`tf.function`, `jax.jit`) keeps the losses that
     it was traced with; trace it again. Enable LoRA before attaching: its factors take over the
     regularizers that they find in the layers' configs.

@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import math
 
 import keras
 from keras.layers import Layer
 
 from mhe.neurons import ATTENTION, check_built, holds_neurons, walk
+
+# Their weights scale or shift what is already there, also in a layer that derives from them.
+_SCALING = (keras.layers.PReLU, keras.layers.LayerNormalization)
 
 
 def head_layers(model: Layer) -> list[Layer]:
@@ -27,7 +31,8 @@ def head_layers(model: Layer) -> list[Layer]:
         its output projection, for a recurrent layer its cell, and for `Bidirectional` both cells.
 
     Raises:
-        ValueError: If the model is not built, or its `call` cannot run on symbolic tensors.
+        ValueError: If the model is not built, its `call` cannot run on symbolic tensors, or
+            a matrix that is not known to hold neurons stands where the head would be.
 
     Example:
 
@@ -77,6 +82,21 @@ def _holders(layer):
     return [inner for inner, _ in walk(layer) if holds_neurons(inner)]
 
 
+def _is_matrix(variable):
+    return math.prod(variable.shape[:-1]) > 1
+
+
+def _holds_unknown(layer):
+    """Whether a layer's own weights could make neurons though none of them is known to."""
+    if type(layer).__module__.partition(".")[0] == "keras" or isinstance(layer, _SCALING):
+        return False
+    return not holds_neurons(layer) and any(map(_is_matrix, layer._trainable_variables))
+
+
+def _unknown(layer):
+    return [inner for inner, _ in walk(layer) if _holds_unknown(inner)]
+
+
 def _call_on_symbols(model):
     shapes = model._build_shapes_dict
     if not shapes:
@@ -104,10 +124,20 @@ def _call_on_symbols(model):
 
 
 def _not_traceable(layer, reason):
+    return _not_found(layer, "its `call` does not run on symbolic Keras tensors", reason)
+
+
+def _not_known(layer):
+    reason = "a weight with no known neurons, not named `kernel`, may be the head"
+    shapes = [tuple(each.shape) for each in getattr(layer, "_trainable_variables", [])]
+    return _not_found(layer, reason, f"weights of shape {shapes}" if shapes else "an operation")
+
+
+def _not_found(layer, why, received):
     return ValueError(
-        f"The head of {layer.name!r} cannot be found, because its `call` does not run on symbolic "
-        "Keras tensors. Attach the head's regularizer in a second call that names the layer with "
-        f"`layers=`. Received: {type(layer).__name__} ({reason})"
+        f"The head of {layer.name!r} cannot be found, because {why}. Attach the head's regularizer "
+        "in a second call that names the layer with `layers=`. "
+        f"Received: {type(layer).__name__} ({received})"
     )
 
 
@@ -137,10 +167,14 @@ class _Frame:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Site:
-    """A call of a layer with neurons, and the tensors that it was called on."""
+    """A call of a layer with neurons, and the tensors that it was called on.
+
+    Where an unknown weight may make the neurons, `unknown` is the layer or operation that has it.
+    """
 
     layers: list
     sources: list
+    unknown: keras.Operation | None = None
 
 
 class _Tracer:
@@ -162,7 +196,11 @@ class _Tracer:
                 if site not in above:
                     above.add(site)
                     stack.append(site)
-        return [layer for site in sites if site not in above for layer in site.layers]
+        last = [site for site in sites if site not in above]
+        for site in last:
+            if site.unknown is not None:
+                raise _not_known(site.unknown)
+        return [layer for site in last for layer in site.layers]
 
     def nearest(self, places):
         sites, seen, stack = {}, set(), list(reversed(places))
@@ -199,8 +237,17 @@ class _Tracer:
                 given = {name: given[name] for name in layer.input}
             inside = self.frames.setdefault(key, _Frame(graph[0], keras.tree.flatten(given), frame))
             return None, [(graph[1][tensor_index], inside)]
-        if not isinstance(layer, Layer) or not _holders(layer):
-            return None, sources
+        if not isinstance(layer, Layer):
+            given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+            variables = [each for each in given if isinstance(each, keras.Variable)]
+            if not any(each.trainable and _is_matrix(each) for each in variables):
+                return None, sources
+            return self.sites.setdefault(key, _Site([], sources, layer)), []
+        if not _holders(layer):
+            unknown = _unknown(layer)
+            if not unknown:
+                return None, sources
+            return self.sites.setdefault(key, _Site([], sources, unknown[-1])), []
         if not _is_opaque(layer):
             if key not in self.calls:
                 self.calls[key] = self.call(layer, node)
@@ -210,7 +257,7 @@ class _Tracer:
 
     def call(self, layer, node):
         """Runs a composite layer symbolically, unless it holds but one layer with neurons."""
-        if len(_holders(layer)) == 1:
+        if len(_holders(layer)) == 1 and not _unknown(layer):
             return None
         if holds_neurons(layer):
             raise _not_traceable(layer, "it has neurons of its own beside those of its sublayers")
@@ -234,7 +281,9 @@ class _Tracer:
             return [layer._output_dense]
         if (graph := _graph(layer)) is not None:
             return [inner for output in graph[1] for inner in self.last((output, None))]
-        holders = _holders(layer)
-        if len(holders) > 1:
+        holders, unknown = _holders(layer), _unknown(layer)
+        if unknown and not holders:
+            raise _not_known(unknown[-1])
+        if len(holders) + len(unknown) > 1:
             raise _not_traceable(layer, "it is called inside another layer")
         return holders

@@ -158,3 +158,78 @@ def test_a_call_that_cannot_be_followed_is_refused():
     with pytest.raises(ValueError, match=r"cannot be found.*`layers=`.*Received: Opaque"):
         head_layers(model)
     assert all(layer._inbound_nodes == [] for layer in model.heads)
+
+
+class Matrix(layers.Layer):
+    """A dense layer, or one that only scales, whose weight has a name of its own."""
+
+    def __init__(self, rows=4, inner=None):
+        super().__init__(name="custom")
+        self.rows, self.inner = rows, inner
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(self.rows, 4), name="w")
+
+    def call(self, x):
+        x = x if self.inner is None else self.inner(x)
+        return x * self.w if self.rows == 1 else ops.matmul(x, self.w)
+
+
+class Sums(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.end = layers.Dense(4, name="first"), layers.Dense(4, name="end")
+        self.positions = self.add_weight(shape=(3, 4), name="positions")
+
+    def call(self, x):
+        return self.end(self.first(x) + self.positions)
+
+
+class Ties(Sums):
+    def call(self, x):
+        return ops.matmul(super().call(x), self.positions)
+
+
+def test_a_head_is_not_found_behind_a_weight_of_unknown_meaning():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(4, name="hidden")(inputs)
+    inner = layers.Dense(4)
+    inner.build((None, 4))
+    for layer in (Matrix(), Matrix(inner=inner), layers.RNN(Cell())):
+        given = layers.Reshape((2, 2))(hidden) if isinstance(layer, layers.RNN) else hidden
+        outputs = layers.Softmax()(layer(given))
+        with pytest.raises(ValueError, match=r"cannot be found.*`kernel`.*second call.*`layers=`"):
+            head_layers(keras.Model(inputs, outputs))
+        after = layers.Dense(2, name="after")(outputs)
+        assert names(head_layers(keras.Model(inputs, after))) == ["after"]
+    # What only scales is no head.
+    square = layers.Reshape((2, 2))(layers.PReLU()(Matrix(rows=1)(hidden)))
+    scaled = layers.PReLU()(layers.LayerNormalization(axis=[1, 2])(square))
+    assert names(head_layers(keras.Model(inputs, scaled))) == ["hidden"]
+    # Nor is what a later layer depends on.
+    before = Matrix()(inputs)
+    assert names(head_layers(keras.Model(inputs, before + layers.Dense(4, name="d")(before)))) == [
+        "d"
+    ]
+
+
+def test_weights_of_the_model_itself():
+    summed, tied = Sums(), Ties()
+    summed(np.zeros((2, 3, 4)))
+    assert names(head_layers(summed)) == ["end"]
+    tied.positions = tied.add_weight(shape=(4, 4), name="square")
+    tied(np.zeros((2, 4, 4)))
+    with pytest.raises(ValueError, match=r"cannot be found.*`layers=`.*an operation"):
+        head_layers(tied)
+
+
+class Cell(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.state_size = 2
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(2, 2), name="w")
+
+    def call(self, x, states):
+        return ops.matmul(x, self.w) + states[0], [x]
