@@ -22,14 +22,16 @@ DISTANCES = ("euclidean", "angle")
 SPACES = ("full", "half")
 REDUCTIONS = ("mean", "sum")
 
-# Pairs closer than this (squared distance) have the potential they have at it: in float32 the
-# cosine of two unit vectors is known to about 1e-7, so nothing closer can be told from equal.
+# Pairs closer than this (squared distance) have the potential they have at it, and no slope: in
+# float32 the cosine of two unit vectors is known to about 1e-7, so that nothing closer can be told
+# from equal, and equal vectors have no direction in which to part.
 _CLOSEST = 1e-6
 # Up to this many dimensions distances come from differences instead of cosines: near pairs are
 # common there, and a cosine holds half the digits of a small distance.
 _EXACT_DIMS = 8
 # Above this many blocks the pairs of blocks are walked by a loop instead of being unrolled.
-_UNROLLED_BLOCKS = 12
+# Unrolled, half of the first product is enough; but XLA keeps all pairs in memory at once.
+_UNROLLED_BLOCKS = 8
 # Two arrays of this many neurons squared fit into a core's cache.
 _CACHED_BLOCK = 512
 # float32 arrays of one block × block that are alive at the same time.
@@ -77,9 +79,10 @@ def hyperspherical_energy(
     by block, so that memory is O(N·D + N·block).
 
     Degenerate neurons have finite values and gradients: pairs closer than a distance of 1e-3 (for
-    s > 6 somewhat more, so that nothing overflows) count as being at that distance, and a zero
-    vector counts as orthogonal to every other. Fewer than two neurons have no pair and no energy
-    in full space; in half space one neuron still has its own opposite.
+    s > 6 somewhat more, so that nothing overflows) count as being at that distance and do not move
+    each other, and a zero vector counts as orthogonal to every other. Fewer than two neurons have
+    no pair and no energy in full space; in half space one neuron still has its own opposite. Norms
+    are taken in float32: they may be as large as 1e19, and below 1e-19 they count as zero.
 
     The gradient is of first order: it cannot be differentiated again.
 
@@ -119,7 +122,8 @@ def hyperspherical_energy(
     axes = neuron_axes(axis, len(weights.shape))
     vectors, in_columns = _as_matrix(weights, axes)
     count, dims = _count_and_dims(vectors, in_columns)
-    block = _check_block(block, count)
+    check_count("block", block, 1)
+    block = block_size(count) if block is None else min(block, max(count, 1))
     variant = _variant(s, distance, space)
 
     if count < 2 or dims == 0:
@@ -179,6 +183,7 @@ def sampled_energy(
         ([arXiv:1805.09298](https://arxiv.org/abs/1805.09298)), section 3.6.
     """
     check_options(s, distance, space)
+    check_count("sample", sample, 2)
     weights = _to_float(weights)
     vectors, in_columns = _as_matrix(weights, neuron_axes(axis, len(weights.shape)))
     count, _ = _count_and_dims(vectors, in_columns)
@@ -270,6 +275,8 @@ def neuron_axes(axis: int | tuple[int, ...], rank: int) -> tuple[int, ...]:
     """The non-negative axes that count the neurons of a weight of `rank` axes."""
     axis = check_axis(axis)
     given = (axis,) if isinstance(axis, int) else axis
+    if rank == 0:
+        raise ValueError("A weight must have axes, one of them for its neurons. Received: a scalar")
     if any(not -rank <= a < rank for a in given):
         raise ValueError(
             f"`axis` is out of range for a weight of {rank} axes, which allows {-rank} to "
@@ -281,18 +288,17 @@ def neuron_axes(axis: int | tuple[int, ...], rank: int) -> tuple[int, ...]:
     return axes
 
 
+def check_count(name: str, value: int | None, least: int) -> None:
+    """Raise a `ValueError` unless `value` is None or an int of at least `least`."""
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if value is not None and not (is_int and value >= least):
+        raise ValueError(f"`{name}` must be None or an int >= {least}. Received: {name}={value!r}")
+
+
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         expected = " or ".join(f'"{choice}"' for choice in choices)
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
-
-
-def _check_block(block: int | None, count: int) -> int:
-    if block is None:
-        return block_size(count)
-    if isinstance(block, bool) or not isinstance(block, numbers.Integral) or block < 1:
-        raise ValueError(f"`block` must be an int >= 1 or None. Received: block={block!r}")
-    return min(int(block), max(count, 1))
 
 
 def _to_float(weights: Any) -> Any:
@@ -390,24 +396,28 @@ def _euclidean_potential(pairs: _Pairs, variant: _Variant) -> tuple[Any, Any]:
     if half and s in (0, 2):
         # The two terms add up to a function of 1 - c² = xy alone.
         squared = c * c
-        product = ops.maximum(1.0 - squared if x is None else x * y, nearest)
+        product, apart = _held(1.0 - squared if x is None else x * y, nearest)
         inverse = 1.0 / product
         if s == 0:
-            return -0.5 * ops.log(product), c * inverse
-        excess = squared * inverse
-        return excess, 2.0 * c * inverse * inverse
-    x = ops.maximum(1.0 - c if x is None else x, nearest / 2)
+            return -0.5 * ops.log(product), c * inverse * apart
+        return squared * inverse, 2.0 * c * inverse * inverse * apart
+    x, apart = _held(1.0 - c if x is None else x, nearest / 2)
     if s == 0:
-        return -0.5 * ops.log(x), 0.5 / x
+        return -0.5 * ops.log(x), 0.5 * apart / x
     if s == 2:
         inverse = 0.5 / x
-        return c * inverse, 2.0 * inverse * inverse
+        return c * inverse, 2.0 * inverse * inverse * apart
     near, near_slope = _inverse_power(2.0 * x, s)
     if not half:
-        return near - 2.0 ** (-s / 2), near_slope
-    y = ops.maximum(1.0 + c if y is None else y, nearest / 2)
+        return near - 2.0 ** (-s / 2), near_slope * apart
+    y, far_apart = _held(1.0 + c if y is None else y, nearest / 2)
     far, far_slope = _inverse_power(2.0 * y, s)
-    return near + far - 2.0 ** (1 - s / 2), near_slope - far_slope
+    return near + far - 2.0 ** (1 - s / 2), near_slope * apart - far_slope * far_apart
+
+
+def _held(values: Any, least: float) -> tuple[Any, Any]:
+    """Values, none below `least`, and a 1 for each that was above it, else a 0."""
+    return ops.maximum(values, least), ops.cast(values > least, values.dtype)
 
 
 def _inverse_power(squared: Any, s: float) -> tuple[Any, Any]:
@@ -424,13 +434,14 @@ def _angle_potential(pairs: _Pairs, variant: _Variant) -> tuple[Any, Any]:
     s, half, nearest = variant.s, variant.half, variant.nearest
     angle = _angle(pairs)
     sine = ops.sqrt(ops.maximum(1.0 - c * c if x is None else x * y, nearest))
-    near, near_slope = _inverse_angle(ops.maximum(angle, math.sqrt(nearest)), s)
+    held, apart = _held(angle, math.sqrt(nearest))
+    near, near_slope = _inverse_angle(held, s)
     right = _potential_at(2.0, math.pi / 2, variant)
     if not half:
-        return near - right, near_slope / sine
-    opposite = ops.maximum(math.pi - angle, math.sqrt(nearest))
-    far, far_slope = _inverse_angle(opposite, s)
-    return near + far - 2 * right, (near_slope - far_slope) / sine
+        return near - right, near_slope * apart / sine
+    held, far_apart = _held(math.pi - angle, math.sqrt(nearest))
+    far, far_slope = _inverse_angle(held, s)
+    return near + far - 2 * right, (near_slope * apart - far_slope * far_apart) / sine
 
 
 def _inverse_angle(angle: Any, s: float) -> tuple[Any, Any]:
@@ -512,19 +523,24 @@ def _saturating_cast(values: Any, dtype: Any) -> Any:
 def _whole(vectors: Any, in_columns: bool, variant: _Variant) -> tuple[Any, Callable[[Any], Any]]:
     """The value and its pullback in one block.
 
-    Norms are the Gram matrix's diagonal, and every scaling and projection acts on N×N numbers: the
-    gradient is the vectors times one N×N matrix. That product waits for the pullback, so that a
-    value alone costs one product.
+    Norms are the Gram matrix's diagonal, and scaling and projection act on N×N numbers: but for its
+    own length, the gradient is the vectors times one N×N matrix. That product waits for the
+    pullback, so that a value alone costs one product.
     """
     gram = _gram(vectors, vectors, in_columns)
     inverse = _inverse_norms(ops.diagonal(gram))
     off_diagonal = 1.0 - ops.eye(gram.shape[0], dtype=gram.dtype)
-    scale = inverse[:, None] * (inverse[None, :] * off_diagonal)
-    c = gram * scale
+    c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
     excess, slope = _potential(_Pairs(c), variant)
-    radial = ops.sum(slope * c, axis=1) * inverse * inverse
-    coefficients = slope * scale - ops.diag(radial)
-    return _sum(excess), lambda upstream: _mix(coefficients * (2.0 * upstream), vectors, in_columns)
+    slope = slope * off_diagonal
+    # Steep slopes of short neurons would overflow if both lengths were divided out here.
+    coefficients = (slope - ops.diag(ops.sum(slope * c, axis=1))) * inverse[None, :]
+
+    def pullback(upstream: Any) -> Any:
+        lengths = _per_vector(2.0 * upstream * inverse, in_columns)
+        return _mix(coefficients, vectors, in_columns) * lengths
+
+    return _sum(excess), pullback
 
 
 def _blocked(

@@ -1,6 +1,5 @@
 """Energies as Keras regularizers, and sums of regularizers."""
 
-import itertools
 import math
 import numbers
 from typing import Any
@@ -21,7 +20,8 @@ class MHE(keras.regularizers.Regularizer):
     With `sample=k` only k neurons, drawn afresh at every step, enter: an unbiased estimate of the
     same mean for layers too wide for all pairs. The draw depends on the weights themselves and on
     how often the regularizer was called, never on hidden state, so that it changes from step to
-    step inside a compiled train step too.
+    step inside a compiled train step too. Where nothing is compiled, a process that takes up a
+    training again begins to count anew, and draws other neurons than an unbroken one.
 
     Args:
         strength: Finite factor ≥ 0 of the mean energy.
@@ -69,13 +69,8 @@ class MHE(keras.regularizers.Regularizer):
                 f"`strength` must be a finite number >= 0. Received: strength={strength!r}"
             )
         energy.check_options(s, distance, space)
-        for name, value, least in (("sample", sample, 2), ("block", block, 1)):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least
-            ):
-                raise ValueError(
-                    f"`{name}` must be None or an int >= {least}. Received: {name}={value!r}"
-                )
+        energy.check_count("sample", sample, 2)
+        energy.check_count("block", block, 1)
         self.strength = float(strength)
         self.s = s
         self.distance = distance
@@ -83,7 +78,7 @@ class MHE(keras.regularizers.Regularizer):
         self.axis = energy.check_axis(axis)
         self.sample = sample
         self.block = block
-        self._calls = itertools.count()
+        self._calls = 0
 
     def __call__(self, x: Any) -> Any:
         """Strength times the mean energy of `x`, a scalar of Keras's `floatx`."""
@@ -92,8 +87,9 @@ class MHE(keras.regularizers.Regularizer):
             value = energy.hyperspherical_energy(x, axis=self.axis, block=self.block, **options)
         else:
             value = energy.sampled_energy(
-                x, self.sample, seed=next(self._calls), axis=self.axis, block=self.block, **options
+                x, self.sample, seed=self._calls, axis=self.axis, block=self.block, **options
             )
+            self._calls += 1
         return ops.cast(self.strength * value, keras.config.floatx())
 
     def with_axis(self, axis: int | tuple[int, ...]) -> "MHE":

@@ -150,6 +150,8 @@ def degenerate():
         "one": [v],
         "tiny": [v * np.float32(1e-15), draw(12, seed=1) * np.float32(1e-15)],
         "huge": [v * np.float32(1e15), draw(12, seed=1) * np.float32(1e15)],
+        "tiny and equal": [v * np.float32(1e-15), v * np.float32(1e-15)],
+        "tiny and collinear": [v * np.float32(1e-15), v * np.float32(-3e-15), v],
     }
     return {name: np.stack(vectors, axis=1) for name, vectors in sets.items()}
 
@@ -166,6 +168,30 @@ def test_degenerate_neurons_stay_finite(name, value_and_gradient):
             )
             assert np.isfinite(value), variant
             assert np.all(np.isfinite(gradient)), variant
+
+
+@pytest.mark.parametrize("dims", [3, 40])
+@pytest.mark.parametrize("variant", VARIANTS[:12], ids=str)
+def test_equal_and_opposite_neurons_do_not_move_each_other(variant, dims, value_and_gradient):
+    # There is no direction in which they could part: whatever came out would be rounding.
+    v = draw(dims)
+    others = [v, -v] if variant[2] == "half" else [v]
+    weights = np.stack([v, *others], axis=1)
+    _, gradient = value_and_gradient(
+        lambda w: mhe.hyperspherical_energy(w, *variant), weights, eager=True
+    )
+    assert np.linalg.norm(gradient) < 1e-3
+
+
+def test_equal_neurons_among_others_get_the_same_gradient(value_and_gradient):
+    v = draw(40)
+    weights = np.concatenate([np.stack([v, v], axis=1), draw(40, 3, seed=1)], axis=1)
+    for block in (None, 2):
+        _, gradient = value_and_gradient(
+            lambda w, b=block: mhe.hyperspherical_energy(w, block=b), weights, eager=True
+        )
+        np.testing.assert_allclose(gradient[:, 0], gradient[:, 1], rtol=1e-4, atol=1e-7)
+        assert np.abs(np.sum(gradient * weights, axis=0)).max() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -265,14 +291,25 @@ def test_descending_the_energy_spreads_neurons(gradient_step):
         ({"axis": (0, -2)}, "twice"),
         ({"axis": ()}, "int or a tuple of ints"),
         ({"axis": 0.5}, "int or a tuple of ints"),
-        ({"block": 0}, "`block` must be an int >= 1"),
-        ({"block": 2.5}, "`block` must be an int >= 1"),
+        ({"block": 0}, "`block` must be None or an int >= 1. Received: block=0"),
+        ({"block": 2.5}, "`block` must be None or an int >= 1. Received: block=2.5"),
     ],
     ids=str,
 )
 def test_bad_arguments(options, words):
     with pytest.raises(ValueError, match=words):
         mhe.hyperspherical_energy(draw(3, 4), **options)
+
+
+@pytest.mark.parametrize("sample", [1, 0, -1, 2.5])
+def test_bad_samples(sample):
+    with pytest.raises(ValueError, match=f"`sample` must be .* Received: sample={sample}"):
+        sampled_energy(draw(3, 4), sample)
+
+
+def test_a_scalar_is_no_weight():
+    with pytest.raises(ValueError, match="must have axes"):
+        mhe.hyperspherical_energy(1.0)
 
 
 def test_block_size():
