@@ -12,7 +12,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mhe.attach import attach
 from mhe.callbacks import EnergyLogger
 from mhe.harness import datasets, figures, models, runs
 from mhe.harness.batches import Batches, pad_crop_flip
+from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.metrics import pairwise_angles
 from mhe.neurons import neuron_weights
@@ -212,16 +213,25 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
 class ChanceWarning(keras.callbacks.Callback):
     """Says once when the network has learnt nothing yet although it should have.
 
-    It judges when three epochs and 500 iterations are done, or at the end of a shorter training.
+    It judges each epoch from the one on that completes three epochs and 500 iterations, or the
+    last of a shorter training.
 
     Args:
         labels: The training labels `(N,)`.
         steps_per_epoch: The iterations of an epoch.
         epochs: The epochs of the whole training.
         base_lr: The learning rate, for the message.
+        rows: The log's rows of the epochs before, so that a resumed run does not say it again.
     """
 
-    def __init__(self, labels: np.ndarray, steps_per_epoch: int, epochs: int, base_lr: float):
+    def __init__(
+        self,
+        labels: np.ndarray,
+        steps_per_epoch: int,
+        epochs: int,
+        base_lr: float,
+        rows: Sequence[Mapping[str, float]] = (),
+    ):
         super().__init__()
         # Always naming the commonest class; three standard deviations of its luck are noise.
         share = float(np.bincount(labels).max() / labels.size)
@@ -229,16 +239,21 @@ class ChanceWarning(keras.callbacks.Callback):
         self.limit = share + 3 * math.sqrt(share * (1 - share) / labels.size)
         self.judged = min(epochs, max(3, math.ceil(500 / steps_per_epoch)))
         self.base_lr = base_lr
+        self.said = any(self._at_chance(row["epoch"], row) for row in rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Judges at one epoch only, so that a resumed run does not say it again."""
-        if epoch + 1 == self.judged and logs["accuracy"] <= self.limit:
+        """Warns at the first epoch that is at chance and should not be."""
+        if not self.said and self._at_chance(epoch + 1, logs):
+            self.said = True
             print(
-                f"Warning: after {self.judged} epochs the training accuracy, "
-                f"{logs['accuracy']:.3f}, is still at chance ({self.chance:.3f}). "
+                f"Warning: after {epoch + 1} epochs the training accuracy, "
+                f"{logs['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
                 f"Try a lower --base_lr than {self.base_lr:g}, or longer training",
                 file=sys.stderr,
             )
+
+    def _at_chance(self, epoch: int, logs: Mapping[str, float]) -> bool:
+        return epoch >= self.judged and logs["accuracy"] <= self.limit
 
 
 def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
@@ -256,7 +271,14 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
         Diverged: If the loss is no longer a number.
     """
     figures.require_matplotlib()
+    if run is None:
+        runs.require_unused(args.out)
     data = datasets.load(args.dataset, args.data_dir)
+    if len(data.class_names) < 2:
+        raise BadInput(
+            f"{args.dataset} must have two classes or more to tell apart. "
+            f"Received: {', '.join(data.class_names)}"
+        )
     images, labels = data.train
     if args.train_images is not None:
         images, labels = datasets.balanced_subset(images, labels, args.train_images, args.seed)
@@ -294,7 +316,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
                     verbose=0,
                     callbacks=[
                         EnergyLogger(),
-                        ChanceWarning(labels, steps_per_epoch, epochs, args.base_lr),
+                        ChanceWarning(labels, steps_per_epoch, epochs, args.base_lr, run.rows),
                         *run.callbacks(epochs, seed=args.seed),
                     ],
                 )

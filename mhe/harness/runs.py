@@ -102,6 +102,33 @@ def versions() -> dict[str, str]:
     }
 
 
+def require_unused(folder: str | os.PathLike) -> None:
+    """Refuses a folder that no run can begin in, before much is spent on the run.
+
+    Args:
+        folder: The run's folder; it need not exist, and is not made.
+
+    Raises:
+        BadInput: If the folder holds anything, or is not a folder.
+
+    Example:
+
+    >>> require_unused("runs/of/tomorrow")
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    try:
+        # What is left of a run that was killed before it had a config is not worth keeping.
+        if any(not path.name.startswith(_PARTIAL) for path in folder.iterdir()):
+            raise BadInput(
+                f"--out {folder} is not empty, and nothing in it is overwritten: "
+                "give --resume to go on with a run, or another --out"
+            )
+    except OSError as error:
+        raise BadInput(f"--out {folder} cannot be written to: {error.strerror}") from error
+
+
 class Run:
     """The folder of one run, and how far the run has come.
 
@@ -160,12 +187,7 @@ class Run:
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # What is left of a run that was killed before it had a config is not worth keeping.
-            if any(not path.name.startswith(_PARTIAL) for path in folder.iterdir()):
-                raise BadInput(
-                    f"--out {folder} is not empty, and nothing in it is overwritten: "
-                    "give --resume to go on with a run, or another --out"
-                )
+            require_unused(folder)
             config = {"program": program, **flags, "versions": versions()}
             _write_json(folder / "config.json", config)
         except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from mhe.harness import runs
 from mhe.harness.flags import program
@@ -250,17 +251,21 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(train, small, tmp_path, capsys,
     [
         ([0.11] * 8, 8, True),
         ([0.11, 0.11, 0.11, 0.9, 0.9, 0.9], 6, False),  # it trained after a slow start
+        ([0.11, 0.11, 0.11, 0.9, 0.9, 0.1, 0.9, 0.1], 8, True),  # it trained, and lost it all
         ([0.13] * 8, 8, False),  # more than three standard deviations above
         ([0.1], 1, True),  # at the end of a short one
     ],
 )
 def test_a_run_at_chance_is_warned_of_once(train, capsys, accuracies, epochs, warned):
     labels = np.repeat(np.arange(10), 500)
-    callback = train.ChanceWarning(labels, steps_per_epoch=125, epochs=epochs, base_lr=0.1)
+    rows = []
     for epoch, accuracy in enumerate(accuracies):
+        if epoch in (0, 2, 4, 6):  # a run that is killed after every second epoch
+            callback = train.ChanceWarning(labels, 125, epochs, base_lr=0.1, rows=list(rows))
         callback.on_epoch_end(epoch, {"accuracy": accuracy})
+        rows.append({"epoch": epoch + 1, "accuracy": accuracy})
     error = capsys.readouterr().err
-    assert error.count("still at chance (0.100). Try a lower --base_lr than 0.1") == warned
+    assert error.count("is at chance (0.100). Try a lower --base_lr than 0.1") == warned
     assert error.count("\n") == warned
 
 
@@ -274,6 +279,7 @@ def test_a_run_at_chance_is_warned_of_once(train, capsys, accuracies, epochs, wa
         (["--epochs", "2", "--steps", "9"], "argument --steps: not allowed with argument --epochs"),
         (["--dataset", "missing.zip"], "missing.zip"),
         (["--dataset", "digits", "--train_images", "9999"], "9999"),
+        (["--dataset", ""], "--dataset must be a folder, a .zip file, or the name of a dataset"),
         (["--resume", "missing"], "--resume missing is not a run's folder"),
     ],
 )
@@ -287,6 +293,83 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def images(root, *names, size=(8, 8)):
+    """Writes miniature images; each holds noise, so that a JPEG of it has a body to cut."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+def truncated(root):
+    images(root, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", size=(32, 32))
+    path = root / "train/b/1.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def mixed(root):
+    images(root, "train/a/1.png", "train/b/1.png", "test/a/1.png")
+    images(root, "train/b/2.png", size=(8, 9))
+
+
+def class_only_in_test(root):
+    images(root, "train/a/1.png", "train/b/1.png", "test/c/1.png")
+
+
+def without_train(root):
+    images(root, "test/a/1.png", "test/b/1.png")
+
+
+def one_class(root):
+    images(root, "train/a/1.png", "test/a/1.png")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (truncated, "1 file cannot be read as images: train/b/1.jpg"),
+        (mixed, "must all have one size. Received: train/a/1.png of 8x8 pixels and train/b/2.png"),
+        (class_only_in_test, "the class c is in test/ but not in train/"),
+        (without_train, "has no train/ folder"),
+        (one_class, "must have two classes or more to tell apart. Received: a"),
+    ],
+)
+def test_a_folder_that_cannot_be_trained_on_is_one_line(train, tmp_path, capsys, write, message):
+    write(tmp_path / "data")
+    flags = ["--dataset", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    assert program(train.main, flags) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorFlow Datasets' own
+def test_an_unknown_name_is_one_line(train, tmp_path, capsys):
+    pytest.importorskip("tensorflow_datasets")
+    flags = ["--dataset", "cifar1000", "--data_dir", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert program(train.main, flags) == 2
+    error = capsys.readouterr().err
+    assert "nor the name of a dataset that TensorFlow Datasets knows. Received: cifar1000" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_use_is_refused_before_data_are_loaded(train, tmp_path, capsys, monkeypatch):
+    def load(*_):
+        raise AssertionError("data were loaded")
+
+    monkeypatch.setattr(train.datasets, "load", load)
+    (tmp_path / "mine.txt").touch()
+    assert program(train.main, [*SMALL, "--out", str(tmp_path)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert program(train.main, [*SMALL, "--out", str(tmp_path / "mine.txt")]) == 2
+    assert "mine.txt cannot be written to: Not a directory" in capsys.readouterr().err
 
 
 def test_digits_compares_what_it_trains_and_repeats_nothing(small, tmp_path, capsys, monkeypatch):
