@@ -45,7 +45,7 @@ def head_layers(model: Layer) -> list[Layer]:
     ['logits']
     """
     check_built(model)
-    with _nodes_restored(model):
+    with _nothing_left_behind(model):
         tracer = _Tracer()
         if _graph(model) is None and not _is_opaque(model):
             outputs = _call_on_symbols(model)
@@ -142,16 +142,32 @@ def _not_found(layer, why, received):
 
 
 @contextlib.contextmanager
-def _nodes_restored(model):
-    """Forgets the graph nodes that a symbolic call leaves on the layers of a model."""
+def _nothing_left_behind(model):
+    """Forgets the graph nodes that a symbolic call leaves on the layers of a model.
+
+    `add_loss` takes no symbolic tensors, and a loss added here would be no loss of a batch, so it
+    does nothing meanwhile; those of the last batch, which a call forgets, are put back.
+    """
     kept = [
         (nodes, len(nodes))
         for layer, _ in walk(model)
         for nodes in (layer._inbound_nodes, layer._outbound_nodes)
     ]
+    # Past `__setattr__`, which tracks what it is given.
+    attributes = [vars(layer) for layer, _ in walk(model)]
+    own = [each.get("add_loss") for each in attributes]
+    losses = [(layer._losses, list(layer._losses)) for layer, _ in walk(model)]
+    for each in attributes:
+        each["add_loss"] = lambda loss: None
     try:
         yield
     finally:
+        for each, add_loss in zip(attributes, own, strict=True):
+            del each["add_loss"]
+            if add_loss is not None:
+                each["add_loss"] = add_loss
+        for held, before in losses:
+            held[:] = before
         for nodes, count in kept:
             del nodes[count:]
 

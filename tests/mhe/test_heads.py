@@ -223,6 +223,42 @@ def test_weights_of_the_model_itself():
         head_layers(tied)
 
 
+class Penalized(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = [layers.Dense(4), layers.Dense(4, name="decoder")]
+
+    def build(self, shape):
+        for layer in self.inner:
+            layer.build((None, 4))
+
+    def call(self, x):
+        hidden = self.inner[0](x)
+        self.add_loss(ops.mean(ops.square(hidden)))
+        return self.inner[1](hidden)
+
+
+class PenalizedModel(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.block = Penalized()
+
+    def call(self, x):
+        self.add_loss(ops.mean(ops.square(x)))
+        return self.block(x)
+
+
+def test_losses_added_in_a_call():
+    model = PenalizedModel()
+    model(np.ones((2, 4)))
+    before = [float(ops.convert_to_numpy(each)) for each in model.losses]
+    assert names(head_layers(model)) == ["decoder"]
+    assert [float(ops.convert_to_numpy(each)) for each in model.losses] == before
+    model(2 * np.ones((2, 4)))
+    after = [float(ops.convert_to_numpy(each)) for each in model.losses]
+    np.testing.assert_allclose(after, [4 * each for each in before], rtol=1e-5)
+
+
 class Cell(layers.Layer):
     def __init__(self):
         super().__init__()
