@@ -453,10 +453,12 @@ def _retrace(model):
     """Makes every live model that contains a layer of `model` trace its train and test steps anew.
 
     A model that contains this one is not known to it, so it is looked for among all live objects,
-    by type only: asking arbitrary objects for attributes could run their code.
+    by type only: asking arbitrary objects for attributes could run their code. `gc.freeze` hides
+    objects from that search, so the models inside this one are not left to it.
     """
-    layers = {id(layer) for layer, _ in walk(model)}
-    for other in gc.get_objects():
+    layers = {id(layer): layer for layer, _ in walk(model)}
+    candidates = {**layers, **{id(each): each for each in gc.get_objects()}}
+    for other in candidates.values():
         if not issubclass(type(other), keras.Model):
             continue
         traced = [

@@ -1,5 +1,7 @@
 """Regularizers on models that exist: values, training, taking off, saving."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -225,6 +227,55 @@ def test_a_compiled_model_around_feels_it():
     assert bystander.train_function is step
 
 
+def test_models_hidden_from_the_garbage_collector_feel_it():
+    x, y = data()
+    inner = compiled(mlp(), 0.0)
+    inputs = keras.Input((6,))
+    outer = compiled(keras.Model(inputs, inner(inputs)), 0.0)
+    before = [model.fit(x, y, verbose=0).history["loss"][0] for model in (inner, outer)]
+    gc.freeze()
+    try:
+        added = sum(map(value, attach(outer, MHE(1.0))))
+    finally:
+        gc.unfreeze()
+    after = [model.fit(x, y, verbose=0).history["loss"][0] for model in (inner, outer)]
+    np.testing.assert_allclose(after, np.add(before, added), rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["mixed_float16", "jit_compile"])
+def test_half_precision_and_compiled_steps_feel_it(way):
+    if way == "jit_compile" and keras.backend.backend() == "torch":
+        pytest.skip("PyTorch's compiler needs a C++ toolchain, and is not what jit_compile means")
+    x, y = data()
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16" if way == "mixed_float16" else "float32")
+    try:
+        model = mlp()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    jit = way == "jit_compile"
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", jit_compile=jit)
+    before = model.fit(x, y, verbose=0).history["loss"][0]
+    added = sum(map(value, attach(model, MHE(1.0))))
+    # In float16 the energies of three layers are rounded to three digits.
+    after = model.fit(x, y, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(after, before + added, rtol=1e-5 if jit else 2e-3)
+    model.optimizer.learning_rate = 0.1
+    model.fit(x, y, batch_size=4, epochs=4, verbose=0)
+    assert sum(map(value, attached(model))) < 0.99 * added
+
+
+def test_a_compiled_model_that_was_saved_feels_it(tmp_path):
+    x, y = data()
+    model = compiled(mlp(), 0.0)
+    before = model.fit(x, y, verbose=0).history["loss"][0]
+    added = sum(map(value, attach(model, MHE(1.0), head=MHE(10.0))))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    after = again.fit(x, y, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(after, before + added, rtol=1e-5)
+
+
 def test_attaching_during_a_fit():
     class Attach(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -319,12 +370,13 @@ def test_subclassed_models():
     assert loss(again) == 0
 
 
+@pytest.mark.filterwarnings("ignore:.build... was called on layer")
 def test_unused_layers_are_skipped_and_named():
     class Spare(Subclassed):
         def __init__(self):
             super().__init__()
             self.spare = layers.Dense(3, name="spare")
-            self.unused = layers.Bidirectional(layers.LSTM(2), name="unused")
+            self.unused = layers.LSTM(2, name="unused")
 
     x, y = data()
     model = compiled(Spare(), 0.0)
