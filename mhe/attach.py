@@ -458,17 +458,21 @@ def _retrace(model):
     """
     layers = {id(layer): layer for layer, _ in walk(model)}
     candidates = {**layers, **{id(each): each for each in gc.get_objects()}}
-    for other in candidates.values():
-        if not issubclass(type(other), keras.Model):
-            continue
-        traced = [
-            make
-            for function, make in (
-                ("train_function", "make_train_function"),
-                ("test_function", "make_test_function"),
-            )
-            if getattr(other, function, None) is not None
-        ]
-        if traced and any(id(layer) in layers for layer, _ in walk(other)):
-            for make in traced:
-                getattr(other, make)(force=True)
+    models = [
+        each
+        for each in candidates.values()
+        if issubclass(type(each), keras.Model)
+        and getattr(each, "compiled", False)
+        and any(id(layer) in layers for layer, _ in walk(each))
+    ]
+    for each in models:
+        if each.train_function is not None:
+            each.make_train_function(force=True)
+        if each.test_function is not None:
+            each.make_test_function(force=True)
+    if models and keras.backend.backend() == "jax":
+        # The one spot that needs JAX itself: methods that are equal, as the train step of a model
+        # is to itself, share what `jax.jit` traced as long as the older one lives.
+        import jax
+
+        jax.clear_caches()
