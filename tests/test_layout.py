@@ -1,0 +1,47 @@
+"""What stands in the library's sources: which way the arrows point, and what is never imported."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "mhe").rglob("*.py"))
+PROGRAMS = sorted((ROOT / "benchmarks").glob("*.py"))
+BACKENDS = {"tensorflow", "jax", "torch"}
+LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", "PIL"}
+# What Keras has no equivalent for: making JAX forget a trace, and reading TensorFlow Datasets.
+BACKEND_SPOTS = {("mhe/attach.py", "jax"), ("mhe/harness/datasets.py", "tensorflow")}
+
+
+def imports(path, top_level=False):
+    """Names of the modules that a file imports, those of its functions too unless `top_level`."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in tree.body if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_library_imports(path):
+    name = path.relative_to(ROOT).as_posix()
+    everything = set(imports(path))
+    roots = {module.split(".")[0] for module in everything}
+    assert {(name, root) for root in roots & BACKENDS} <= BACKEND_SPOTS
+    assert not roots & {"pickle", "dill", "cloudpickle", "joblib"}
+    assert not roots & {"sphereface_plus", "gan", "benchmarks"}
+    first = {module.split(".")[0] for module in imports(path, top_level=True)}
+    assert not first & LOADED_WHERE_NEEDED
+    if not name.startswith("mhe/harness/"):
+        assert not {module for module in everything if module.startswith("mhe.harness")}
+    if name in ("mhe/energy.py", "mhe/regularizers.py"):
+        above = {"mhe/energy.py": set(), "mhe/regularizers.py": {"mhe"}}[name]
+        assert {module for module in everything if module.split(".")[0] == "mhe"} <= above
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_programs_never_unpickle(path):
+    assert not {module.split(".")[0] for module in imports(path)} & {"pickle", "dill", "joblib"}
+    assert "allow_pickle=True" not in path.read_text("utf-8")
