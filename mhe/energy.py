@@ -497,16 +497,16 @@ def _excess(vectors: Any, in_columns: bool, variant: _Variant, block: int) -> An
 
     @ops.custom_gradient
     def excess(vectors: Any) -> tuple[Any, Callable[..., Any]]:
-        numbers = ops.cast(vectors, _compute_dtype(vectors.dtype))
+        exact = ops.cast(vectors, _compute_dtype(vectors.dtype))
         if in_one_block:
-            value, gradient = _whole(numbers, in_columns, variant)
+            value, pullback = _whole(exact, in_columns, variant)
         else:
-            value, gradient = _blocked(numbers, in_columns, variant, block)
+            value, pullback = _blocked(exact, in_columns, variant, block)
 
         def backward(*args: Any, upstream: Any = None) -> Any:
             # TensorFlow and JAX hand over the upstream gradient alone, PyTorch by name.
             (upstream,) = args if upstream is None else (upstream,)
-            return _saturating_cast(gradient(ops.cast(upstream, numbers.dtype)), vectors.dtype)
+            return _saturating_cast(pullback(ops.cast(upstream, exact.dtype)), vectors.dtype)
 
         return value, backward
 
@@ -577,11 +577,12 @@ def _unrolled(
         for j in range(i, len(parts)):
             same = i == j
             pairs = _pairs_of(part, parts[j], scales[i], scales[j], in_columns, dims)
+            diagonal = ops.eye(pairs.c.shape[0], dtype=pairs.c.dtype) if same else None
             if same:
-                pairs = _without_diagonal(pairs)
+                pairs = _without(pairs, diagonal)
             excess, slope = _potential(pairs, variant)
             if same:
-                slope = slope * (1.0 - ops.eye(slope.shape[0], dtype=slope.dtype))
+                slope = slope * (1.0 - diagonal)
             pull = slope * pairs.c
             value = value + (1.0 if same else 2.0) * _sum(excess)
             tangents[i] = tangents[i] + _mix(slope, parts[j], in_columns)
@@ -611,10 +612,10 @@ def _looped(
         def add(j: Any, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
             value, tangent, radial = carry
             other, scale = _sliced(units, inverse, j * block, block, in_columns)
-            keep = 1.0 - eye * ops.cast(ops.equal(i, j), dtype)
-            pairs = _without(_pairs_of(mine, other, my_scale, scale, in_columns, dims), 1.0 - keep)
+            diagonal = eye * ops.cast(ops.equal(i, j), dtype)
+            pairs = _without(_pairs_of(mine, other, my_scale, scale, in_columns, dims), diagonal)
             excess, slope = _potential(pairs, variant)
-            slope = slope * keep
+            slope = slope * (1.0 - diagonal)
             return (
                 value + _sum(excess),
                 tangent + _mix(slope, other, in_columns),
@@ -673,10 +674,6 @@ def _pairs_of(a: Any, b: Any, a_scale: Any, b_scale: Any, in_columns: bool, dims
 
 def _is_zero(scale: Any) -> Any:
     return ops.cast(ops.equal(scale, 0.0), scale.dtype)
-
-
-def _without_diagonal(pairs: _Pairs) -> _Pairs:
-    return _without(pairs, ops.eye(pairs.c.shape[0], dtype=pairs.c.dtype))
 
 
 def _without(pairs: _Pairs, where: Any) -> _Pairs:
