@@ -3,12 +3,10 @@
 import csv
 import doctest
 import functools
-import importlib.util
 import itertools
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import keras
@@ -20,7 +18,6 @@ from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
 
 BACKEND = keras.backend.backend()
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 VARIANTS = [
     (0, "euclidean", "full"),
     (1, "euclidean", "half"),
@@ -34,34 +31,24 @@ VARIANTS = [
 SMALL = ("--backends", BACKEND, "--rounds", "3", "--seconds", "0.01")
 
 
-def load(name, monkeypatch):
-    """Loads a module as Python does when the program is called: with its folder on the path."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def backend(load):
+    return load("speed_backend")
 
 
 @pytest.fixture
-def backend(monkeypatch):
-    return load("speed_backend", monkeypatch)
+def worker(backend, load):
+    return load("speed_worker")
 
 
 @pytest.fixture
-def worker(backend, monkeypatch):
-    return load("speed_worker", monkeypatch)
+def report(load):
+    return load("speed_report")
 
 
 @pytest.fixture
-def report(monkeypatch):
-    return load("speed_report", monkeypatch)
-
-
-@pytest.fixture
-def speed(report, monkeypatch):
-    return load("speed", monkeypatch)
+def speed(report, load):
+    return load("speed")
 
 
 def draw(*shape, seed=0):

@@ -2,7 +2,6 @@
 
 import csv
 import doctest
-import importlib.util
 import json
 import math
 import os
@@ -30,25 +29,15 @@ SMALL = [
 from_numpy = pytest.mark.usefixtures("weights_from_numpy")
 
 
-def load(name, monkeypatch, folder=ROOT / "benchmarks"):
-    """Loads a program as Python does when it is called: with its folder on the path."""
-    monkeypatch.syspath_prepend(str(folder))
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def train(load):
+    return load("train")
 
 
 @pytest.fixture
-def train(monkeypatch):
-    return load("train", monkeypatch)
-
-
-@pytest.fixture
-def small(monkeypatch):
+def small(load, monkeypatch):
     """Trades CNN-9, which takes long to compile, for a small network."""
-    network = load("small_train", monkeypatch, folder=Path(__file__).parent).network
+    network = load("small_train", folder=Path(__file__).parent).network
     monkeypatch.setattr("mhe.harness.models.build", network)
 
 
@@ -372,8 +361,10 @@ def test_a_folder_in_use_is_refused_before_data_are_loaded(train, tmp_path, caps
     assert "mine.txt cannot be written to: Not a directory" in capsys.readouterr().err
 
 
-def test_digits_compares_what_it_trains_and_repeats_nothing(small, tmp_path, capsys, monkeypatch):
-    digits = load("digits", monkeypatch)
+def test_digits_compares_what_it_trains_and_repeats_nothing(
+    small, load, tmp_path, capsys, monkeypatch
+):
+    digits = load("digits")
     argv = ["--seeds", "1", "--train_images", "20", "--epochs", "1", "--out", str(tmp_path)]
     assert program(digits.main, argv) == 0
     printed = capsys.readouterr().out
@@ -388,9 +379,9 @@ def test_digits_compares_what_it_trains_and_repeats_nothing(small, tmp_path, cap
     assert capsys.readouterr().out.count("is complete; nothing to do") == 2
 
 
-def test_examples_run(train, monkeypatch):
+def test_examples_run(train, load):
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    for module in (train, load("digits", monkeypatch)):
+    for module in (train, load("digits")):
         tried = doctest.testmod(module, optionflags=options)
         assert tried.attempted > 0
         assert tried.failed == 0
