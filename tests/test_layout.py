@@ -11,7 +11,7 @@ PROGRAMS = sorted((ROOT / "benchmarks").glob("*.py"))
 BACKENDS = {"tensorflow", "jax", "torch"}
 LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", "PIL"}
 # What Keras has no equivalent for: making JAX forget a trace, and reading TensorFlow Datasets.
-BACKEND_SPOTS = {("mhe/attach.py", "jax"), ("mhe/harness/datasets.py", "tensorflow")}
+BACKEND_SPOTS = {("mhe/attach.py", "jax"), ("mhe/harness/datasets/named.py", "tensorflow")}
 
 
 def imports(path, top_level=False):

@@ -321,7 +321,7 @@ def one_class(root):
     ("write", "message"),
     [
         (truncated, "1 file cannot be read as images: train/b/1.jpg"),
-        (mixed, "must all have one size. Received: train/a/1.png of 8x8 pixels and train/b/2.png"),
+        (mixed, "by --image_size. Received: train/a/1.png of 8x8 pixels and train/b/2.png"),
         (class_only_in_test, "the class c is in test/ but not in train/"),
         (without_train, "has no train/ folder"),
         (one_class, "must have two classes or more to tell apart. Received: a"),

@@ -1,0 +1,127 @@
+"""A dataset by name, by folder or zip of images, or embedded: whole, in memory, as uint8 arrays."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mhe.harness.datasets.dataset import Dataset
+from mhe.harness.datasets.layouts import load_trees
+from mhe.harness.datasets.named import load_named
+from mhe.harness.datasets.subsets import balanced_subset, held_out
+from mhe.harness.datasets.turned import turned
+from mhe.harness.errors import BadInput
+
+__all__ = ["Dataset", "balanced_subset", "held_out", "load", "names_path", "turned"]
+
+_DIGITS_SEED = 0
+_DIGITS_TEST = 0.2
+
+
+def load(
+    dataset: str,
+    data_dir: str | os.PathLike | None = None,
+    size: int | None = None,
+    label: str = "school",
+) -> Dataset:
+    """Load a dataset of images.
+
+    What stands at a path, a folder or a .zip that is read in place, is known by its layout:
+
+    - `train/<class>/<image>` and `test/<class>/<image>`, in any format Pillow reads; classes and
+      images are in alphabetical order;
+    - Tiny ImageNet as it is published: `wnids.txt`, `words.txt`, `train/<wnid>/images/`,
+      `val/images/` with `val/val_annotations.txt`. Its test images have no labels, so the
+      validation set is the test set;
+    - OmniArt: `train.csv` and `test.csv` with the columns `omni_id`, `creation_year` (which becomes
+      `values`), `century` and `school`, and the images `train/<omni_id>.jpg`,
+      `test/<omni_id>.jpg`;
+    - Omniglot: `<Alphabet>/characterNN/<drawing>.png`, in folders or not. Several paths, parted by
+      commas, are one dataset; a drawing that stands in several counts once. A quarter of each
+      character's drawings, drawn once and for all, is the test set.
+
+    Hidden files are skipped. Images keep one channel only if all of them are grey.
+
+    Args:
+        dataset: `"digits"`, scikit-learn's embedded 8×8 digits, which needs no network (a fifth of
+            each class, drawn once and for all, is the test set); or such a path; or, if nothing
+            stands at that path, a TensorFlow Datasets name such as `"cifar100"` or
+            `"caltech_birds2011"`, whose `validation` split stands in where there is no `test`.
+        data_dir: Where TensorFlow Datasets keeps its datasets; `None` is its own default.
+        size: Brings every image to so many pixels each way: it is scaled until its shorter side
+            has them, and the middle is cut out. `None` leaves images as they are, which then must
+            all have one size.
+        label: The column of OmniArt's files that holds the class, `"school"` or `"century"`.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        BadInput: If there is no such dataset, or it cannot be used as it is.
+
+    Example:
+
+    >>> digits = load("digits")
+    >>> digits.train[0].shape, digits.test[0].shape, digits.class_names[:3]
+    ((1438, 8, 8, 1), (359, 8, 8, 1), ('0', '1', '2'))
+    """
+    dataset = os.fspath(dataset)
+    if not dataset.strip():
+        # The path of nothing would be the folder the program runs in.
+        raise BadInput(
+            "--dataset must be a folder, a .zip file, or the name of a dataset. "
+            f"Received: {dataset!r}"
+        )
+    if dataset == "digits":
+        if size is not None:
+            raise BadInput(
+                f"The digits are 8 pixels wide and stay so. Received: --image_size {size}"
+            )
+        return _load_digits()
+    paths = [dataset] if _exists(dataset) else dataset.split(",")
+    if all(map(_exists, paths)):
+        return load_trees(paths, size, label)
+    for path in paths:
+        if len(paths) > 1 and not _exists(path):
+            raise BadInput(
+                f"--dataset {dataset}: nothing stands at one of the paths. Received: {path}"
+            )
+    return load_named(dataset, data_dir, size)
+
+
+def _exists(path: str) -> bool:
+    return bool(path.strip()) and Path(path).expanduser().exists()
+
+
+def names_path(dataset: str) -> bool:
+    """Tell whether a dataset is asked for by a path, even one where nothing stands any more.
+
+    Args:
+        dataset: What `load` takes.
+
+    Example:
+
+    >>> names_path("flowers/photos.zip"), names_path("cifar100"), names_path("digits")
+    (True, False, False)
+    """
+    separated = "/" in dataset or os.sep in dataset
+    return dataset != "digits" and (separated or os.path.exists(os.path.expanduser(dataset)))
+
+
+def _load_digits() -> Dataset:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise BadInput(
+            'The digits come with scikit-learn: pip install ".[train]" from the checkout'
+        ) from error
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int64)
+    test = held_out(labels, _DIGITS_TEST, _DIGITS_SEED)
+    return Dataset(
+        "digits",
+        (images[~test], labels[~test]),
+        (images[test], labels[test]),
+        tuple(map(str, range(10))),
+    )

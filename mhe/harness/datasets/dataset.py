@@ -1,0 +1,27 @@
+"""What a dataset is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with class labels, and perhaps a value each, in a train and a test set.
+
+    Attributes:
+        name: What it was asked for by.
+        train: Images uint8 `(N, H, W, C)` and labels int64 `(N,)`.
+        test: The same for the test set.
+        class_names: The name of class i at place i.
+        values: What there is to regress on, float32 `(N,)` for the train and for the test set;
+            `None` where there is nothing.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    values: Split | None = None

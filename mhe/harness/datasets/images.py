@@ -1,0 +1,154 @@
+"""Image files to pixels: uint8 arrays, nothing decoded held longer than it takes to place it."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mhe.harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_CHUNK = 256  # images a thread decodes at a time
+_NAMED = 3  # files an error names before it only counts
+
+
+def decode(
+    dataset: str, names: Sequence[str], read: Callable[[str], bytes], size: int | None = None
+) -> np.ndarray:
+    """Decode image files into one array.
+
+    Args:
+        dataset: What the dataset was asked for by, for the messages.
+        names: The files.
+        read: From a name to the file's bytes; called by several threads.
+        size: Pixels each way, as `fit` brings them; `None` asks for images of one size.
+
+    Returns:
+        uint8 `(N, H, W, 3)`, or `(N, H, W, 1)` if all are grey.
+
+    Raises:
+        BadInput: If a file cannot be read as an image, or the sizes differ and none is given.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> stream = io.BytesIO()
+    >>> Image.new("L", (6, 4), 200).save(stream, "PNG")
+    >>> decode("mine", ["a.png"], lambda name: stream.getvalue()).shape
+    (1, 4, 6, 1)
+    """
+    Image = pillow()
+
+    def pixels_of(name: str) -> np.ndarray | str:
+        """Pixels, or what is wrong with the file."""
+        # Whatever a decoder raises on a damaged file, the file is what is wrong; the kinds are
+        # many (OSError, SyntaxError, ValueError, zlib.error, struct.error...) and depend on Pillow.
+        try:
+            with Image.open(io.BytesIO(read(name))) as image:
+                if image.mode.startswith(("I", "F")):
+                    return f"pixels of kind {image.mode}, expected 8 bits a channel"
+                grey = image.mode in ("1", "L", "LA")
+                image = image.convert("L" if grey else "RGB")
+                return np.asarray(image if size is None else fit(image, size))
+        except Exception as error:
+            return (
+                "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+            )
+
+    wrong: list[tuple[str, str]] = []
+    first = None
+    for name in names:
+        pixels = pixels_of(name)
+        if not isinstance(pixels, str):
+            first = name, pixels.shape[:2]
+            break
+        wrong.append((name, pixels))
+    if first is None:
+        raise _unreadable(dataset, wrong)
+    (reference, shape), start = first, len(wrong)
+    images = np.empty((len(names), *shape, 3), np.uint8)
+
+    def fill(begin: int) -> tuple[bool, list[tuple[str, str]], list[tuple[str, tuple[int, int]]]]:
+        grey, wrong, others = True, [], []
+        for index in range(begin, min(begin + _CHUNK, len(names))):
+            pixels = pixels_of(names[index])
+            if isinstance(pixels, str):
+                wrong.append((names[index], pixels))
+            elif pixels.shape[:2] != shape:
+                others.append((names[index], pixels.shape[:2]))
+            else:
+                grey = grey and pixels.ndim == 2
+                images[index] = pixels[..., None] if pixels.ndim == 2 else pixels
+        return grey, wrong, others
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        chunks = list(threads.map(fill, range(start, len(names), _CHUNK)))
+    for _, more, _ in chunks:
+        wrong += more
+    if wrong:
+        raise _unreadable(dataset, wrong)
+    others = [other for _, _, chunk in chunks for other in chunk]
+    if others:
+        other, other_shape = others[0]
+        raise BadInput(
+            f"{dataset}: images must all have one size, or be brought to one by --image_size. "
+            f"Received: {reference} of {_in_words(shape)} and {other} of {_in_words(other_shape)}"
+        )
+    return images[..., :1].copy() if all(grey for grey, _, _ in chunks) else images
+
+
+def fit(image: "Image.Image", size: int) -> "Image.Image":
+    """Scale an image until its shorter side is `size`, and cut the middle out of the longer one.
+
+    Args:
+        image: Grey or RGB.
+        size: Pixels each way.
+
+    Returns:
+        The square image; areas are averaged where it shrinks.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> fit(Image.new("L", (60, 40)), 8).size
+    (8, 8)
+    """
+    from PIL import Image, ImageOps
+
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+
+
+def pillow():
+    """Return Pillow's module `Image`.
+
+    Raises:
+        BadInput: If Pillow is not installed.
+
+    Example:
+
+    >>> pillow().new("L", (6, 4)).size
+    (6, 4)
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise BadInput(
+            'Images are read with Pillow: pip install ".[train]" from the checkout'
+        ) from error
+    return Image
+
+
+def _unreadable(dataset: str, wrong: list[tuple[str, str]]) -> BadInput:
+    named = "; ".join(f"{name} ({why})" for name, why in wrong[:_NAMED])
+    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    count = "1 file" if len(wrong) == 1 else f"{len(wrong)} files"
+    return BadInput(f"{dataset}: {count} cannot be read as images: {named}{more}")
+
+
+def _in_words(shape: tuple[int, int]) -> str:
+    return f"{shape[1]}x{shape[0]} pixels"

@@ -1,0 +1,330 @@
+"""The layouts that published archives of images have, in a folder or in a zip read in place."""
+
+import csv
+import io
+import math
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from mhe.harness.datasets.dataset import Dataset
+from mhe.harness.datasets.images import decode
+from mhe.harness.datasets.subsets import held_out
+from mhe.harness.errors import BadInput
+
+# Drawn once and for all, so that every run is tested on the same drawings.
+_OMNIGLOT_SEED = 0
+_OMNIGLOT_TEST = 0.25
+
+
+class Tree:
+    """The files of a folder or a zip, by their paths within it.
+
+    Args:
+        path: The folder or the .zip. A single folder that holds everything in a zip is not part of
+            the paths.
+
+    Attributes:
+        name: The path as it was given.
+        names: The paths in alphabetical order, without hidden files; those of folders end in /.
+
+    Raises:
+        BadInput: If it is neither.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "words.txt").write_text("a wnid and its words")
+    >>> with Tree(folder) as tree:
+    ...     tree.names, tree.read("words.txt")
+    (['words.txt'], b'a wnid and its words')
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.name = os.fspath(path)
+        self._archive = None
+        self._prefix = ""
+        path = Path(path).expanduser()
+        if path.is_dir():
+            self._root = path
+            names = self._walk()
+        else:
+            try:
+                self._archive = zipfile.ZipFile(path)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise BadInput(f"{path} is not a readable zip: {error}") from error
+            names = self._archive.namelist()
+            tops = {name.split("/")[0] for name in names if not _hidden(name.split("/")[0])}
+            if len(tops - {"train", "test"}) == len(tops) == 1 and all(
+                "/" in name for name in names
+            ):
+                self._prefix = tops.pop() + "/"
+        inside = {name.removeprefix(self._prefix) for name in names}
+        self.names = sorted(
+            name for name in inside if name and not any(map(_hidden, name.split("/")))
+        )
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file."""
+        if self._archive is None:
+            return (self._root / name).read_bytes()
+        return self._archive.read(self._prefix + name)
+
+    def text(self, name: str) -> str:
+        """Return the text of a file in UTF-8.
+
+        Raises:
+            BadInput: If it is not.
+        """
+        try:
+            return self.read(name).decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+            raise BadInput(f"{self.name}: {name} cannot be read: {error}") from error
+
+    def __enter__(self) -> "Tree":
+        """Begin to read."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the zip."""
+        if self._archive is not None:
+            self._archive.close()
+
+    def _walk(self) -> Iterable[str]:
+        for folder, subfolders, files in os.walk(self._root, followlinks=True):
+            # What the folder of a user's project holds beside the images is not looked into.
+            subfolders[:] = [name for name in subfolders if not _hidden(name)]
+            inside = Path(folder).relative_to(self._root)
+            yield from (f"{(inside / name).as_posix()}/" for name in subfolders)
+            yield from ((inside / name).as_posix() for name in files)
+
+
+def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
+    """Load what stands at some paths, by the layout it is found in.
+
+    Args:
+        paths: Folders or .zip files; several only of Omniglot.
+        size: Pixels each way, or `None` for images that have one size.
+        label: The column of OmniArt's csv files that names the class.
+
+    Returns:
+        The dataset, named after the paths.
+
+    Raises:
+        BadInput: If a path cannot be read, or holds anything but one of the layouts.
+    """
+    with ExitStack() as stack:
+        trees = [stack.enter_context(Tree(path)) for path in paths]
+        if all(_holds_drawings(tree) for tree in trees):
+            return _omniglot(trees, size)
+        if len(trees) > 1:
+            raise BadInput(
+                "Several paths must all hold Omniglot's <Alphabet>/characterNN/<drawing>.png. "
+                f"Received: {', '.join(paths)}"
+            )
+        (tree,) = trees
+        if "wnids.txt" in tree.names:
+            return _tiny_imagenet(tree, size)
+        if "train.csv" in tree.names:
+            return _omniart(tree, size, label)
+        return _classes(tree, size)
+
+
+def _classes(tree: Tree, size: int | None) -> Dataset:
+    """Load `train/<class>/<image>` and `test/<class>/<image>`."""
+    files: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for name in tree.names:
+        split, *inside = name.split("/")
+        if split not in files:
+            continue
+        if len(inside) == 2:
+            members = files[split].setdefault(inside[0], [])
+            if inside[1]:
+                members.append(name)
+        elif inside != [""] and not (len(inside) == 3 and inside[2] == ""):
+            raise BadInput(f"{tree.name}: images stand in {split}/<class>/. Received: {name}")
+
+    for split, classes in files.items():
+        if not classes:
+            raise BadInput(f"{tree.name} has no {split}/ folder with a folder for each class in it")
+        for label, members in classes.items():
+            if not members:
+                raise BadInput(f"{tree.name}: the class {split}/{label}/ has no images")
+    class_names = tuple(sorted(files["train"]))
+    for label in files["test"]:
+        if label not in files["train"]:
+            raise BadInput(f"{tree.name}: the class {label} is in test/ but not in train/")
+
+    train, test = (
+        [(name, label) for label, members in files[split].items() for name in members]
+        for split in ("train", "test")
+    )
+    return _dataset(tree, train, test, class_names, size)
+
+
+def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
+    """Load Tiny ImageNet; its test images have no labels, so the validation set is the test set."""
+    wnids = tree.text("wnids.txt").split()
+    listed = set(wnids)
+    train = []
+    for name in tree.names:
+        inside = re.fullmatch(r"train/([^/]+)/images/([^/]+)", name)
+        if inside:
+            if inside[1] not in listed:
+                raise BadInput(f"{tree.name}: wnids.txt lacks the class of {name}")
+            train.append((name, inside[1]))
+    for wnid in sorted(listed - {wnid for _, wnid in train}):
+        raise BadInput(f"{tree.name}: the class train/{wnid}/images/ has no images")
+
+    if "val/val_annotations.txt" not in tree.names:
+        raise BadInput(f"{tree.name} lacks val/val_annotations.txt")
+    images = {name for name in tree.names if re.fullmatch(r"val/images/[^/]+", name)}
+    test = []
+    for number, line in enumerate(tree.text("val/val_annotations.txt").splitlines(), 1):
+        where = f"{tree.name}: val/val_annotations.txt, line {number}"
+        name, _, rest = line.partition("\t")
+        wnid = rest.split("\t")[0]
+        if f"val/images/{name}" not in images:
+            raise BadInput(f"{where} names an image that is not in val/images/. Received: {name}")
+        if wnid not in listed:
+            raise BadInput(f"{where} names a class that wnids.txt lacks. Received: {wnid}")
+        test.append((f"val/images/{name}", wnid))
+    for name in sorted(images - {name for name, _ in test}):
+        raise BadInput(f"{tree.name}: val/val_annotations.txt has no line for {name}")
+
+    words = {}
+    if "words.txt" in tree.names:
+        lines = tree.text("words.txt").splitlines()
+        words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    dataset = _dataset(tree, train, test, wnids, size)
+    # The first of the synonyms, as word vectors would know it.
+    class_names = tuple(words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids)
+    return Dataset(dataset.name, dataset.train, dataset.test, class_names)
+
+
+def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
+    """Load OmniArt: years to regress on, and a class from the column `label`."""
+    known = set(tree.names)
+    parts = {}
+    for split in ("train", "test"):
+        if f"{split}.csv" not in known:
+            raise BadInput(f"{tree.name} lacks {split}.csv")
+        rows = csv.DictReader(io.StringIO(tree.text(f"{split}.csv")))
+        for column in ("omni_id", "creation_year", label):
+            if column not in (rows.fieldnames or ()):
+                raise BadInput(
+                    f"{tree.name}: {split}.csv must have the column {column}. "
+                    f"Received: {', '.join(rows.fieldnames or ()) or 'an empty file'}"
+                )
+        listed, years = [], []
+        for row in rows:
+            where = f"{tree.name}: {split}.csv, line {rows.line_num}"
+            name = f"{split}/{row['omni_id']}.jpg"
+            if name not in known:
+                raise BadInput(f"{where} names an image that is missing. Received: {name}")
+            if not row[label]:
+                raise BadInput(f"{where} has no {label}")
+            listed.append((name, row[label]))
+            years.append(_year(row["creation_year"], where))
+        if not listed:
+            raise BadInput(f"{tree.name}: {split}.csv lists no images")
+        parts[split] = listed, np.array(years, np.float32)
+    (train, train_years), (test, test_years) = parts["train"], parts["test"]
+    class_names = sorted({label for _, label in train})
+    for name, each in test:
+        if each not in class_names:
+            raise BadInput(
+                f"{tree.name}: the {label} of {name} is not in train.csv. Received: {each}"
+            )
+    dataset = _dataset(tree, train, test, class_names, size)
+    return Dataset(
+        dataset.name, dataset.train, dataset.test, dataset.class_names, (train_years, test_years)
+    )
+
+
+def _year(text: str | None, where: str) -> float:
+    try:
+        year = float(text or "")
+    except ValueError:
+        year = math.nan
+    if not math.isfinite(year):
+        raise BadInput(f"{where}: creation_year must be a number. Received: {text or 'nothing'}")
+    return year
+
+
+_DRAWING = re.compile(r"(?:[^/]+/)*([^/]+/character\d+)/([^/]+\.png)")
+
+
+def _holds_drawings(tree: Tree) -> bool:
+    classes = any(name.startswith(("train/", "test/")) for name in tree.names)
+    return not classes and any(_DRAWING.fullmatch(name) for name in tree.names)
+
+
+def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
+    """Load Omniglot: of every character's drawings, a quarter drawn once is the test set.
+
+    A drawing that stands in several places, as Greek and Latin do in the two small sets, counts
+    once.
+    """
+    places: dict[tuple[str, str], tuple[Tree, str]] = {}
+    for tree in trees:
+        for name in tree.names:
+            drawing = _DRAWING.fullmatch(name)
+            if drawing:
+                places.setdefault((drawing[1], drawing[2]), (tree, name))
+            elif not name.endswith("/"):
+                raise BadInput(
+                    f"{tree.name}: drawings stand in <Alphabet>/characterNN/<drawing>.png. "
+                    f"Received: {name}"
+                )
+    drawings = sorted(places)
+    class_names = sorted({character for character, _ in drawings})
+    number = {character: index for index, character in enumerate(class_names)}
+    labels = np.array([number[character] for character, _ in drawings], np.int64)
+    test = held_out(labels, _OMNIGLOT_TEST, _OMNIGLOT_SEED)
+    for label, count in enumerate(np.bincount(labels[test], minlength=len(class_names))):
+        if count == 0:
+            raise BadInput(
+                f"{trees[0].name}: a character needs drawings to train and to test on. "
+                f"Received: {class_names[label]} with {np.sum(labels == label)}"
+            )
+    by_path = {f"{tree.name}: {name}": (tree, name) for tree, name in places.values()}
+    wanted = [f"{tree.name}: {name}" for tree, name in (places[each] for each in drawings)]
+
+    def read(path: str) -> bytes:
+        tree, name = by_path[path]
+        return tree.read(name)
+
+    images = decode("Omniglot", wanted, read, size)
+    name = ",".join(tree.name for tree in trees)
+    return Dataset(
+        name, (images[~test], labels[~test]), (images[test], labels[test]), tuple(class_names)
+    )
+
+
+def _dataset(
+    tree: Tree,
+    train: list[tuple[str, str]],
+    test: list[tuple[str, str]],
+    classes: Iterable[str],
+    size: int | None,
+) -> Dataset:
+    """Decode images listed with their classes."""
+    class_names = tuple(classes)
+    number = {label: index for index, label in enumerate(class_names)}
+    images = decode(tree.name, [name for name, _ in train + test], tree.read, size)
+    labels = np.array([number[label] for _, label in train + test], np.int64)
+    count = len(train)
+    return Dataset(
+        tree.name, (images[:count], labels[:count]), (images[count:], labels[count:]), class_names
+    )
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")
