@@ -523,9 +523,9 @@ def _saturating_cast(values: Any, dtype: Any) -> Any:
 def _whole(vectors: Any, in_columns: bool, variant: _Variant) -> tuple[Any, Callable[[Any], Any]]:
     """The value and its pullback in one block.
 
-    Norms are the Gram matrix's diagonal, and scaling and projection act on N×N numbers: but for its
-    own length, the gradient is the vectors times one N×N matrix. That product waits for the
-    pullback, so that a value alone costs one product.
+    Norms are the Gram matrix's diagonal, and scaling and projection act on N×N numbers, so that the
+    gradient is the vectors times one symmetric N×N matrix. That product waits for the pullback: a
+    value alone costs one product.
     """
     gram = _gram(vectors, vectors, in_columns)
     inverse = _inverse_norms(ops.diagonal(gram))
@@ -533,12 +533,16 @@ def _whole(vectors: Any, in_columns: bool, variant: _Variant) -> tuple[Any, Call
     c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
     excess, slope = _potential(_Pairs(c), variant)
     slope = slope * off_diagonal
-    # Steep slopes of short neurons would overflow if both lengths were divided out here.
-    coefficients = (slope - ops.diag(ops.sum(slope * c, axis=1))) * inverse[None, :]
 
     def pullback(upstream: Any) -> Any:
-        lengths = _per_vector(2.0 * upstream * inverse, in_columns)
-        return _mix(coefficients, vectors, in_columns) * lengths
+        projected = slope - ops.diag(ops.sum(slope * c, axis=1))
+        scale = 2.0 * upstream * inverse
+        coefficients = projected * scale[:, None] * inverse[None, :]
+        # Steep slopes between very short neurons are larger than any float32.
+        limit = float(np.finfo(keras.backend.standardize_dtype(vectors.dtype)).max)
+        coefficients = ops.clip(coefficients, -limit, limit)
+        # Symmetric, so that neither layout has to transpose it.
+        return ops.matmul(*((vectors, coefficients) if in_columns else (coefficients, vectors)))
 
     return _sum(excess), pullback
 

@@ -150,10 +150,11 @@ def degenerate():
         "one": [v],
         "tiny": [v * np.float32(1e-15), draw(12, seed=1) * np.float32(1e-15)],
         "huge": [v * np.float32(1e15), draw(12, seed=1) * np.float32(1e15)],
+        "tiny and near": [v * np.float32(1e-15), (v + np.eye(12)[0] / 200) * np.float32(1e-15)],
         "tiny and equal": [v * np.float32(1e-15), v * np.float32(1e-15)],
         "tiny and collinear": [v * np.float32(1e-15), v * np.float32(-3e-15), v],
     }
-    return {name: np.stack(vectors, axis=1) for name, vectors in sets.items()}
+    return {name: np.stack(vectors, axis=1).astype("float32") for name, vectors in sets.items()}
 
 
 @pytest.mark.parametrize("name", list(degenerate()))
