@@ -1,5 +1,6 @@
 """Angular diversity for Keras: minimum hyperspherical energy in any training loop."""
 
+from mhe import layers, losses, prototypes
 from mhe.attach import attach, attached, detach
 from mhe.callbacks import EnergyLogger
 from mhe.energy import hyperspherical_energy
@@ -15,4 +16,7 @@ __all__ = [
     "attached",
     "detach",
     "hyperspherical_energy",
+    "layers",
+    "losses",
+    "prototypes",
 ]
