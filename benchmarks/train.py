@@ -12,7 +12,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from mhe.attach import attach
 from mhe.callbacks import EnergyLogger
 from mhe.harness import datasets, figures, models, runs
 from mhe.harness.batches import Batches, pad_crop_flip
+from mhe.harness.chance import ChanceWarning
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.schedules import stepped
 from mhe.metrics import pairwise_angles
 from mhe.neurons import neuron_weights
 from mhe.regularizers import MHE
@@ -69,18 +71,7 @@ def make_parser() -> Parser:
         help="the power s of the energy, with 'a' over angles instead of Euclidean distances; "
         "baseline takes no notice of it",
     )
-    parser.add_argument(
-        "--dataset",
-        default="cifar100",
-        help="a TensorFlow Datasets name, a folder or zip of train/<class>/... and "
-        "test/<class>/... images, or 'digits', which needs no download",
-    )
-    parser.add_argument("--data_dir", help="where TensorFlow Datasets keeps its data")
-    parser.add_argument(
-        "--train_images",
-        type=positive,
-        help="train on so many images, equally many a class (default: all)",
-    )
+    parser.add_data_flags("cifar100")
     parser.add_argument("--arch", choices=models.ARCHITECTURES, default="cnn9", help="the network")
     parser.add_argument(
         "--width",
@@ -165,11 +156,7 @@ def schedule(base_lr: float, steps: int) -> keras.optimizers.schedules.Piecewise
     >>> [round(float(rate(step)), 6) for step in (19_999, 20_000, 30_000, 37_500)]
     [0.1, 0.01, 0.001, 0.0001]
     """
-    # Keras counts iterations from 0 and keeps a rate up to and with its boundary.
-    boundaries = [round(steps * drop / STEPS) - 1 for drop in DROPS]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(
-        boundaries, [base_lr * 0.1**drops for drops in range(len(DROPS) + 1)]
-    )
+    return stepped(base_lr, steps, [drop / STEPS for drop in DROPS])
 
 
 def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> keras.Model:
@@ -210,52 +197,6 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     return model
 
 
-class ChanceWarning(keras.callbacks.Callback):
-    """Says once when the network has learnt nothing yet although it should have.
-
-    It judges each epoch from the one on that completes three epochs and 500 iterations, or the
-    last of a shorter training.
-
-    Args:
-        labels: The training labels `(N,)`.
-        steps_per_epoch: The iterations of an epoch.
-        epochs: The epochs of the whole training.
-        base_lr: The learning rate, for the message.
-        rows: The log's rows of the epochs before, so that a resumed run does not say it again.
-    """
-
-    def __init__(
-        self,
-        labels: np.ndarray,
-        steps_per_epoch: int,
-        epochs: int,
-        base_lr: float,
-        rows: Sequence[Mapping[str, float]] = (),
-    ):
-        super().__init__()
-        # Always naming the commonest class; three standard deviations of its luck are noise.
-        share = float(np.bincount(labels).max() / labels.size)
-        self.chance = share
-        self.limit = share + 3 * math.sqrt(share * (1 - share) / labels.size)
-        self.judged = min(epochs, max(3, math.ceil(500 / steps_per_epoch)))
-        self.base_lr = base_lr
-        self.said = any(self._at_chance(row["epoch"], row) for row in rows)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Warns at the first epoch that is at chance and should not be."""
-        if not self.said and self._at_chance(epoch + 1, logs):
-            self.said = True
-            print(
-                f"Warning: after {epoch + 1} epochs the training accuracy, "
-                f"{logs['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
-                f"Try a lower --base_lr than {self.base_lr:g}, or longer training",
-                file=sys.stderr,
-            )
-
-    def _at_chance(self, epoch: int, logs: Mapping[str, float]) -> bool:
-        return epoch >= self.judged and logs["accuracy"] <= self.limit
-
-
 def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
     """Trains as the flags say, and leaves a complete run folder.
 
@@ -273,7 +214,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     figures.require_matplotlib()
     if run is None:
         runs.require_unused(args.out)
-    data = datasets.load(args.dataset, args.data_dir)
+    data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label)
     if len(data.class_names) < 2:
         raise BadInput(
             f"{args.dataset} must have two classes or more to tell apart. "

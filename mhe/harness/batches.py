@@ -7,7 +7,7 @@ import argparse
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
@@ -17,6 +17,7 @@ from mhe.harness.errors import BadInput
 from mhe.harness.flags import LineParser, integer, number, program
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Batch = tuple[np.ndarray, np.ndarray | dict[str, np.ndarray]]
 
 
 class Batches(keras.utils.PyDataset):
@@ -40,7 +41,8 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         images: uint8 array `(N, H, W, C)`, or any array that `augment` and `normalize` take.
-        labels: Integer array `(N,)`.
+        labels: Array of numbers `(N,)`: the classes, or values to regress on; or, for a model with
+            named outputs, such arrays by the output's name.
         batch_size: Images in a batch.
         seed: Non-negative integer; with the epoch and the batch's place it decides everything.
         shuffle: Whether every epoch draws its batches from a new permutation of all images.
@@ -69,7 +71,7 @@ class Batches(keras.utils.PyDataset):
     def __init__(
         self,
         images: np.ndarray,
-        labels: np.ndarray,
+        labels: np.ndarray | Mapping[str, np.ndarray],
         batch_size: int,
         *,
         seed: int = 0,
@@ -80,13 +82,14 @@ class Batches(keras.utils.PyDataset):
         workers: int = 2,
     ):
         super().__init__(workers=1, use_multiprocessing=False)
-        if images.ndim != 4 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                "`images` must have shape (N, H, W, C) and `labels` shape (N,). "
-                f"Received: images of shape {images.shape}, labels of shape {labels.shape}"
-            )
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"`labels` must be integers. Received: dtype {labels.dtype}")
+        for each in labels.values() if isinstance(labels, Mapping) else [labels]:
+            if images.ndim != 4 or each.shape != images.shape[:1]:
+                raise ValueError(
+                    "`images` must have shape (N, H, W, C) and `labels` shape (N,). "
+                    f"Received: images of shape {images.shape}, labels of shape {each.shape}"
+                )
+            if not np.issubdtype(each.dtype, np.number):
+                raise ValueError(f"`labels` must be numbers. Received: dtype {each.dtype}")
         if batch_size < 1 or seed < 0 or epoch < 0 or workers < 0:
             raise ValueError(
                 "`batch_size` must be positive, `seed`, `epoch` and `workers` not negative. "
@@ -114,7 +117,7 @@ class Batches(keras.utils.PyDataset):
         """The number of batches in an epoch."""
         return self._batches
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> Batch:
         """The batch at `index` of the current epoch, or, while Keras draws one, the next."""
         if not 0 <= index < len(self):
             raise IndexError(f"There are {len(self)} batches. Received: index={index}")
@@ -151,14 +154,18 @@ class Batches(keras.utils.PyDataset):
             if key not in self._ahead:
                 self._ahead[key] = self._threads.submit(self._batch, *key)
 
-    def _batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _batch(self, epoch: int, index: int) -> Batch:
         chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
         if self.shuffle:
             chosen = self._permutation(epoch)[chosen]
         images = self.images[chosen]
         if self.augment is not None:
             images = self.augment(images, self._generator(epoch, index))
-        return normalize(images), self.labels[chosen]
+        if isinstance(self.labels, Mapping):
+            labels = {name: each[chosen] for name, each in self.labels.items()}
+        else:
+            labels = self.labels[chosen]
+        return normalize(images), labels
 
     def _permutation(self, epoch: int) -> np.ndarray:
         # Two threads may both find it missing and compute the same; neither waits for the other.
@@ -172,7 +179,9 @@ class Batches(keras.utils.PyDataset):
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=place))
 
 
-def pad_crop_flip(images: np.ndarray, rng: np.random.Generator, padding: int = 4) -> np.ndarray:
+def pad_crop_flip(
+    images: np.ndarray, rng: np.random.Generator, padding: int = 4, flip: bool = True
+) -> np.ndarray:
     """The augmentation of the published CIFAR recipe: pad, crop at random, flip half of them.
 
     The padding is symmetric, as in the reference implementation: the border is mirrored, edge
@@ -183,6 +192,7 @@ def pad_crop_flip(images: np.ndarray, rng: np.random.Generator, padding: int = 4
         images: uint8 array `(B, H, W, C)`.
         rng: Where the offsets and flips are drawn from.
         padding: Pixels added on each side.
+        flip: Whether to mirror; letters and digits mean something else when mirrored.
 
     Returns:
         uint8 array `(B, H, W, C)`; the input is left as it is.
@@ -208,7 +218,7 @@ def pad_crop_flip(images: np.ndarray, rng: np.random.Generator, padding: int = 4
         )
     count, height, width, channels = images.shape
     top, left = rng.integers(2 * padding + 1, size=(2, count))
-    flipped = rng.random(count) < 0.5
+    flipped = rng.random(count) < (0.5 if flip else 0)
 
     # Padding, crop and flip only move pixels, so one gather of whole pixels does all three.
     mirrored_rows = np.pad(np.arange(height), padding, mode="symmetric")

@@ -70,6 +70,77 @@ def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
     _save(figure, path)
 
 
+def draw_metrics(rows: Rows, columns: Mapping[str, str], path: str | Path, title: str = "") -> None:
+    """Draws metrics over the epochs, in training and on the test set, a panel each.
+
+    Args:
+        rows: The rows of a run's log.
+        columns: For each metric, by the name to show, its column; `val_` stands before the test's.
+        path: The PNG to write.
+        title: A title for the figure.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "curves.png")
+    >>> rows = [{"epoch": 1, "value_mae": 9.5, "val_value_mae": 9.9}]
+    >>> draw_metrics(rows, {"mean absolute error": "value_mae"}, path)
+    >>> path.exists()
+    True
+    """
+    figure = _figure(5 * len(columns), 4, title)
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axes, (metric, column) in zip(panels, columns.items(), strict=True):
+        for name, label in ((column, "training"), (f"val_{column}", "test")):
+            axes.plot(*_curve(rows, name), label=label, marker=_marker(rows))
+        _label(axes, "epoch", metric)
+        axes.legend()
+    _save(figure, path)
+
+
+def draw_series(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float | None, float, float]]]],
+    across: str,
+    path: str | Path,
+    title: str = "",
+) -> None:
+    """Draws results over what was varied between runs, a panel for each metric.
+
+    Args:
+        panels: For each metric, by the name to show, its series by name: points `(x, mean,
+            spread)`. A point without x, `None`, is a level across the panel.
+        across: What x is.
+        path: The PNG to write.
+        title: A title for the figure.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "series.png")
+    >>> points = {"hpn": [(10, 70.1, 0.5), (50, 72.3, 0.4)], "softmax": [(None, 71.0, 0.3)]}
+    >>> draw_series({"accuracy (%)": points}, "dims", path)
+    >>> path.exists()
+    True
+    """
+    figure = _figure(5 * len(panels), 4, title)
+    for axes, (metric, series) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for color, (label, points) in enumerate(series.items()):
+            placed = sorted(point for point in points if point[0] is not None)
+            if placed:
+                x, means, spreads = zip(*placed, strict=True)
+                axes.errorbar(
+                    x, means, spreads, color=f"C{color}", label=label, marker="o", capsize=3
+                )
+            for _, mean, spread in (point for point in points if point[0] is None):
+                axes.axhline(mean, color=f"C{color}", linestyle="--", label=label)
+                axes.axhspan(mean - spread, mean + spread, color=f"C{color}", alpha=0.15)
+        _label(axes, across, metric)
+        axes.legend()
+    _save(figure, path)
+
+
 def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title: str = "") -> None:
     """Draws the test accuracy and the energy of several models, over several seeds each.
 

@@ -130,8 +130,43 @@ class Parser(LineParser):
             print(f"Warning: the run was begun with {', '.join(changed)}", file=sys.stderr)
         return argparse.Namespace(**{**flags, "out": out}), run
 
+    def add_data_flags(self, dataset: str) -> None:
+        """Adds the flags that say what to train on.
+
+        Args:
+            dataset: The default of `--dataset`.
+        """
+        self.add_argument(
+            "--dataset",
+            default=dataset,
+            help="a TensorFlow Datasets name; or a folder or zip of train/<class>/... and "
+            "test/<class>/... images, of Tiny ImageNet or of OmniArt; or folders or zips of "
+            "Omniglot, parted by commas; or 'digits', which needs no download",
+        )
+        self.add_argument("--data_dir", help="where TensorFlow Datasets keeps its data")
+        self.add_argument(
+            "--image_size",
+            type=integer(1),
+            help="scale every image until its shorter side has so many pixels, and cut out the "
+            "middle (default: images as they are, all of one size)",
+        )
+        self.add_argument(
+            "--label",
+            choices=["school", "century"],
+            default="school",
+            help="the column of OmniArt's csv files that holds the class",
+        )
+        self.add_argument(
+            "--train_images",
+            type=integer(1),
+            help="train on so many images, equally many a class (default: all)",
+        )
+
     def _kept(self, run: Run, name: str) -> Any:
-        """The value of a flag in a run's config, if the flag could have been given it."""
+        """The value of a flag in a run's config, if the flag could have been given it.
+
+        A flag that takes several values stands in the config of one run with one.
+        """
         path = run.folder / "config.json"
         if name not in run.config:
             raise BadInput(f"{path} lacks the flag --{name}")
@@ -151,7 +186,7 @@ class Parser(LineParser):
                 raise argparse.ArgumentTypeError(f"must be one of {expected}. Received: {value}")
         except argparse.ArgumentTypeError as error:
             raise BadInput(f"{path} cannot be used: --{name} {error}") from error
-        return parsed
+        return parsed if action.nargs is None else [parsed]
 
 
 def _moved(name: str, kept: Any, given: Any) -> bool:

@@ -195,8 +195,10 @@ def test_images_that_cannot_be_batched():
         Batches(images[:0], labels[:0], 8)
     with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
         Batches(images, labels[:3], 2)
-    with pytest.raises(ValueError, match=r"must be integers\. Received: dtype float64"):
-        Batches(images, labels / 2, 2)
+    with pytest.raises(ValueError, match=r"must be numbers\. Received: dtype <U21"):
+        Batches(images, labels.astype(str), 2)
+    with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
+        Batches(images, {"label": labels, "value": labels[:3] / 2}, 2)
 
 
 def test_throughput_is_measured_and_far_above_what_training_needs(capsys):

@@ -288,7 +288,10 @@ def test_cifar100_by_name_from_its_public_archive(preparing_tfds, tmp_path, monk
         ("no/such/folder", r"neither a folder, nor a .zip file.*Received: no/such/folder$"),
         ("missing.zip", r"neither a folder, nor a .zip file.*Received: missing.zip$"),
         ("imdb_reviews", "not one of images with a class label each"),
-        ("imagenet2012", r"one size and 8 bits a channel, or .*--image_size. Received: shape \(None, None, 3\)"),
+        (
+            "imagenet2012",
+            r"one size and 8 bits a channel, or .*--image_size. Received: shape \(None, None, 3\)",
+        ),
         ("cifar100:9.9.9", "cannot be loaded: "),
     ],
 )

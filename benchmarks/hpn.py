@@ -1,0 +1,355 @@
+"""Trains hyperspherical prototype networks: classification, regression, or both at once.
+
+Without flags this is the published CIFAR-100 recipe: ResNet-32, batches of 128, SGD with momentum
+0.9 at 0.01, x0.1 after 100 and 200 of 250 epochs, crops and flips, weight decay 1e-4, the squared
+distance of the cosine from 1 summed over the batch.
+
+A list in --model_name, --dims or --task_weights, or --seeds, makes a folder of runs, one for each
+combination, and a table of them. Runs that are complete are not repeated and broken ones go on
+where they stopped, so the same command can be stopped and called again.
+
+Reference: Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019 (arXiv 1901.10514).
+"""
+
+import argparse
+import functools
+import itertools
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import hpn_table
+import hpn_task
+import keras
+import numpy as np
+
+from mhe.harness import figures, models, runs
+from mhe.harness.batches import Batches, pad_crop_flip
+from mhe.harness.chance import ChanceWarning
+from mhe.harness.errors import BadInput
+from mhe.harness.flags import Parser, integer, number, program
+from mhe.prototypes import separation
+
+PROGRAM = "benchmarks/hpn.py"
+TASKS = ("classification", "regression", "joint")
+AUGMENTATIONS = {
+    "crop_flip": pad_crop_flip,
+    "crop": functools.partial(pad_crop_flip, flip=False),
+    "none": None,
+}
+
+# Larger than most training batches: it changes nothing but the time that testing takes.
+TEST_BATCH = 500
+
+
+def make_parser() -> Parser:
+    """Returns the parser of this program's flags."""
+    parser = Parser(
+        PROGRAM,
+        "Trains hyperspherical prototype networks and their baselines. A list in --model_name, "
+        "--dims or --task_weights, or --seeds, makes a folder of runs and a table of them.",
+    )
+    positive, above = integer(1), number(0, above=True)
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        default="classification",
+        help="tell classes apart, recover a value, or both from one output",
+    )
+    parser.add_argument(
+        "--model_name",
+        nargs="+",
+        choices=["hpn", "baseline"],
+        default=["hpn"],
+        help="a prototype network; the same network with softmax cross-entropy for the class and "
+        "mean squared error, of values scaled to [-1, 1], for the value",
+    )
+    parser.add_argument(
+        "--dims",
+        nargs="+",
+        type=integer(2),
+        help="output dimensions of a prototype network; in joint training the first belongs to the "
+        "value (default: 50, and 2 for regression)",
+    )
+    parser.add_argument(
+        "--prototypes",
+        metavar="FILE",
+        help="prototypes as a .npy, as python -m mhe.prototypes writes them (default: placed as "
+        "far apart as is known)",
+    )
+    parser.add_argument(
+        "--task_weights",
+        nargs="+",
+        type=number(0),
+        help="joint training: w of the loss (1 - w) regression + w classification, from 0 to 1 "
+        "(default: 0.5)",
+    )
+    parser.add_data_flags("cifar100")
+    parser.add_argument(
+        "--target",
+        choices=["dataset", "rotation"],
+        default="dataset",
+        help="the value to recover: the dataset's own, as OmniArt's years; or the angle in degrees "
+        "that each image was turned by, drawn once and evenly from --low to --high",
+    )
+    parser.add_argument(
+        "--low",
+        type=number(-math.inf),
+        help="the least value (default: of the training set; -45 for rotation)",
+    )
+    parser.add_argument(
+        "--high",
+        type=number(-math.inf),
+        help="the largest value (default: of the training set; 45 for rotation)",
+    )
+    parser.add_argument(
+        "--validation",
+        type=number(0),
+        default=0.0,
+        metavar="SHARE",
+        help="hold out this share of every class of the training set and report on it instead of "
+        "on the test set, to choose flags by",
+    )
+    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
+    parser.add_argument(
+        "--arch", choices=models.ARCHITECTURES, default="resnet32", help="the network"
+    )
+    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
+    parser.add_argument("--epochs", type=positive, default=250, help="epochs to train for")
+    parser.add_argument("--batch_size", type=positive, default=128, help="images in a batch")
+    parser.add_argument(
+        "--base_lr",
+        type=above,
+        default=0.01,
+        help="learning rate at the start; it drops by x0.1 at 100/250 and 200/250 of the training, "
+        "however long that is. The loss of a prototype network is a sum over the batch, as "
+        "published, that of a baseline a mean",
+    )
+    parser.add_argument(
+        "--weight_decay",
+        type=number(0),
+        help="adds this times |w|^2/2 to the loss, for kernels and batch norm's scale and offset "
+        "(default: as published for the network, 1e-4 for the ResNets, 5e-4 for cnn9)",
+    )
+    parser.add_argument(
+        "--augment",
+        choices=list(AUGMENTATIONS),
+        help="random crops after padding by 4, with or without horizontal flips (default: "
+        "crop_flip; none for digits and for --target rotation)",
+    )
+    return parser
+
+
+def fill_in(args: argparse.Namespace) -> None:
+    """Settles the flags whose default depends on others; those of a resumed run are settled."""
+    if args.dims is None:
+        args.dims = [2 if args.task == "regression" else 50]
+    if args.task_weights is None and args.task == "joint":
+        args.task_weights = [0.5]
+    if args.augment is None:
+        turned = args.task != "classification" and args.target == "rotation"
+        args.augment = "none" if args.dataset == "digits" or turned else "crop_flip"
+    if args.out is None:
+        args.out = Path("runs", f"{Path(args.dataset.split(',')[0]).stem}-{args.task}")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that do not go together.
+
+    Raises:
+        BadInput: If they do not.
+    """
+    if args.task_weights is not None:
+        if args.task != "joint":
+            raise BadInput(f"--task_weights goes with --task joint. Received: --task {args.task}")
+        if max(args.task_weights) > 1:
+            raise BadInput(
+                f"--task_weights must be from 0 to 1. Received: {max(args.task_weights):g}"
+            )
+    if args.task == "joint" and "hpn" in args.model_name and min(args.dims) < 3:
+        raise BadInput(
+            "--dims must be at least 3 in joint training, 1 for the value and 2 or more for the "
+            f"classes. Received: {min(args.dims)}"
+        )
+    if args.validation >= 1:
+        raise BadInput(f"--validation must be less than 1. Received: {args.validation:g}")
+
+
+def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """Returns the flags of every run that is asked for, by the name of the run.
+
+    Args:
+        args: The settled flags, with lists.
+
+    Example:
+
+    >>> args, _ = make_parser().settle(["--model_name", "baseline", "hpn", "--dims", "9", "3"])
+    >>> fill_in(args)
+    >>> list(single(args))
+    ['baseline-seed0', 'hpn-dims9-seed0', 'hpn-dims3-seed0']
+    """
+    found = {}
+    for model, dims, weight, seed in itertools.product(
+        args.model_name,
+        args.dims or [None],
+        args.task_weights or [None],
+        range(args.seed, args.seed + args.seeds),
+    ):
+        if model == "baseline":
+            # It has no such dimensions: one run serves them all.
+            dims = None
+        parts = [
+            model,
+            *([] if dims is None else [f"dims{dims}"]),
+            *([] if weight is None else [f"weight{weight:g}"]),
+            f"seed{seed}",
+        ]
+        own = {"model_name": model, "dims": dims, "task_weights": weight, "seed": seed, "seeds": 1}
+        found["-".join(parts)] = argparse.Namespace(**{**vars(args), **own})
+    return found
+
+
+def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
+    """Trains one network, and leaves a complete run folder.
+
+    Args:
+        args: The flags of the run, as `single` gives them.
+        run: The run to go on with; None begins one in `args.out`.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        BadInput: If the data, the flags and the folder cannot be used together.
+        Diverged: If the loss is no longer a number.
+    """
+    figures.require_matplotlib()
+    if run is None:
+        runs.require_unused(args.out)
+    data = hpn_task.prepare(args)
+    images, targets = data.train
+    # Placing is not repeated: it may take minutes, and one run keeps to one set of prototypes.
+    kept = None if run is None else run.folder / "prototypes.npy"
+    if kept is not None and kept.exists():
+        rows = hpn_task.read_prototypes(kept)
+    else:
+        rows = hpn_task.prototypes(args, data)
+    steps_per_epoch = math.ceil(len(images) / args.batch_size)
+
+    keras.utils.set_random_seed(args.seed)
+    model = hpn_task.build(args, data, rows, args.epochs * steps_per_epoch)
+    if run is None:
+        flags = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
+        run = runs.Run.create(args.out, PROGRAM, {**flags, "power_s": None})
+    if rows is not None:
+        with runs.replacing(run.folder / "prototypes.npy") as partial, open(partial, "wb") as file:
+            np.save(file, rows, allow_pickle=False)
+    run.advice = f"A lower --base_lr than {args.base_lr:g} may train; begin a new run with it."
+    done = run.restore(model)
+    chance = []
+    if args.task == "classification":
+        chance = [
+            ChanceWarning(targets["label"], steps_per_epoch, args.epochs, args.base_lr, run.rows)
+        ]
+    with run:
+        if done < args.epochs:
+            model.fit(
+                Batches(
+                    images,
+                    targets,
+                    args.batch_size,
+                    seed=args.seed,
+                    augment=AUGMENTATIONS[args.augment],
+                    epoch=done,
+                ),
+                validation_data=Batches(*data.test, TEST_BATCH, shuffle=False),
+                initial_epoch=done,
+                epochs=args.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*chance, *run.callbacks(args.epochs, seed=args.seed)],
+            )
+        columns = {
+            "accuracy": "accuracy" if args.task == "classification" else "label_accuracy",
+            "mae": "mae" if args.task == "regression" else "value_mae",
+        }
+        columns = {name: each for name, each in columns.items() if each in run.rows[-1]}
+        figures.draw_metrics(run.rows, columns, run.folder / "curves.png", run.folder.name)
+        metrics = {}
+        for name, column in columns.items():
+            metrics[f"{'validation' if args.validation else 'test'}_{name}"] = run.rows[-1][
+                f"val_{column}"
+            ]
+            metrics[f"train_{name}"] = run.rows[-1][column]
+        if rows is not None:
+            metrics["separation"] = separation(rows)
+        return run.finish({**metrics, "epochs": args.epochs})
+
+
+def compare(args: argparse.Namespace, asked: dict[str, argparse.Namespace]) -> None:
+    """Makes every run that is missing, then a table and a figure of all.
+
+    Args:
+        args: The settled flags, with lists.
+        asked: The flags of the runs by name.
+    """
+    out = Path(args.out)
+    finished = []
+    for name, flags in asked.items():
+        folder = out / name
+        place = "resume" if (folder / "config.json").exists() else "out"
+        given = {**vars(flags), "out": None, "resume": None, place: folder}
+        command = [
+            text
+            for flag, value in given.items()
+            if value is not None
+            for text in (f"--{flag}", str(value))
+        ]
+        print(f"\npython {PROGRAM} {shlex.join(command)}", flush=True)
+        main(command)
+        finished.append(runs.Run.resume(folder))
+        # The next model is a fresh one; this frees the graphs of the last.
+        keras.backend.clear_session()
+    lines = hpn_table.collect(finished)
+    hpn_table.write(lines, out / "table.csv")
+    hpn_table.draw(lines, out / "comparison.png", f"{Path(args.dataset).stem}, {args.task}")
+    print(f"\n{hpn_table.text(lines)}\n\nTable and figure: {out}/table.csv, {out}/comparison.png")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains, goes on training, or compares.
+
+    Args:
+        argv: The flags; those of the process by default.
+    """
+    args, run = make_parser().settle(argv)
+    if run is None:
+        fill_in(args)
+        check(args)
+    asked = single(args)
+    if len(asked) > 1:
+        compare(args, asked)
+        return
+    (one,) = asked.values()
+    if run is not None and run.finished:
+        print(f"{run.folder} is complete; nothing to do")
+        result, folder = run.result, run.folder
+    else:
+        result = train(one, run)
+        folder = one.out if run is None else run.folder
+    said = [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in result["metrics"].items()
+        if name.startswith(("test_", "validation_"))
+    ]
+    print(f"{', '.join(said)}, results and figures in {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(program(main))

@@ -1,0 +1,119 @@
+"""Runs of `benchmarks/hpn.py` side by side: means over the seeds, as text, CSV and figure."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mhe.harness import figures
+from mhe.harness.runs import Run, replacing
+
+Line = Mapping[str, str | float | None]
+
+_REPORTED = ("test_accuracy", "validation_accuracy", "test_mae", "validation_mae")
+
+
+def collect(finished: Sequence[Run]) -> list[Line]:
+    """Averages complete runs over their seeds.
+
+    Args:
+        finished: The runs.
+
+    Returns:
+        A line for each combination of model, dimensions and task weight, in the order of the runs:
+        the number of seeds, and of every metric the mean and the standard deviation of the sample,
+        which divides by n - 1 and is None for one seed.
+    """
+    groups: dict[tuple, list[Mapping[str, float]]] = {}
+    for run in finished:
+        key = tuple(run.config[name] for name in ("model_name", "dims", "task_weights"))
+        groups.setdefault(key, []).append(run.result["metrics"])
+    lines = []
+    for (model, dims, weight), metrics in groups.items():
+        line = {"model_name": model, "dims": dims, "task_weight": weight, "seeds": len(metrics)}
+        for name in metrics[0]:
+            values = np.array([each[name] for each in metrics])
+            line[name] = float(values.mean())
+            line[f"{name}_std"] = float(values.std(ddof=1)) if values.size > 1 else None
+        lines.append(line)
+    return lines
+
+
+def write(lines: Sequence[Line], path: Path) -> None:
+    """Writes the lines as CSV; what a line does not have is an empty cell.
+
+    Args:
+        lines: As `collect` gives them.
+        path: The file.
+    """
+    names = dict.fromkeys(name for line in lines for name in line)
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def text(lines: Sequence[Line]) -> str:
+    """Lays the lines out as text.
+
+    Args:
+        lines: As `collect` gives them.
+
+    Example:
+
+    >>> line = {"model_name": "hpn", "dims": 9, "task_weight": None, "seeds": 2,
+    ...         "test_accuracy": 0.85, "test_accuracy_std": 0.0707, "test_mae": 3.5,
+    ...         "test_mae_std": 0.25}
+    >>> print(text([line, {**line, "seeds": 1, "test_accuracy_std": None, "test_mae_std": None}]))
+    model_name  dims  task_weight  seeds  test_accuracy      test_mae
+    hpn            9                   2   85.00 ± 7.07  3.500 ± 0.250
+    hpn            9                   1          85.00          3.500
+    """
+    reported = [name for name in _REPORTED if name in lines[0]]
+    table = [["model_name", "dims", "task_weight", "seeds", *reported]]
+    for line in lines:
+        cells = [line[name] for name in table[0][:4]]
+        table.append(
+            ["" if cell is None else str(cell) for cell in cells]
+            + [_spread(name, line) for name in reported]
+        )
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in table
+    )
+
+
+def draw(lines: Sequence[Line], path: Path, title: str) -> None:
+    """Draws every reported metric over the task weights if there are several, else over the dims.
+
+    A line without dims, the baseline's, is a level across the figure.
+
+    Args:
+        lines: As `collect` gives them.
+        path: The PNG.
+        title: A title for the figure.
+    """
+    across = "task_weight" if len({line["task_weight"] for line in lines}) > 1 else "dims"
+    panels: dict[str, dict[str, list[tuple]]] = {}
+    for name in (name for name in _REPORTED if name in lines[0]):
+        scale = 100 if name.endswith("accuracy") else 1
+        series = panels.setdefault(name.replace("_", " "), {})
+        for line in lines:
+            label = str(line["model_name"])
+            if across == "task_weight" and line["dims"] is not None:
+                label += f", {line['dims']} dims"
+            spread = (line[f"{name}_std"] or 0.0) * scale
+            series.setdefault(label, []).append((line[across], line[name] * scale, spread))
+    figures.draw_series(panels, across.replace("_", " "), path, title)
+
+
+def _spread(name: str, line: Line) -> str:
+    scale, digits = (100, 2) if name.endswith("accuracy") else (1, 3)
+    mean = f"{line[name] * scale:.{digits}f}"
+    spread = line[f"{name}_std"]
+    return mean if spread is None else f"{mean} ± {spread * scale:.{digits}f}"

@@ -1,0 +1,223 @@
+"""What a prototype network and its baseline are trained on, and what they end in.
+
+Both are one network of `mhe.harness.models` with other numbers at its end. The prototype network
+ends in `dims` numbers, which stay an embedding: fixed prototypes read the class off it, a pole the
+value. The baseline ends in logits, or in a number for the value, or in both.
+
+Joint training shares the embedding: axis 0 is the pole, and the classes' prototypes stand in the
+remaining axes.
+
+Reference: Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019 (arXiv 1901.10514), and
+its published code.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from mhe import checks
+from mhe.harness import datasets, models
+from mhe.harness.errors import BadInput
+from mhe.harness.schedules import stepped
+from mhe.layers import PolarHead, PrototypeHead
+from mhe.losses import PolarLoss, PrototypeLoss
+from mhe.prototypes import place
+
+DROPS = (100 / 250, 200 / 250)  # of the training: where the published schedule drops by x0.1
+ANGLES = (-45.0, 45.0)  # degrees
+
+Targets = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images, and the targets of the network's outputs `label` and `value`.
+
+    Attributes:
+        train: Images uint8 `(N, H, W, C)` and the targets `(N,)` by output.
+        test: The same, of the test set or, with `--validation`, held out of the training set.
+        class_names: The name of class i at place i.
+        low: The least value there can be; 0 where there are no values.
+        high: The largest.
+    """
+
+    train: tuple[np.ndarray, Targets]
+    test: tuple[np.ndarray, Targets]
+    class_names: tuple[str, ...]
+    low: float
+    high: float
+
+
+def prepare(args: argparse.Namespace) -> Data:
+    """Loads the data of a run, and derives what there is to predict.
+
+    Args:
+        args: The flags of one run.
+
+    Raises:
+        BadInput: If the data cannot be used for the task.
+    """
+    data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label)
+    (images, labels), (test_images, test_labels) = data.train, data.test
+    values, test_values = data.values or (None, None)
+    if args.validation:
+        held = datasets.held_out(labels, args.validation, args.seed)
+        if held.all() or not held.any():
+            raise BadInput(
+                f"--validation must leave images to train on and to validate on. "
+                f"Received: {args.validation:g} of {labels.size} images"
+            )
+        test_images, test_labels = images[held], labels[held]
+        images, labels = images[~held], labels[~held]
+        if values is not None:
+            values, test_values = values[~held], values[held]
+    if args.train_images is not None:
+        every = np.arange(labels.size)
+        chosen, labels = datasets.balanced_subset(every, labels, args.train_images, args.seed)
+        images = images[chosen]
+        values = None if values is None else values[chosen]
+
+    train: Targets = {}
+    test: Targets = {}
+    low = high = 0.0
+    if args.task != "classification":
+        if args.target == "rotation":
+            low, high = _bounds(args, *ANGLES)
+            images, values = datasets.turned(images, low, high, (args.seed, 0))
+            test_images, test_values = datasets.turned(test_images, low, high, (args.seed, 1))
+        elif values is None:
+            raise BadInput(
+                f"{args.dataset} has classes and no values to regress on; --target rotation makes "
+                f"some. Received: --task {args.task} --target {args.target}"
+            )
+        else:
+            low, high = _bounds(args, float(values.min()), float(values.max()))
+        train["value"], test["value"] = values, test_values
+        try:
+            checks.check_values(np.concatenate([values, test_values]), low, high)
+        except ValueError as error:
+            raise BadInput(f"{args.dataset}, with --low and --high: {error}") from error
+    if args.task != "regression":
+        if len(data.class_names) < 2:
+            raise BadInput(
+                f"{args.dataset} must have two classes or more to tell apart. "
+                f"Received: {', '.join(data.class_names)}"
+            )
+        train["label"], test["label"] = labels, test_labels
+    return Data((images, train), (test_images, test), data.class_names, low, high)
+
+
+def _bounds(args: argparse.Namespace, low: float, high: float) -> tuple[float, float]:
+    low = low if args.low is None else args.low
+    high = high if args.high is None else args.high
+    if low >= high:
+        raise BadInput(f"--low must be less than --high. Received: {low:g} and {high:g}")
+    return low, high
+
+
+def prototypes(args: argparse.Namespace, data: Data) -> np.ndarray | None:
+    """Places the prototypes of the classes, or reads them.
+
+    Args:
+        args: The flags of one run.
+        data: What it is trained on.
+
+    Returns:
+        `(classes, dims)`, or `dims - 1` numbers a row in joint training, whose first axis is the
+        pole; `None` where the run needs none.
+
+    Raises:
+        BadInput: If they do not fit the classes or the flags.
+    """
+    if args.model_name == "baseline" or args.task == "regression":
+        return None
+    classes = len(data.class_names)
+    dims = args.dims - (args.task == "joint")
+    if args.prototypes is None:
+        try:
+            return place(classes, dims, seed=args.seed)
+        except ValueError as error:
+            raise BadInput(f"--dims {args.dims}: {error}") from error
+    rows = read_prototypes(args.prototypes)
+    if rows.shape != (classes, dims):
+        raise BadInput(
+            f"--prototypes {args.prototypes} must hold a row for each of the {classes} classes "
+            f"with {dims} numbers for --dims {args.dims}. Received: shape {rows.shape}"
+        )
+    return rows
+
+
+def read_prototypes(path: str | Path) -> np.ndarray:
+    """Reads an array of prototypes.
+
+    Args:
+        path: A .npy, as `python -m mhe.prototypes` writes it.
+
+    Raises:
+        BadInput: If it cannot be read.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(f"{path} cannot be read as a .npy of prototypes: {error}") from error
+
+
+def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: int) -> keras.Model:
+    """Builds and compiles the network of a run.
+
+    Args:
+        args: The flags of one run.
+        data: What it is trained on.
+        rows: The prototypes, if it has some.
+        steps: The iterations of the whole training.
+
+    Returns:
+        A model of images with the outputs `label` (cosines or logits), `value` or both.
+    """
+    hpn, joint = args.model_name == "hpn", args.task == "joint"
+    classes, (low, high) = len(data.class_names), (data.low, data.high)
+    if hpn:
+        ends = args.dims
+    else:
+        ends = (classes if args.task != "regression" else 0) + (args.task != "classification")
+    network = models.build(args.arch, data.train[0].shape[1:], ends, args.width, args.weight_decay)
+    end = network.output
+    outputs, losses, weights, metrics = {}, {}, {}, {}
+    if args.task != "regression":
+        scores = end[:, 1:] if joint else end
+        if hpn:
+            try:
+                scores = PrototypeHead(rows, name="label")(scores)
+            except ValueError as error:
+                raise BadInput(f"--prototypes {args.prototypes}: {error}") from error
+            # The published loss is the sum over the batch, and its learning rate goes with that.
+            losses["label"] = PrototypeLoss(reduction="sum")
+        else:
+            losses["label"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        outputs["label"] = scores
+        metrics["label"] = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        weights["label"] = args.task_weights if joint else 1.0
+    if args.task != "classification":
+        weights["value"] = 1 - args.task_weights if joint else 1.0
+        if hpn:
+            outputs["value"] = PolarHead(low, high, args.dims, name="value")(end)
+            losses["value"] = PolarLoss(low, high, reduction="sum")
+        else:
+            # The output 0 is the middle of the values and 1 the largest, in the loss too: its
+            # learning rate does not depend on the unit.
+            half = (high - low) / 2
+            outputs["value"] = keras.layers.Rescaling(half, low + half, name="value")(end[:, :1])
+            losses["value"] = keras.losses.MeanSquaredError()
+            weights["value"] /= half**2
+        metrics["value"] = [keras.metrics.MeanAbsoluteError(name="mae")]
+    model = keras.Model(network.input, outputs, name=f"{args.model_name}_{network.name}")
+    model.compile(
+        keras.optimizers.SGD(stepped(args.base_lr, steps, DROPS), momentum=0.9),
+        loss=losses,
+        loss_weights=weights,
+        metrics=metrics,
+    )
+    return model
