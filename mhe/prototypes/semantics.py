@@ -1,10 +1,11 @@
 """What is known of the classes beforehand: prototypes that keep the order of their similarities."""
 
-import importlib
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from mhe.prototypes.optimize import require_scipy
 
 # Similarities within this of each other count as equal: it is the rounding of float32. No
 # fraction is an odd multiple of its half, so that the equal cosines of a regular figure, which
@@ -270,7 +271,9 @@ def order_kept(prototypes: Any, semantics: Any, most: int = 1000, seed: int = 0)
     Reference:
         Kendall, The treatment of ties in ranking problems, Biometrika 33, 1945.
     """
-    kendalltau = _scipy("stats").kendalltau
+    require_scipy()
+    from scipy.stats import kendalltau
+
     prototypes, semantics = _both(prototypes, semantics, 3)
     classes = np.arange(len(semantics))
     if len(classes) > most:
@@ -327,7 +330,9 @@ def assign(prototypes: Any, semantics: Any, starts: int = 4, seed: int = 0) -> n
         activities, Econometrica 25, 1957.
     """
     _check_count("starts", starts, 1)
-    search = _scipy("optimize").quadratic_assignment
+    require_scipy()
+    from scipy.optimize import quadratic_assignment
+
     prototypes, semantics = _both(prototypes, semantics, 2)
     given, wanted = _ranks(prototypes), _ranks(semantics)
     rng = np.random.default_rng(seed)
@@ -335,7 +340,7 @@ def assign(prototypes: Any, semantics: Any, starts: int = 4, seed: int = 0) -> n
     for start in ["barycenter"] + ["randomized"] * (starts - 1):
         # The equal cosines of a regular figure leave the first step open: `shuffle_input`.
         options = {"maximize": True, "rng": rng, "P0": start, "shuffle_input": True}
-        found = search(wanted, given, method="faq", options=options).col_ind
+        found = quadratic_assignment(wanted, given, method="faq", options=options).col_ind
         found = _swap(wanted, given, found)
         value = float(np.sum(wanted * given[np.ix_(found, found)]))
         if value > best:
@@ -373,8 +378,10 @@ def _swap(wanted: np.ndarray, given: np.ndarray, order: np.ndarray) -> np.ndarra
 
 def _ranks(rows: np.ndarray) -> np.ndarray:
     """The rank of every two rows' similarity among all such, centred, in a symmetric matrix."""
+    from scipy.stats import rankdata
+
     upper = np.triu_indices(len(rows), 1)
-    ranks = _scipy("stats").rankdata(_levels(rows @ rows.T)[upper])
+    ranks = rankdata(_levels(rows @ rows.T)[upper])
     matrix = np.zeros((len(rows), len(rows)))
     matrix[upper] = ranks - ranks.mean()
     return matrix + matrix.T
@@ -445,12 +452,3 @@ def _check_count(name: str, value: Any, least: int) -> None:
 def _listed(rows: np.ndarray, most: int = 10) -> str:
     more = f" and {len(rows) - most} more" if len(rows) > most else ""
     return ("row " if len(rows) == 1 else "rows ") + ", ".join(map(str, rows[:most])) + more
-
-
-def _scipy(module: str) -> Any:
-    try:
-        return importlib.import_module(f"scipy.{module}")
-    except ImportError as error:
-        raise ImportError(
-            'This needs SciPy: pip install "mhe[prototypes]", or ".[prototypes]" from the checkout'
-        ) from error
