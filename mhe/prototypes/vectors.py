@@ -1,0 +1,241 @@
+"""Semantic vectors of classes, read from a file of word vectors."""
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+# What no text has: word vectors in binary form hold such bytes within their first few numbers.
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_HEAD = 1 << 12
+_SEPARATORS = re.compile(r"[\s_-]+")
+
+
+class _Token(NamedTuple):
+    """A line of the file that can stand for something wanted.
+
+    `rank` is 0 where the token is exactly what is wanted, 1 where only the separators differ, 2
+    where the case differs.
+    """
+
+    rank: int
+    line: int
+    vector: np.ndarray
+
+
+def read(path: str | os.PathLike, names: Sequence[str] | None = None) -> np.ndarray:
+    r"""Reads a vector for each class, to be given as `semantics` to `mhe.prototypes.place`.
+
+    The file is a `.npy` array `(classes, m)`, in the order of the classes; or word vectors as text,
+    a word and its numbers a line, as word2vec writes it (with a first line `count dims`) or GloVe
+    (without), plain or compressed by gzip. Text is read line by line and only the vectors that are
+    asked for are kept, so that files larger than memory will do.
+
+    In text a class is found by its name as it stands; or else by the first word of the file that
+    differs from it in separators only (`aquarium_fish`, `aquarium-fish`, `aquarium fish`), or else
+    in separators and case. A name of several words that is not found is the mean of the vectors of
+    its words, each found in this way.
+
+    Args:
+        path: The file.
+        names: The names of the classes, in order. Text needs them; for an array they may be left
+            out, and their number is checked.
+
+    Returns:
+        A float32 array `(classes, m)`.
+
+    Raises:
+        ValueError: If names are missing from the file (all of them are listed) or given twice; if
+            the file is none of these, ends early, or has a line or row that cannot be used.
+        OSError: If the file cannot be opened.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "words.txt")
+    >>> _ = path.write_text("fish 1 0\nAquarium 0 1\ndog 3 4\n")
+    >>> read(path, ["dog", "aquarium_fish"])
+    array([[3. , 4. ], [0.5, 0.5]], dtype=float32)
+
+    Reference:
+        The formats of Mikolov et al., word2vec (https://code.google.com/archive/p/word2vec) and
+        Pennington et al., GloVe (https://nlp.stanford.edu/projects/glove).
+    """
+    names = None if names is None else _checked_names(names)
+    with open(path, "rb") as file:
+        magic = file.read(6)
+        file.seek(0)
+        if magic == b"\x93NUMPY":
+            return _from_array(file, path, names)
+        if names is None:
+            raise ValueError(
+                f"{path} is no .npy array: to read words from text, give the `names` of the "
+                "classes. Received: names=None"
+            )
+        try:
+            if not magic.startswith(b"\x1f\x8b"):
+                return _from_text(file, path, names)
+            with gzip.open(file) as text:
+                return _from_text(text, path, names)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged and cannot be decompressed: {error}") from error
+
+
+def _checked_names(names: Sequence[str]) -> list[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`names` must be strings, one a class. Received: {names!r}")
+    names = list(names)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not all(map(_words, names)):
+        raise ValueError(
+            "`names` must differ from each other and hold a word each. Received: "
+            + (f"twice {', '.join(twice)}" if twice else f"{names!r}")
+        )
+    return names
+
+
+def _from_array(file: BinaryIO, path: str | os.PathLike, names: list[str] | None) -> np.ndarray:
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as an array: {error}") from error
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path} must hold an array of numbers (classes, m). "
+            f"Received: {array.dtype} of shape {array.shape}"
+        )
+    if names is not None and len(array) != len(names):
+        raise ValueError(
+            f"{path} must hold a row for each of the {len(names)} classes. "
+            f"Received: {len(array)} rows"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        array = array.astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if wrong.size:
+        raise ValueError(
+            f"{path} must hold finite numbers. Received: others in row {wrong[0]} (counted from 0)"
+        )
+    return array
+
+
+def _from_text(file: BinaryIO, path: str | os.PathLike, names: list[str]) -> np.ndarray:
+    head = file.read(_HEAD)
+    if head.startswith(b"PK") or _BINARY.search(head):
+        raise ValueError(
+            f"{path} must be a .npy array, or words and numbers as text, plain or gzip. Received: "
+            "binary data. An archive must be unpacked, and binary word vectors written as text"
+        )
+    file.seek(0)
+    wanted = [*names, *(word for name in names for word in _words(name))]
+    found = _search(_lines(file, path), dict.fromkeys(wanted), path)
+    vectors, missing = [], []
+    for name in names:
+        absent = [word for word in _words(name) if word not in found]
+        if name in found:
+            vectors.append(found[name].vector)
+        elif not absent:
+            vectors.append(np.mean([found[word].vector for word in _words(name)], axis=0))
+        else:
+            missing.append(name if absent == [name] else f"{name} ({', '.join(absent)})")
+    if missing:
+        raise ValueError(
+            f"{path} must hold all {len(names)} classes, or their words. "
+            f"Received: no vectors for {', '.join(missing)}"
+        )
+    return np.array(vectors, np.float32)
+
+
+def _search(
+    lines: Iterator[tuple[int, str, bytes]], wanted: Iterable[str], path: str | os.PathLike
+) -> dict[str, _Token]:
+    """The best token of the file for each thing wanted, where there is one."""
+    by_key: dict[str, list[str]] = {}
+    for each in wanted:
+        by_key.setdefault(_key(each), []).append(each)
+    found: dict[str, _Token] = {}
+    for number, token, numbers in lines:
+        for each in by_key.get(_key(token), ()):
+            rank = 0 if token == each else 1 if _joined(token) == _joined(each) else 2
+            known = found.get(each)
+            if known is None or rank < known.rank:
+                found[each] = _Token(rank, number, _vector(numbers, number, path))
+            elif rank == known.rank == 0 and not np.array_equal(
+                known.vector, _vector(numbers, number, path)
+            ):
+                raise ValueError(
+                    f"{path} must hold a word once. "
+                    f"Received: {token!r} in line {known.line} and, otherwise, in line {number}"
+                )
+    return found
+
+
+def _lines(file: BinaryIO, path: str | os.PathLike) -> Iterator[tuple[int, str, bytes]]:
+    """Yields the number of each line, its word, and its numbers as they are written."""
+    count = dims = None
+    words = 0
+    for line, text in enumerate(file, 1):
+        text = text.replace(b"\t", b" ").rstrip()
+        if not text:
+            continue
+        if dims is None:
+            cells = text.split()
+            if len(cells) == 2 and all(map(bytes.isdigit, cells)):
+                count, dims = map(int, cells)
+                continue
+            dims = len(cells) - 1
+        token, _, numbers = text.partition(b" ")
+        received = text.count(b" ")
+        if received > dims > 0:
+            # Some words of GloVe's hold spaces themselves, such as ". . ."; none ends in a number.
+            token, *cells = text.rsplit(b" ", dims)
+            numbers = b" ".join(cells)
+            if not _is_number(token.split(b" ")[-1]):
+                received = dims
+        if received != dims or not dims:
+            raise ValueError(
+                f"{path}: line {line} must be a word and, as in the first line, {dims or 'its'} "
+                f"numbers. Received: {received} numbers"
+            )
+        words += 1
+        yield line, token.decode("utf-8", "replace").strip(), numbers
+    if not words:
+        raise ValueError(f"{path} must hold words, each with its numbers. Received: none")
+    if count not in (None, words):
+        raise ValueError(
+            f"{path} must hold {count} words, as its first line says. Received: {words} words"
+        )
+
+
+def _vector(numbers: bytes, line: int, path: str | os.PathLike) -> np.ndarray:
+    try:
+        vector = np.array([float(cell) for cell in numbers.split()])
+    except ValueError as error:
+        raise ValueError(f"{path}: line {line} must hold numbers. Received: {error}") from error
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{path}: line {line} must hold finite numbers. Received: {vector}")
+    return vector
+
+
+def _is_number(cell: bytes) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _joined(text: str) -> str:
+    return _SEPARATORS.sub("_", text)
+
+
+def _key(text: str) -> str:
+    return _joined(text).lower()
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in _SEPARATORS.split(name) if word]
