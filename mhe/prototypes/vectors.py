@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -89,7 +90,7 @@ def _checked_names(names: Sequence[str]) -> list[str]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"`names` must be strings, one a class. Received: {names!r}")
     names = list(names)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or not all(map(_words, names)):
         raise ValueError(
             "`names` must differ from each other and hold a word each. Received: "

@@ -1,12 +1,9 @@
 """Figures: what they draw, read back from matplotlib's objects and from the PNG."""
 
-import builtins
-
 import numpy as np
 import pytest
 
 from mhe.harness import figures
-from mhe.harness.errors import BadInput
 
 ROWS = [
     {
@@ -19,19 +16,6 @@ ROWS = [
     }
     for epoch in (1, 2, 3)
 ]
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    kept = []
-
-    def save(figure, path, save=figures._save):
-        kept.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(figures, "_save", save)
-    return kept
 
 
 def lines(axes):
@@ -85,14 +69,3 @@ def test_comparison_draws_the_mean_over_seeds(tmp_path, drawn):
     assert lines(accuracy)["baseline, mean of 2"] == pytest.approx([0.1, 0.2, 0.3])
     assert lines(accuracy)["mhe, mean of 1"] == pytest.approx([0.05, 0.1])
     assert lines(energy)["mhe, mean of 1"] == [2.0, 1.0]
-
-
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    def missing(name, *rest, imports=builtins.__import__):
-        if name == "matplotlib":
-            raise ImportError(name)
-        return imports(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(BadInput, match=r'pip install "\.\[train\]" from the checkout'):
-        figures.require_matplotlib()

@@ -1,39 +1,15 @@
-"""The figures of a run, as PNG."""
+"""The figures of a run: its curves, and the angles between neurons."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mhe.harness.errors import BadInput
-from mhe.harness.runs import replacing
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from mhe.harness.figures import canvas
 
 Rows = Sequence[Mapping[str, float]]
 
 _MOST_PANELS = 12
-
-
-def require_matplotlib() -> None:
-    """Fails now rather than at the end of a long run, when the figures are due.
-
-    Raises:
-        BadInput: If matplotlib is not installed.
-
-    Example:
-
-    >>> require_matplotlib()
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise BadInput(
-            'The figures need matplotlib: pip install ".[train]" from the checkout'
-        ) from error
 
 
 def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
@@ -53,11 +29,11 @@ def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
     >>> path.exists()
     True
     """
-    figure = _figure(10, 4, title)
+    figure = canvas.blank(10, 4, title)
     left, right = figure.subplots(1, 2)
     for name, label in (("accuracy", "training"), ("val_accuracy", "test")):
         left.plot(*_curve(rows, name), label=label, marker=_marker(rows))
-    _label(left, "epoch", "accuracy")
+    canvas.label(left, "epoch", "accuracy")
     left.legend()
     layers = [name for name in rows[-1] if name.startswith("energy/")]
     for name in layers:
@@ -65,9 +41,9 @@ def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
     if layers:
         right.plot([], [], color="0.75", linewidth=1, label="one layer")
     right.plot(*_curve(rows, "energy"), label="mean over layers", marker=_marker(rows))
-    _label(right, "epoch", "hyperspherical energy")
+    canvas.label(right, "epoch", "hyperspherical energy")
     right.legend()
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def draw_metrics(rows: Rows, columns: Mapping[str, str], path: str | Path, title: str = "") -> None:
@@ -88,14 +64,14 @@ def draw_metrics(rows: Rows, columns: Mapping[str, str], path: str | Path, title
     >>> path.exists()
     True
     """
-    figure = _figure(5 * len(columns), 4, title)
+    figure = canvas.blank(5 * len(columns), 4, title)
     panels = figure.subplots(1, len(columns), squeeze=False)[0]
     for axes, (metric, column) in zip(panels, columns.items(), strict=True):
         for name, label in ((column, "training"), (f"val_{column}", "test")):
             axes.plot(*_curve(rows, name), label=label, marker=_marker(rows))
-        _label(axes, "epoch", metric)
+        canvas.label(axes, "epoch", metric)
         axes.legend()
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def draw_series(
@@ -122,7 +98,7 @@ def draw_series(
     >>> path.exists()
     True
     """
-    figure = _figure(5 * len(panels), 4, title)
+    figure = canvas.blank(5 * len(panels), 4, title)
     for axes, (metric, series) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
@@ -136,9 +112,9 @@ def draw_series(
             for _, mean, spread in (point for point in points if point[0] is None):
                 axes.axhline(mean, color=f"C{color}", linestyle="--", label=label)
                 axes.axhspan(mean - spread, mean + spread, color=f"C{color}", alpha=0.15)
-        _label(axes, across, metric)
+        canvas.label(axes, across, metric)
         axes.legend()
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title: str = "") -> None:
@@ -158,7 +134,7 @@ def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title:
     >>> path.exists()
     True
     """
-    figure = _figure(10, 4, title)
+    figure = canvas.blank(10, 4, title)
     panels = figure.subplots(1, 2)
     names = {"val_accuracy": "test accuracy", "energy": "mean hyperspherical energy"}
     for axes, (name, label) in zip(panels, names.items(), strict=True):
@@ -174,9 +150,9 @@ def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title:
                 label=f"{model}, mean of {len(seeds)}",
                 marker=_marker(mean),
             )
-        _label(axes, "epoch", label)
+        canvas.label(axes, "epoch", label)
         axes.legend()
-    _save(figure, path)
+    canvas.save(figure, path)
 
 
 def draw_angles(
@@ -211,7 +187,7 @@ def draw_angles(
         title = f"{title} ({_MOST_PANELS} of {len(names)} layers)".lstrip()
     columns = min(4, max(1, len(shown)))
     lines = -(-max(1, len(shown)) // columns)
-    figure = _figure(3.2 * columns, 2.4 * lines + 0.6, title)
+    figure = canvas.blank(3.2 * columns, 2.4 * lines + 0.6, title)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, name in zip(panels, shown, strict=False):
         degrees = [np.degrees(before[name]), np.degrees(after[name])]
@@ -226,17 +202,7 @@ def draw_angles(
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     panels[0].legend(fontsize=8)
-    _save(figure, path)
-
-
-def _figure(width: float, height: float, title: str) -> "Figure":
-    # Not pyplot, which keeps every figure open and wants a display on some machines.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    if title:
-        figure.suptitle(title)
-    return figure
+    canvas.save(figure, path)
 
 
 def _curve(rows: Rows, name: str) -> tuple[list[float], list[float]]:
@@ -247,14 +213,3 @@ def _curve(rows: Rows, name: str) -> tuple[list[float], list[float]]:
 def _marker(points: Sequence) -> str | None:
     # A line through one point shows nothing.
     return "o" if len(points) == 1 else None
-
-
-def _label(axes: "Axes", x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-
-
-def _save(figure: "Figure", path: str | Path) -> None:
-    with replacing(Path(path)) as partial:
-        figure.savefig(partial, dpi=120, format="png")
