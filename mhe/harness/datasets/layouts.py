@@ -21,6 +21,9 @@ from mhe.harness.errors import BadInput
 _OMNIGLOT_SEED = 0
 _OMNIGLOT_TEST = 0.25
 
+# By one of these a folder is known to be what a zip holds, all of it, and no part of the layout.
+_MARKS = ("wnids.txt", "train.csv", "train/")
+
 
 class Tree:
     """The files of a folder or a zip, by their paths within it.
@@ -61,9 +64,8 @@ class Tree:
                 raise BadInput(f"{path} is not a readable zip: {error}") from error
             names = self._archive.namelist()
             tops = {name.split("/")[0] for name in names if not _hidden(name.split("/")[0])}
-            if len(tops - {"train", "test"}) == len(tops) == 1 and all(
-                "/" in name for name in names
-            ):
+            marks = tuple(f"{top}/{mark}" for top in tops for mark in _MARKS)
+            if len(tops) == 1 and any(name.startswith(marks) for name in names):
                 self._prefix = tops.pop() + "/"
         inside = {name.removeprefix(self._prefix) for name in names}
         self.names = sorted(

@@ -1,13 +1,16 @@
 import builtins
 import io
 import socket
+import sys
+import tarfile
+import types
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mhe.harness.datasets import balanced_subset, load
+from mhe.harness.datasets import balanced_subset, held_out, load, turned
 from mhe.harness.errors import BadInput
 
 
@@ -330,3 +333,314 @@ def test_no_name_at_all_is_refused(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=rf"--dataset must be .*\. Received: '{dataset}'"):
         load(dataset)
+
+
+def jpeg(seed, size=(8, 8), mode="RGB"):
+    return picture(seed, size, mode, "JPEG")
+
+
+def pixels(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+WNIDS = ["n02", "n01", "n03"]
+
+
+def tiny_imagenet(**changes):
+    """The public layout of tiny-imagenet-200.zip, small; a change to None takes a file away."""
+    files = {
+        "wnids.txt": "\n".join(WNIDS).encode(),
+        # Of all of WordNet, in an order of its own.
+        "words.txt": b"n00\tentity\nn01\tgoldfish, carp\nn02\ttailed frog, bell toad\n",
+        "test/images/test_0.JPEG": jpeg(99),
+    }
+    for label, wnid in enumerate(WNIDS):
+        files[f"train/{wnid}/{wnid}_boxes.txt"] = f"{wnid}_0.JPEG\t0\t10\t63\t58\n".encode()
+        for image in range(2):
+            mode = "L" if (label, image) == (0, 1) else "RGB"  # as a few of the real ones are
+            files[f"train/{wnid}/images/{wnid}_{image}.JPEG"] = jpeg(10 * label + image, mode=mode)
+    files["val/images/val_0.JPEG"], files["val/images/val_1.JPEG"] = jpeg(50), jpeg(51)
+    lines = ["val_0.JPEG\tn03\t0\t32\t44\t62", "val_1.JPEG\tn02\t1\t2\t3\t4"]
+    files["val/val_annotations.txt"] = ("\n".join(lines) + "\n").encode()
+    files.update(changes)
+    return {name: data for name, data in files.items() if data is not None}
+
+
+def prefixed(files, prefix):
+    return {prefix + name: data for name, data in files.items()}
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("zip", "tiny-imagenet-200/"), ("folder", "")])
+def test_tiny_imagenet(kind, prefix, tmp_path):
+    files = tiny_imagenet()
+    dataset = load(written(kind, prefixed(files, prefix), tmp_path))
+    assert dataset.class_names == ("tailed frog", "goldfish", "n03")
+    np.testing.assert_array_equal(dataset.test[1], [2, 0])
+    expected = [pixels(files[f"val/images/val_{number}.JPEG"]) for number in range(2)]
+    np.testing.assert_array_equal(dataset.test[0], expected)
+    images, labels = dataset.train
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(np.bincount(labels), [2, 2, 2])
+    for label, wnid in enumerate(WNIDS):
+        expected = [pixels(files[f"train/{wnid}/images/{wnid}_{n}.JPEG"]) for n in range(2)]
+        np.testing.assert_array_equal(images[labels == label], expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val/val_annotations.txt": None}, "lacks val/val_annotations.txt"),
+        ({"val/images/val_1.JPEG": None}, r"txt, line 2 names an image .*Received: val_1.JPEG$"),
+        ({"val/images/val_2.JPEG": jpeg(1)}, "has no line for val/images/val_2.JPEG"),
+        (
+            {"val/val_annotations.txt": b"val_0.JPEG\tn09\t0\t0\t1\t1\n"},
+            r"line 1 names a class that wnids.txt lacks. Received: n09$",
+        ),
+        ({"wnids.txt": b"n01\nn02\n"}, "wnids.txt lacks the class of train/n03/images/n03_0.JPEG"),
+        ({"wnids.txt": b"n01\nn02\nn03\nn04"}, "the class train/n04/images/ has no images"),
+        ({"wnids.txt": b"\xff\xfe"}, "wnids.txt cannot be read: "),
+        ({"val/images/val_0.JPEG": b"text"}, "val/images/val_0.JPEG \\(not an image"),
+    ],
+)
+def test_a_tiny_imagenet_that_cannot_be_read(changes, message, tmp_path):
+    with pytest.raises(BadInput, match=message) as error:
+        load(written("zip", prefixed(tiny_imagenet(**changes), "tiny-imagenet-200/"), tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def omniart(**changes):
+    header = "omni_id,artist,creation_year,century,school\n"
+    files = {
+        "train.csv": header
+        + '7,"Hals, Frans",1630.0,17,dutch\n8,,1899,19,french\n9,,1642,17,dutch\n',
+        "test.csv": header + "5,,1700,17,french\n",
+        **{f"train/{number}.jpg": jpeg(number, (8, 8)) for number in (7, 8, 9)},
+        "test/5.jpg": jpeg(5, (12, 8)),
+    }
+    files.update(changes)
+    return {
+        name: data.encode() if isinstance(data, str) else data
+        for name, data in files.items()
+        if data is not None
+    }
+
+
+@kinds
+def test_omniart(kind, tmp_path):
+    files = omniart()
+    dataset = load(written(kind, files, tmp_path), size=8)
+    np.testing.assert_array_equal(dataset.values[0], np.array([1630, 1899, 1642], np.float32))
+    np.testing.assert_array_equal(dataset.values[1], np.array([1700], np.float32))
+    assert dataset.values[0].dtype == np.float32
+    assert dataset.class_names == ("dutch", "french")
+    np.testing.assert_array_equal(dataset.train[1], [0, 1, 0])
+    np.testing.assert_array_equal(dataset.test[1], [1])
+    expected = [pixels(files[f"train/{number}.jpg"]) for number in (7, 8, 9)]
+    np.testing.assert_array_equal(dataset.train[0], expected)
+    # The middle of the longer side.
+    np.testing.assert_array_equal(dataset.test[0][0], pixels(files["test/5.jpg"])[:, 2:10])
+    assert load(written(kind, files, tmp_path), size=8, label="century").class_names == ("17", "19")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test.csv": None}, r"lacks test.csv$"),
+        ({"train/8.jpg": None}, r"train.csv, line 3 names an image .*Received: train/8.jpg$"),
+        ({"test.csv": "omni_id,century\n"}, r"test.csv must have the column creation_year. Rec"),
+        ({"test.csv": ""}, r"test.csv must have the column omni_id. Received: an empty file$"),
+        ({"test.csv": "omni_id,creation_year,school\n"}, "test.csv lists no images"),
+        (
+            {"test.csv": "omni_id,creation_year,school\n5,1700,swiss\n"},
+            r"the school of test/5.jpg is not in train.csv. Received: swiss$",
+        ),
+        (
+            {"test.csv": "omni_id,creation_year,school\n5,ca. 1700,dutch\n"},
+            r"test.csv, line 2: creation_year must be a number. Received: ca. 1700$",
+        ),
+        ({"test.csv": "omni_id,creation_year,school\n5,1700,\n"}, "line 2 has no school"),
+        ({"test.csv": "omni_id,creation_year,school\n../train/7,1,dutch\n"}, "that is missing"),
+    ],
+)
+def test_an_omniart_that_cannot_be_read(changes, message, tmp_path):
+    with pytest.raises(BadInput, match=message) as error:
+        load(written("zip", omniart(**changes), tmp_path), size=8)
+    assert "\n" not in str(error.value)
+
+
+def omniglot(*alphabets, drawings=20):
+    files = {}
+    for alphabet in alphabets:
+        for character in (1, 2):
+            start = 1000 * ord(alphabet[0]) + 100 * character
+            for number in range(1, drawings + 1):
+                name = f"{alphabet}/character{character:02}/{start}_{number:02}.png"
+                files[name] = picture(start + number, (5, 5), "L")
+    return files
+
+
+def test_omniglot_counts_what_stands_in_both_sets_once(tmp_path):
+    paths, seen = [], {}
+    for number, alphabets in enumerate((("Greek", "Balinese"), ("Latin", "Greek")), 1):
+        files = omniglot(*alphabets)
+        seen.update(files)
+        (tmp_path / str(number)).mkdir()
+        prefix = f"images_background_small{number}/"
+        paths.append(written("zip", prefixed(files, prefix), tmp_path / str(number)))
+    dataset = load(",".join(paths))
+    assert dataset.class_names == tuple(
+        f"{alphabet}/character{n:02}" for alphabet in ("Balinese", "Greek", "Latin") for n in (1, 2)
+    )
+    (images, labels), (test_images, test_labels) = dataset.train, dataset.test
+    np.testing.assert_array_equal(np.bincount(labels), [15] * 6)
+    np.testing.assert_array_equal(np.bincount(test_labels), [5] * 6)
+    # Every drawing once, in train or test, with the label of its folder.
+    expected = {
+        np.asarray(Image.open(io.BytesIO(data))).tobytes(): name.rpartition("/")[0]
+        for name, data in seen.items()
+    }
+    found = {
+        image.tobytes(): dataset.class_names[label]
+        for image, label in zip(
+            np.concatenate([images, test_images]),
+            np.concatenate([labels, test_labels]),
+            strict=True,
+        )
+    }
+    assert found == expected
+    np.testing.assert_array_equal(load(",".join(paths)).test[0], test_images)
+
+
+def test_omniglot_in_a_folder_at_a_smaller_size(tmp_path):
+    files = prefixed(omniglot("Greek"), "omniglot/images_background/")
+    dataset = load(written("folder", files, tmp_path), size=3)
+    assert dataset.train[0].shape == (30, 3, 3, 1)
+
+
+def test_an_omniglot_that_cannot_be_read(tmp_path):
+    few = written("zip", omniglot("Greek", drawings=1), tmp_path)
+    with pytest.raises(BadInput, match=r"drawings to train and to test on. .*character01 with 1$"):
+        load(few)
+    stray = {**omniglot("Greek"), "Greek/notes.txt": b"?"}
+    with pytest.raises(BadInput, match=r"<Alphabet>/characterNN/.*Received: Greek/notes.txt$"):
+        load(written("zip", stray, tmp_path))
+    (tmp_path / "tree").mkdir()
+    both = (
+        f"{written('zip', omniglot('Greek'), tmp_path)},{written('zip', tree(), tmp_path / 'tree')}"
+    )
+    with pytest.raises(BadInput, match="Several paths must all hold Omniglot's"):
+        load(both)
+    with pytest.raises(BadInput, match=r"nothing stands at one of the paths. .*missing.zip$"):
+        load(f"{few},missing.zip")
+
+
+@kinds
+def test_images_of_many_sizes_are_brought_to_one(kind, tmp_path):
+    files = tree(**{"train/a/1.png": picture(7, (12, 6)), "test/a/0.png": picture(8, (6, 18))})
+    dataset = load(written(kind, files, tmp_path), size=6)
+    assert dataset.train[0].shape == (6, 6, 6, 3)
+    np.testing.assert_array_equal(dataset.train[0][1], pixels(files["train/a/1.png"])[:, 3:9])
+    np.testing.assert_array_equal(dataset.test[0][0], pixels(files["test/a/0.png"])[6:12])
+    with pytest.raises(BadInput, match="or be brought to one by --image_size"):
+        load(written(kind, files, tmp_path))
+
+
+def test_digits_have_their_size():
+    with pytest.raises(BadInput, match=r"8 pixels wide and stay so\. Received: --image_size 16"):
+        load("digits", size=16)
+
+
+BIRDS = (
+    ("001.Black_footed_Albatross", "Black_Footed_Albatross_0009_34", (20, 10), 1),
+    ("001.Black_footed_Albatross", "Black_Footed_Albatross_0074_59", (8, 8), 0),
+    ("200.Common_Yellowthroat", "Common_Yellowthroat_0003_190521", (9, 30), 1),
+)
+
+
+@from_tfds
+def test_cub_by_name_from_its_public_archives(preparing_tfds, tmp_path, monkeypatch):
+    root = tmp_path / "extracted"
+    lists = {"images.txt": "", "train_test_split.txt": "", "bounding_boxes.txt": ""}
+    files = {}
+    for number, (folder, name, size, training) in enumerate(BIRDS, 1):
+        lists["images.txt"] += f"{number} {folder}/{name}.jpg\n"
+        lists["train_test_split.txt"] += f"{number} {training}\n"
+        lists["bounding_boxes.txt"] += f"{number} 1.0 1.0 4.0 4.0\n"
+        files[f"CUB_200_2011/images/{folder}/{name}.jpg"] = jpeg(number, size)
+        files[f"segmentations/{folder}/{name}.png"] = picture(number, size, "L")
+    files.update({f"CUB_200_2011/{name}": text.encode() for name, text in lists.items()})
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    archive = tmp_path / "CUB_200_2011.tgz"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(root / "CUB_200_2011", "CUB_200_2011")
+
+    def imdecode(data, flags):
+        return np.asarray(Image.open(io.BytesIO(data.tobytes())).convert("L"))
+
+    # Its preparation reads the masks, which nothing here uses, with OpenCV.
+    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(imdecode=imdecode))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [])
+    manager = preparing_tfds.download.DownloadManager
+    monkeypatch.setattr(manager, "download", lambda self, urls: [archive])
+    monkeypatch.setattr(
+        manager, "download_and_extract", lambda self, urls: [root, root / "segmentations"]
+    )
+    with pytest.raises(BadInput, match=r"by --image_size. Received: shape \(None, None, 3\)"):
+        load("caltech_birds2011", data_dir=tmp_path / "data")
+    dataset = load("caltech_birds2011", data_dir=tmp_path / "data", size=8)
+    assert len(dataset.class_names) == 200
+    assert sorted(dataset.train[1].tolist()) == [0, 199]
+    assert dataset.train[0].shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(dataset.test[1], [0])
+    expected = pixels(files["CUB_200_2011/images/{}/{}.jpg".format(*BIRDS[1][:2])])
+    # TensorFlow's decoder of JPEG rounds in another way than Pillow's.
+    np.testing.assert_allclose(dataset.test[0][0], expected, atol=4)
+
+
+def test_held_out_takes_the_same_share_of_every_class():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(7), 20))
+    chosen = held_out(labels, 0.25, seed=3)
+    assert np.bincount(labels[chosen]).tolist() == [5] * 7
+    np.testing.assert_array_equal(held_out(labels, 0.25, seed=3), chosen)
+    assert not np.array_equal(held_out(labels, 0.25, seed=4), chosen)
+
+
+def disc(size):
+    rows, columns = np.ogrid[:size, :size]
+    return np.hypot(rows - (size - 1) / 2, columns - (size - 1) / 2) <= size / 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_quarter_turn_moves_pixels_counter_clockwise(channels):
+    images = np.random.default_rng(0).integers(256, size=(3, 9, 9, channels), dtype=np.uint8)
+    result, angles = turned(images, 90, 90, seed=0)
+    assert angles.tolist() == [90, 90, 90]
+    expected = np.where(disc(9)[None, :, :, None], np.rot90(images, axes=(1, 2)), 128)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_the_angle_is_the_one_that_the_image_is_turned_by():
+    """Recovered from second moments: a bar along x, turned, has its axis at that angle."""
+    images = np.zeros((40, 33, 33, 1), np.uint8)
+    images[:, 15:18, 4:29] = 255
+    result, angles = turned(images, -45, 45, seed=(1, 0))
+    assert angles.dtype == np.float32
+    assert angles.min() < -35
+    assert angles.max() > 35
+    light = np.where(disc(33), result[..., 0], 0).astype(float)
+    y, x = np.mgrid[16:-17:-1, -16:17]
+    xx, yy, xy = ((light * each).sum((1, 2)) for each in (x * x, y * y, x * y))
+    recovered = np.degrees(np.arctan2(2 * xy, xx - yy) / 2)
+    np.testing.assert_allclose(recovered, angles, atol=0.5)
+    np.testing.assert_array_equal(turned(images, -45, 45, seed=(1, 0))[0], result)
+    assert not np.array_equal(turned(images, -45, 45, seed=(2, 0))[1], angles)
+
+
+def test_no_corner_tells_the_angle():
+    images = np.random.default_rng(0).integers(200, 256, size=(8, 16, 16, 3), dtype=np.uint8)
+    result, _ = turned(images, -45, 45, seed=0)
+    assert (result[:, ~disc(16)] == 128).all()
+    # Black, with which a turn fills what comes from outside, is nowhere within.
+    assert result[:, disc(16)].min() > 150
