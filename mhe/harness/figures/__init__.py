@@ -1,6 +1,7 @@
-"""Figures as PNG: of runs, and of the angles between neurons."""
+"""Figures as PNG: of runs, of the angles between neurons, of prototypes."""
 
 from mhe.harness.figures.canvas import require_matplotlib
+from mhe.harness.figures.prototypes import draw_circle, draw_cosines, draw_sphere
 from mhe.harness.figures.training import (
     draw_angles,
     draw_comparison,
@@ -11,9 +12,12 @@ from mhe.harness.figures.training import (
 
 __all__ = [
     "draw_angles",
+    "draw_circle",
     "draw_comparison",
+    "draw_cosines",
     "draw_curves",
     "draw_metrics",
     "draw_series",
+    "draw_sphere",
     "require_matplotlib",
 ]
