@@ -6,6 +6,7 @@ import math
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -200,14 +201,21 @@ def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
     for name in sorted(images - {name for name, _ in test}):
         raise BadInput(f"{tree.name}: val/val_annotations.txt has no line for {name}")
 
-    words = {}
-    if "words.txt" in tree.names:
-        lines = tree.text("words.txt").splitlines()
-        words = dict(line.split("\t", 1) for line in lines if "\t" in line)
     dataset = _dataset(tree, train, test, wnids, size)
-    # The first of the synonyms, as word vectors would know it.
-    class_names = tuple(words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids)
+    words = tree.text("words.txt") if "words.txt" in tree.names else ""
+    class_names = _first_synonyms(wnids, words.splitlines())
     return Dataset(dataset.name, dataset.train, dataset.test, class_names)
+
+
+def _first_synonyms(wnids: list[str], lines: list[str]) -> tuple[str, ...]:
+    """The first name of each class that no other class has, as word vectors would know it."""
+    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    synonyms = [[name.strip() for name in words.get(wnid, wnid).split(",")] for wnid in wnids]
+    count = Counter(name for names in synonyms for name in set(names))
+    return tuple(
+        next((name for name in names if count[name] == 1), wnid)
+        for wnid, names in zip(wnids, synonyms, strict=True)
+    )
 
 
 def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:

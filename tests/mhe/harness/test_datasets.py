@@ -351,7 +351,7 @@ def tiny_imagenet(**changes):
     files = {
         "wnids.txt": "\n".join(WNIDS).encode(),
         # Of all of WordNet, in an order of its own.
-        "words.txt": b"n00\tentity\nn01\tgoldfish, carp\nn02\ttailed frog, bell toad\n",
+        "words.txt": b"n00\tentity\nn01\tcrane, goldfish, carp\nn02\tcrane, tailed frog\n",
         "test/images/test_0.JPEG": jpeg(99),
     }
     for label, wnid in enumerate(WNIDS):
