@@ -1,7 +1,7 @@
 """Checks of bad input that heads, losses and programs share (NumPy)."""
 
 import math
-import numbers
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,7 @@ def check_range(low: float, high: float) -> None:
     >>> check_range(1600, 1950)
     """
     for name, bound in (("low", low), ("high", high)):
-        if (
-            isinstance(bound, bool)
-            or not isinstance(bound, numbers.Real)
-            or not math.isfinite(bound)
-        ):
+        if isinstance(bound, bool) or not isinstance(bound, Real) or not math.isfinite(bound):
             raise ValueError(f"`{name}` must be a finite number. Received: {name}={bound!r}")
     if not low < high:
         raise ValueError(f"`low` must be less than `high`. Received: low={low!r}, high={high!r}")
@@ -43,14 +39,15 @@ def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> 
     Traceback (most recent call last):
     ValueError: Labels must be integers from 0 to 9, as there are 10 classes. Received: label 10
     """
-    labels = np.asarray(labels, np.float64)
-    right = (labels >= 0) & (labels < classes) & (labels == np.floor(labels))
+    labels = np.asarray(labels)
+    numbers = labels.astype(np.float64)
+    right = (numbers >= 0) & (numbers < classes) & (numbers == np.floor(numbers))
     if ignore_class is not None:
-        right |= labels == ignore_class
-    if not right.all():
+        right |= numbers == ignore_class
+    if not np.all(right):
         raise ValueError(
             f"Labels must be integers from 0 to {classes - 1}, as there are {classes} classes. "
-            f"Received: label {labels[~right].flat[0]:g}"
+            f"Received: label {labels[~right].flat[0]}"
         )
 
 
@@ -71,10 +68,11 @@ def check_values(values: Any, low: float, high: float) -> None:
 
     >>> check_values([1600.0, 1789.5], low=1600, high=1950)
     """
-    values = np.asarray(values, np.float64)
-    rounded = values.astype(np.float32)
-    inside = (rounded >= np.float32(low)) & (rounded <= np.float32(high))
-    if not inside.all():
+    values = np.asarray(values)
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+        inside = (rounded >= np.float32(low)) & (rounded <= np.float32(high))
+    if not np.all(inside):
         raise ValueError(
-            f"Values must be in [{low:g}, {high:g}]. Received: value {values[~inside].flat[0]:g}"
+            f"Values must be in [{low}, {high}]. Received: value {values[~inside].flat[0]}"
         )

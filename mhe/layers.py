@@ -201,7 +201,8 @@ class PolarHead(_Head):
     The first axis is the pole of `high`, its opposite that of `low`; see `polar_value`. Values are
     computed and returned in float32 under `mixed_float16` and `mixed_bfloat16` as well. A zero
     embedding is halfway, with a finite gradient. Train with `mhe.losses.PolarLoss`; errors are in
-    the units of the value, so that `keras.metrics.MeanAbsoluteError` reports them.
+    the units of the value, so that `keras.metrics.MeanAbsoluteError` reports them. Where the range
+    is narrow beside its ends, as in [1e6, 1e6 + 1], float32 rounds values: shift them towards 0.
 
     For joint training, a `PrototypeHead` looks at the same embedding, with prototypes that leave
     the first axis to the value.

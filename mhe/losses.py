@@ -175,11 +175,11 @@ class PrototypeLoss(keras.losses.Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The reduced loss, a scalar unless `reduction` is None."""
-        y_pred = ops.convert_to_tensor(y_pred, self.dtype)
+        y_pred = ops.convert_to_tensor(y_pred)
         if _is_readable(y_true):
             checks.check_labels(y_true, int(y_pred.shape[-1]), self.ignore_class)
         if sample_weight is not None:
-            sample_weight = _one_a_sample_weight(sample_weight, y_pred)
+            sample_weight = _one_a_sample_weight(sample_weight, y_pred, self.dtype)
         if self.ignore_class is not None:
             y_true = _one_a_sample(ops.convert_to_tensor(y_true, self.dtype), y_pred)
             counted = ops.cast(ops.not_equal(y_true, self.ignore_class), self.dtype)
@@ -261,9 +261,9 @@ class PolarLoss(keras.losses.Loss):
         """The reduced loss, a scalar unless `reduction` is None."""
         if _is_readable(y_true):
             checks.check_values(y_true, self.low, self.high)
-        y_pred = ops.convert_to_tensor(y_pred, self.dtype)
+        y_pred = ops.convert_to_tensor(y_pred)
         if sample_weight is not None:
-            sample_weight = _one_a_sample_weight(sample_weight, y_pred)
+            sample_weight = _one_a_sample_weight(sample_weight, y_pred, self.dtype)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -318,9 +318,9 @@ def _one_a_sample(targets: Any, predictions: Any) -> Any:
     return targets
 
 
-def _one_a_sample_weight(weights: Any, predictions: Any) -> Any:
-    """Weights with an axis for each of a sample's, so that those of images reach their pixels."""
-    weights = ops.convert_to_tensor(weights, predictions.dtype)
+def _one_a_sample_weight(weights: Any, predictions: Any, dtype: str) -> Any:
+    """Weights with all axes of the targets, so that those of images reach their pixels."""
+    weights = ops.convert_to_tensor(weights, dtype)
     axes = len(predictions.shape) - 1
     if len(weights.shape) == axes + 1 and weights.shape[-1] == 1:
         return ops.squeeze(weights, -1)

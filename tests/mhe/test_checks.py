@@ -1,0 +1,67 @@
+"""Checks of bad input: what they let pass, and what they name."""
+
+import keras
+import numpy as np
+import pytest
+
+from mhe import checks
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
+)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [0, [0, 9], np.array([[9]], "uint8"), np.array([3.0, 4.0]), np.array([True]), [], [255, 0]],
+    ids=str,
+)
+def test_labels_of_classes_pass(labels):
+    checks.check_labels(labels, 10, ignore_class=255)
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        ([0, 10], "label 10$"),
+        ([[3, -1]], "label -1$"),
+        ([0.5, 1.0], r"label 0\.5$"),
+        ([float("nan")], "label nan$"),
+        ([2**32], "label 4294967296$"),
+    ],
+)
+@pytest.mark.parametrize("ignored", [None, 255])
+def test_other_labels_are_named(labels, named, ignored):
+    with pytest.raises(ValueError, match=f"0 to 9, as there are 10 classes. Received: {named}"):
+        checks.check_labels(labels, 10, ignored)
+
+
+def test_values_are_compared_as_losses_see_them():
+    # In float32 0.3 is more than in float64.
+    checks.check_values(np.array([0.3], "float32"), low=0.1, high=0.3)
+    checks.check_values([0.1, 0.2, 0.3], low=0.1, high=0.3)
+    checks.check_values(np.array([[1600], [1950]]), low=1600, high=1950)
+
+
+@pytest.mark.parametrize("value", [1599, 1950.5, float("nan"), float("inf"), 1e300, -1e300])
+def test_values_outside_are_named(value):
+    with pytest.raises(ValueError, match=r"in \[1600, 1950\]. Received: value") as error:
+        checks.check_values([1700.0, value], low=1600, high=1950)
+    assert str(error.value).endswith(f"value {float(value)}")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "named"),
+    [
+        (1, 1, "`low` must be less than `high`. Received: low=1, high=1"),
+        (2.0, 1.0, "`low` must be less than `high`. Received: low=2.0, high=1.0"),
+        (float("-inf"), 0, "`low` must be a finite number. Received: low=-inf"),
+        (0, float("nan"), "`high` must be a finite number. Received: high=nan"),
+        (0, None, "`high` must be a finite number. Received: high=None"),
+        (False, 1, "`low` must be a finite number. Received: low=False"),
+    ],
+)
+def test_ranges(low, high, named):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        checks.check_range(low, high)
+    assert str(error.value) == named
