@@ -184,7 +184,7 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
     else:
         ends = (classes if args.task != "regression" else 0) + (args.task != "classification")
     network = models.build(args.arch, data.train[0].shape[1:], ends, args.width, args.weight_decay)
-    end = network.output
+    (images,), (end,) = network.inputs, network.outputs
     outputs, losses, weights, metrics = {}, {}, {}, {}
     if args.task != "regression":
         scores = end[:, 1:] if joint else end
@@ -213,7 +213,7 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
             losses["value"] = keras.losses.MeanSquaredError()
             weights["value"] /= half**2
         metrics["value"] = [keras.metrics.MeanAbsoluteError(name="mae")]
-    model = keras.Model(network.input, outputs, name=f"{args.model_name}_{network.name}")
+    model = keras.Model(images, outputs, name=f"{args.model_name}_{network.name}")
     model.compile(
         keras.optimizers.SGD(stepped(args.base_lr, steps, DROPS), momentum=0.9),
         loss=losses,

@@ -1,6 +1,6 @@
-"""The networks of the published image experiments: CNN-9 and He et al.'s ResNets for CIFAR.
+"""The networks of published image experiments: CNN-9, He et al.'s ResNets for CIFAR, and conv4.
 
-Both give logits `(B, classes)` in float32, take images `(B, H, W, C)` whatever
+All give logits `(B, classes)` in float32, take images `(B, H, W, C)` whatever
 `keras.config.image_data_format()` says, and name their output layer `logits`.
 """
 
@@ -11,7 +11,7 @@ from keras import layers
 
 from mhe.harness.errors import BadInput
 
-ARCHITECTURES = ("cnn9", "resnet20", "resnet32", "resnet56")
+ARCHITECTURES = ("cnn9", "conv4", "resnet20", "resnet32", "resnet56")
 
 _SMALLEST = 8  # pixels: three halvings leave one
 _CNN9_DECAY = 5e-4
@@ -33,11 +33,12 @@ def build(
     """Build a network by name.
 
     Args:
-        arch: One of `"cnn9"`, `"resnet20"`, `"resnet32"`, `"resnet56"`.
+        arch: One of `"cnn9"`, `"conv4"`, `"resnet20"`, `"resnet32"`, `"resnet56"`.
         input_shape: `(H, W, C)`.
         classes: Number of logits.
         width: Factor on every number of filters.
-        weight_decay: As `cnn9` and `resnet` take it; `None` is what was published for the network.
+        weight_decay: As `cnn9` and `resnet` take it; `None` is what was published for the network,
+            none for conv4.
 
     Returns:
         The model, not compiled.
@@ -57,6 +58,8 @@ def build(
     if arch == "cnn9":
         decay = _CNN9_DECAY if weight_decay is None else weight_decay
         return cnn9(input_shape, classes, width, decay)
+    if arch == "conv4":
+        return conv4(input_shape, classes, width, weight_decay or 0.0)
     decay = _RESNET_DECAY if weight_decay is None else weight_decay
     return resnet(int(arch.removeprefix("resnet")), input_shape, classes, width, decay)
 
@@ -112,6 +115,55 @@ def cnn9(
     logits = _conv(hidden, classes, 1, "logits", weight_decay, dtype="float32")
     logits = layers.Flatten(data_format="channels_last", dtype="float32", name="flatten")(logits)
     return keras.Model(images, logits, name="cnn9")
+
+
+def conv4(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    width: float = 1.0,
+    weight_decay: float = 0.0,
+) -> keras.Model:
+    """The small network of the few-shot experiments on Omniglot.
+
+    Four blocks of a 3×3 convolution (64 filters), batch norm, ReLU and 2×2 max pooling, which leave
+    64 numbers of 28×28 pixels; then a dense layer with a bias. Kernels start normal with stddev
+    √(2/fan_in).
+
+    Args:
+        input_shape: `(H, W, C)`, at least 8 pixels each way; a block that finds one pixel or less
+            to halve leaves it.
+        classes: Number of logits.
+        width: Factor on every number of filters, rounded, at least one filter.
+        weight_decay: λ of the term λ·‖w‖²/2, on kernels and on batch norm's scale and offset.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        BadInput: If a number is out of range.
+
+    Example:
+
+    >>> conv4((28, 28, 1), 964).get_layer("embedding").output.shape
+    (None, 64)
+
+    Reference:
+        Vinyals et al., Matching Networks for One Shot Learning, NeurIPS 2016 (arXiv 1606.04080),
+        section 4.1.1.
+    """
+    _check(input_shape, classes, width, weight_decay)
+    images = hidden = layers.Input(input_shape, name="images")
+    for block in range(1, 5):
+        hidden = _conv(hidden, _scaled(64, width), 3, f"conv{block}", weight_decay)
+        hidden = _norm(hidden, f"conv{block}", weight_decay, epsilon=1e-3)
+        hidden = layers.ReLU(name=f"conv{block}_relu")(hidden)
+        if min(hidden.shape[1:3]) > 1:
+            hidden = layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{block}")(
+                hidden
+            )
+    hidden = layers.Flatten(data_format="channels_last", name="embedding")(hidden)
+    logits = _dense(hidden, classes, weight_decay)
+    return keras.Model(images, logits, name="conv4")
 
 
 def resnet(
@@ -174,13 +226,7 @@ def resnet(
             hidden = layers.Add(name=f"{name}_add")([hidden, residual])
             hidden = layers.ReLU(name=f"{name}_relu")(hidden)
     hidden = layers.GlobalAveragePooling2D(data_format="channels_last", name="embedding")(hidden)
-    logits = layers.Dense(
-        classes,
-        kernel_initializer=_he_normal(),
-        kernel_regularizer=_decay(weight_decay),
-        dtype="float32",
-        name="logits",
-    )(hidden)
+    logits = _dense(hidden, classes, weight_decay)
     return keras.Model(images, logits, name=f"resnet{depth}")
 
 
@@ -235,6 +281,16 @@ def _conv(inputs, filters, size, name, weight_decay, *, strides=1, padding="same
         kernel_regularizer=_decay(weight_decay),
         dtype=dtype,
         name=name,
+    )(inputs)
+
+
+def _dense(inputs, classes, weight_decay):
+    return layers.Dense(
+        classes,
+        kernel_initializer=_he_normal(),
+        kernel_regularizer=_decay(weight_decay),
+        dtype="float32",
+        name="logits",
     )(inputs)
 
 

@@ -216,3 +216,17 @@ def test_it_learns(build_model):
 def test_bad_input(call, message):
     with pytest.raises(BadInput, match=message):
         call()
+
+
+def test_conv4_is_the_published_network():
+    model = build("conv4", (28, 28, 1), 20)
+    kernels = {
+        layer.name: tuple(layer.kernel.shape) for layer in model.layers if hasattr(layer, "kernel")
+    }
+    assert kernels == {
+        "conv1": (3, 3, 1, 64),
+        "conv2": (3, 3, 64, 64),
+        "conv3": (3, 3, 64, 64),
+        "conv4": (3, 3, 64, 64),
+        "logits": (64, 20),
+    }
