@@ -4,11 +4,13 @@ from mhe import layers, losses, prototypes
 from mhe.attach import attach, attached, detach
 from mhe.callbacks import EnergyLogger
 from mhe.energy import hyperspherical_energy
+from mhe.hierarchy import ClassTree
 from mhe.regularizers import MHE, Sum
 from mhe.version import __version__
 
 __all__ = [
     "MHE",
+    "ClassTree",
     "EnergyLogger",
     "Sum",
     "__version__",

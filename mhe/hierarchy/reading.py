@@ -1,0 +1,150 @@
+"""Files and arrays that hold a hierarchy of classes."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_TREES = Path(__file__).parent / "trees"
+_RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
+
+
+def ready_path(name: str) -> Path:
+    """The file of a tree that comes with the library.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        A path.
+
+    Raises:
+        ValueError: If there is no such tree.
+
+    Example:
+
+    >>> ready_path("cifar100").name
+    'cifar100.txt'
+    """
+    names = sorted(path.stem for path in _TREES.glob("*.txt"))
+    if name not in names:
+        raise ValueError(f"The ready trees are {', '.join(names)}. Received: {name!r}")
+    return _TREES / f"{name}.txt"
+
+
+def pairs(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """Yields child and parent from lines of a parent and its child.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Pairs of names.
+
+    Raises:
+        ValueError: If a line that is neither empty nor a comment has not two names.
+        OSError: If the file cannot be opened.
+
+    Example:
+
+    >>> list(pairs(ready_path("cifar100")))[-1]
+    ('worm', 'non-insect_invertebrates')
+    """
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            names = line.split()
+            if not names or names[0].startswith("#"):
+                continue
+            if len(names) != 2:
+                raise ValueError(
+                    f"{path}, line {number}: a line must be a parent and its child. "
+                    f"Received: {line.strip()!r}"
+                )
+            parent, child = names
+            yield child, parent
+
+
+def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
+    """The path to each of iNaturalist's categories, in the order of their ids.
+
+    Args:
+        path: A JSON file: a list of categories, or an object that has one as `categories`.
+
+    Returns:
+        Tuples of names, from the kingdom to the category's own.
+
+    Raises:
+        ValueError: If the file is none of these.
+        OSError: If the file cannot be opened.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            stored = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path} must be a JSON file. Received: {error}") from error
+    found = stored.get("categories") if isinstance(stored, dict) else stored
+    if not isinstance(found, list) or not found:
+        raise ValueError(
+            f"{path} must hold a list of categories, or an object with one as `categories`. "
+            f"Received: {type(stored).__name__}"
+        )
+    for each in found:
+        if (
+            not isinstance(each, dict)
+            or not isinstance(each.get("id"), int)
+            or not each.get("name")
+            or not any(each.get(rank) for rank in _RANKS)
+        ):
+            raise ValueError(
+                f"{path}: a category must have an integer `id`, a `name`, and names from "
+                f"`kingdom` to `genus`. Received: {each!r:.200}"
+            )
+    found = sorted(found, key=lambda each: each["id"])
+    return [
+        (*(str(each[rank]) for rank in _RANKS if each.get(rank)), str(each["name"]))
+        for each in found
+    ]
+
+
+def linkage_pairs(merges: Any) -> np.ndarray:
+    """The two nodes that each step of a hierarchical clustering merges.
+
+    Args:
+        merges: `(classes - 1, 2)` as scikit-learn has it, or `(classes - 1, 4)` as SciPy has it.
+
+    Returns:
+        Integers `(classes - 1, 2)`: classes from 0 on, and after them what step 0, 1, … made.
+
+    Raises:
+        ValueError: If a node is merged before it is made, twice or never.
+
+    Example:
+
+    >>> linkage_pairs([[0.0, 2.0, 0.5, 2.0], [1.0, 3.0, 0.9, 3.0]])
+    array([[0, 2],
+           [1, 3]])
+    """
+    merges = np.asarray(merges)
+    if merges.ndim != 2 or not len(merges) or merges.shape[1] not in (2, 4):
+        raise ValueError(
+            "`merges` must be (classes - 1, 2) as scikit-learn has it, or (classes - 1, 4) as "
+            f"SciPy has it. Received: shape {merges.shape}"
+        )
+    nodes = merges[:, :2]
+    integers = nodes.astype(int)
+    known = len(nodes) + 1 + np.arange(len(nodes))[:, None]
+    wrong = (integers != nodes) | (nodes < 0) | (nodes >= known)
+    if wrong.any():
+        step = int(np.argmax(wrong.any(axis=1)))
+        raise ValueError(
+            "A step may merge classes and what earlier steps made. "
+            f"Received: {nodes[step].tolist()} in step {step} of a clustering of "
+            f"{len(nodes) + 1} classes"
+        )
+    times = np.bincount(integers.ravel())
+    if times.max() > 1:
+        raise ValueError(f"A node must be merged once. Received: {int(times.argmax())} twice")
+    return integers
