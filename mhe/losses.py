@@ -180,8 +180,9 @@ class PrototypeLoss(keras.losses.Loss):
             checks.check_labels(y_true, int(y_pred.shape[-1]), self.ignore_class)
         if sample_weight is not None:
             sample_weight = _one_a_sample_weight(sample_weight, y_pred, self.dtype)
+        # Keras would take a list for a structure of scalars.
+        y_true = _one_a_sample(ops.convert_to_tensor(y_true, self.dtype), y_pred)
         if self.ignore_class is not None:
-            y_true = _one_a_sample(ops.convert_to_tensor(y_true, self.dtype), y_pred)
             counted = ops.cast(ops.not_equal(y_true, self.ignore_class), self.dtype)
             if self.reduction in ("mean", "sum_over_batch_size"):
                 # Keras divides by the number of all samples.
@@ -264,6 +265,7 @@ class PolarLoss(keras.losses.Loss):
         y_pred = ops.convert_to_tensor(y_pred)
         if sample_weight is not None:
             sample_weight = _one_a_sample_weight(sample_weight, y_pred, self.dtype)
+        y_true = ops.convert_to_tensor(y_true, self.dtype)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

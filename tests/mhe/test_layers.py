@@ -76,7 +76,7 @@ def test_cosines_do_not_depend_on_the_size_of_embeddings(size, value_and_gradien
     scaled = (embeddings * size).astype("float32")
     expected = embeddings @ prototypes.astype("float64").T
     np.testing.assert_allclose(array(head(scaled)), expected, atol=3e-7)
-    _, gradient = value_and_gradient(lambda x: ops.sum(head(x)), scaled, eager=True)
+    _, gradient = value_and_gradient(lambda x: ops.sum(head(x)), scaled)
     along = prototypes.sum(axis=0).astype("float64")
     expected = along - (embeddings @ along)[:, None] * embeddings
     np.testing.assert_allclose(gradient * size, expected, atol=2e-6)
@@ -89,10 +89,10 @@ def test_zero_embeddings_are_finite_and_can_leave_zero(value_and_gradient):
     embeddings[1] = 1e-38  # too short to have a direction
     embeddings[2, 0] = 1.0
     np.testing.assert_allclose(array(head(embeddings))[:2], 0, atol=1e-30)
-    _, gradient = value_and_gradient(lambda x: ops.sum(head(x)), embeddings, eager=True)
+    _, gradient = value_and_gradient(lambda x: ops.sum(head(x)), embeddings)
     np.testing.assert_allclose(gradient[:2], [prototypes.sum(axis=0)] * 2, rtol=1e-5)
     head = layers.PolarHead(10.0, 20.0, dims=4)
-    value, gradient = value_and_gradient(lambda x: ops.sum(head(x)[0]), embeddings, eager=True)
+    value, gradient = value_and_gradient(lambda x: ops.sum(head(x)[0]), embeddings)
     assert value == 15.0
     np.testing.assert_allclose(gradient[0], [5, 0, 0, 0])
 
@@ -103,7 +103,7 @@ def test_embeddings_on_a_prototype_and_opposite_to_it(value_and_gradient):
     embeddings = np.stack([3 * prototypes[2], -0.1 * prototypes[2]])
     np.testing.assert_allclose(array(head(embeddings))[:, 2], [1, -1], atol=2e-7)
     loss = mhe.losses.PrototypeLoss(reduction="sum")
-    value, gradient = value_and_gradient(lambda x: loss([2, 2], head(x)), embeddings, eager=True)
+    value, gradient = value_and_gradient(lambda x: loss([2, 2], head(x)), embeddings)
     assert value == pytest.approx(4, rel=1e-6)
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
 

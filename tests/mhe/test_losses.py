@@ -98,7 +98,7 @@ def test_nothing_is_left_where_all_is_ignored(value_and_gradient):
     cosines = draw(3, 4)
     cosines[0, 0] = np.nan  # of no one's concern
     loss = losses.PrototypeLoss(ignore_class=0)
-    value, gradient = value_and_gradient(lambda c: loss([0, 0, 0], c), cosines, eager=True)
+    value, gradient = value_and_gradient(lambda c: loss([0, 0, 0], c), cosines)
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
 
@@ -143,7 +143,7 @@ def test_labels_that_are_no_class_never_train(wrong, value_and_gradient):
     tensor = ops.convert_to_tensor(labels.astype("float32"))
     each = array(losses.prototype_loss(tensor, cosines))
     assert np.isnan(each).tolist() == [False, True, False]
-    value, gradient = value_and_gradient(lambda c: loss(tensor, c), cosines, eager=True)
+    value, gradient = value_and_gradient(lambda c: loss(tensor, c), cosines)
     assert np.isnan(value)
     assert np.all(gradient[1] == 0)
     assert np.count_nonzero(gradient) == 2
@@ -217,7 +217,7 @@ def test_polar_loss_is_the_difference_of_cosines_squared(
         cosines = x[:, 0] / np.linalg.norm(x, axis=1)
         return np.mean(reference_polar_loss(values, cosines, low, high))
 
-    value, gradient = value_and_gradient(lambda x: loss(values, head(x)), embeddings, eager=True)
+    value, gradient = value_and_gradient(lambda x: loss(values, head(x)), embeddings)
     assert value == pytest.approx(reference(embeddings.astype("float64")), rel=1e-5)
     np.testing.assert_allclose(gradient, reference_gradient(reference, embeddings), atol=1e-5)
 
@@ -262,7 +262,7 @@ def test_values_outside_never_train(wrong, value_and_gradient):
     with pytest.raises(ValueError, match=r"in \[0, 1\]. Received: value"):
         losses.polar_loss(values.tolist(), predictions, 0, 1)
     tensor = ops.convert_to_tensor(values.astype("float32"))
-    value, gradient = value_and_gradient(lambda p: loss(tensor, p), predictions, eager=True)
+    value, gradient = value_and_gradient(lambda p: loss(tensor, p), predictions)
     assert np.isnan(value)
     assert gradient[1] == 0
     assert np.count_nonzero(gradient) == 2
@@ -348,6 +348,8 @@ def small_model(loss, dtype="float32", **how):
 def test_fit_learns(how, dtype):
     if BACKEND == "torch" and how == {"jit_compile": True}:
         how = {}  # Keras compiles nothing there without a C++ toolchain
+    if BACKEND == "jax" and how == {"run_eagerly": True}:
+        how = {}  # each operation would be compiled by itself, for 10 seconds
     model, x, labels = small_model(losses.PrototypeLoss(class_weight={3: 2.0}), dtype, **how)
     weights = np.linspace(0.5, 2, 32)
     each = (1 - chosen(array(model(x)), labels)) ** 2 * np.array([1, 1, 1, 2])[labels]
