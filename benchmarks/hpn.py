@@ -34,7 +34,7 @@ from mhe.harness.batches import Batches, pad_crop_flip
 from mhe.harness.chance import ChanceWarning
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
-from mhe.prototypes import separation
+from mhe.prototypes import cosine_lower_bound, order_kept, separation
 
 PROGRAM = "benchmarks/hpn.py"
 TASKS = ("classification", "regression", "joint")
@@ -84,6 +84,19 @@ def make_parser() -> Parser:
         "far apart as is known)",
     )
     parser.add_argument(
+        "--semantics",
+        metavar="FILE",
+        help="what is known of the classes beforehand, whose order the prototypes' similarities "
+        "should keep: a .npy with a row a class, or word vectors with the names of the classes, "
+        "as word2vec or GloVe write them as text",
+    )
+    parser.add_argument(
+        "--semantics_weight",
+        type=number(0),
+        default=1.0,
+        help="weight of that order beside the separation",
+    )
+    parser.add_argument(
         "--task_weights",
         nargs="+",
         type=number(0),
@@ -96,7 +109,8 @@ def make_parser() -> Parser:
         choices=["dataset", "rotation"],
         default="dataset",
         help="the value to recover: the dataset's own, as OmniArt's years; or the angle in degrees "
-        "that each image was turned by, drawn once and evenly from --low to --high",
+        "that each image was turned by, drawn once and evenly from --low to --high. Images are "
+        "turned for classification too",
     )
     parser.add_argument(
         "--low",
@@ -119,6 +133,13 @@ def make_parser() -> Parser:
     parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
     parser.add_argument(
         "--arch", choices=models.ARCHITECTURES, default="resnet32", help="the network"
+    )
+    parser.add_argument(
+        "--embedding_norm",
+        choices=["none", "batch"],
+        default="none",
+        help="batch norm of the embedding of a prototype network before its heads, which is not "
+        "in the published one",
     )
     parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
     parser.add_argument("--epochs", type=positive, default=250, help="epochs to train for")
@@ -153,10 +174,21 @@ def fill_in(args: argparse.Namespace) -> None:
     if args.task_weights is None and args.task == "joint":
         args.task_weights = [0.5]
     if args.augment is None:
-        turned = args.task != "classification" and args.target == "rotation"
-        args.augment = "none" if args.dataset == "digits" or turned else "crop_flip"
+        plain = args.dataset == "digits" or args.target == "rotation"
+        args.augment = "none" if plain else "crop_flip"
     if args.out is None:
-        args.out = Path("runs", f"{Path(args.dataset.split(',')[0]).stem}-{args.task}")
+        args.out = Path("runs", f"{stem(args.dataset)}-{args.task}")
+
+
+def stem(dataset: str) -> str:
+    """Returns a short name for a dataset, the first path's where there are several.
+
+    Example:
+
+    >>> stem("data/small1.zip,data/small2.zip"), stem("cifar100")
+    ('small1', 'cifar100')
+    """
+    return Path(dataset.split(",")[0]).stem
 
 
 def check(args: argparse.Namespace) -> None:
@@ -176,6 +208,11 @@ def check(args: argparse.Namespace) -> None:
         raise BadInput(
             "--dims must be at least 3 in joint training, 1 for the value and 2 or more for the "
             f"classes. Received: {min(args.dims)}"
+        )
+    if args.prototypes is not None and args.semantics is not None:
+        raise BadInput(
+            "--semantics says where prototypes are placed, --prototypes that they are. "
+            f"Received: --semantics {args.semantics} and --prototypes {args.prototypes}"
         )
     if args.validation >= 1:
         raise BadInput(f"--validation must be less than 1. Received: {args.validation:g}")
@@ -289,7 +326,37 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
             metrics[f"train_{name}"] = run.rows[-1][column]
         if rows is not None:
             metrics["separation"] = separation(rows)
+            known = hpn_task.semantics(args, data)
+            # A simplex, whose cosines are all equal, knows no order that could be kept.
+            if known is not None and np.isfinite(kept := order_kept(rows, known).mean):
+                metrics["order_kept"] = kept
+            draw_prototypes(model, rows, data, run.folder)
         return run.finish({**metrics, "epochs": args.epochs})
+
+
+def draw_prototypes(
+    model: keras.Model, rows: np.ndarray, data: hpn_task.Data, folder: Path
+) -> None:
+    """Draws how far apart the prototypes are, and on a circle or a sphere the test embeddings too.
+
+    Args:
+        model: The trained network.
+        rows: Its prototypes.
+        data: What it was trained on.
+        folder: The run's folder.
+    """
+    bound = cosine_lower_bound(*rows.shape)
+    figures.draw_cosines(rows, folder / "cosines.png", bound, folder.name)
+    draw = {2: figures.draw_circle, 3: figures.draw_sphere}.get(rows.shape[1])
+    if draw is not None:
+        images, targets = data.test
+        embed = keras.Model(model.inputs, model.get_layer("label").input)
+        embeddings = embed.predict(Batches(images, targets, TEST_BATCH, shuffle=False), verbose=0)
+        draw(
+            *(rows, embeddings, targets["label"], data.class_names),
+            folder / "embeddings.png",
+            folder.name,
+        )
 
 
 def compare(args: argparse.Namespace, asked: dict[str, argparse.Namespace]) -> None:
@@ -316,10 +383,7 @@ def compare(args: argparse.Namespace, asked: dict[str, argparse.Namespace]) -> N
         finished.append(runs.Run.resume(folder))
         # The next model is a fresh one; this frees the graphs of the last.
         keras.backend.clear_session()
-    lines = hpn_table.collect(finished)
-    hpn_table.write(lines, out / "table.csv")
-    hpn_table.draw(lines, out / "comparison.png", f"{Path(args.dataset).stem}, {args.task}")
-    print(f"\n{hpn_table.text(lines)}\n\nTable and figure: {out}/table.csv, {out}/comparison.png")
+    hpn_table.report(finished, out, f"{stem(args.dataset)}, {args.task}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

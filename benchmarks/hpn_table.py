@@ -1,12 +1,19 @@
-"""Runs of `benchmarks/hpn.py` side by side: means over the seeds, as text, CSV and figure."""
+"""Runs of `benchmarks/hpn.py` side by side: means over the seeds, as text, CSV and figure.
+
+`benchmarks/hpn.py` makes one of the runs that a list of flags asks for. Called by itself, this
+program makes one of any complete runs, such as two models' at a learning rate of their own.
+"""
 
 import csv
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mhe.harness import figures
+from mhe.harness.errors import BadInput
+from mhe.harness.flags import LineParser, program
 from mhe.harness.runs import Run, replacing
 
 Line = Mapping[str, str | float | None]
@@ -112,8 +119,55 @@ def draw(lines: Sequence[Line], path: Path, title: str) -> None:
     figures.draw_series(panels, across.replace("_", " "), path, title)
 
 
+def report(finished: Sequence[Run], out: Path, title: str) -> None:
+    """Writes `table.csv` and `comparison.png`, and prints the table.
+
+    Args:
+        finished: Complete runs of one task.
+        out: The folder to write to.
+        title: A title for the figure.
+    """
+    lines = collect(finished)
+    write(lines, out / "table.csv")
+    draw(lines, out / "comparison.png", title)
+    print(f"\n{text(lines)}\n\nTable and figure: {out}/table.csv, {out}/comparison.png")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Makes a table of complete runs.
+
+    Args:
+        argv: The flags; those of the process by default.
+
+    Raises:
+        BadInput: If a folder holds no complete run of the program, or the runs have two tasks.
+    """
+    parser = LineParser(
+        prog="benchmarks/hpn_table.py",
+        description="Makes table.csv and comparison.png of complete runs of benchmarks/hpn.py.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
+    parser.add_argument("--out", required=True, help="the folder to write to")
+    args = parser.parse_args(argv)
+    finished = [Run.resume(folder) for folder in args.runs]
+    for run in finished:
+        if run.config.get("program") != "benchmarks/hpn.py" or not run.finished:
+            raise BadInput(f"{run.folder} is not a complete run of benchmarks/hpn.py")
+    tasks = sorted({run.config["task"] for run in finished})
+    if len(tasks) > 1:
+        raise BadInput(f"The runs must be of one task. Received: {', '.join(tasks)}")
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    report(finished, out, tasks[0])
+
+
 def _spread(name: str, line: Line) -> str:
     scale, digits = (100, 2) if name.endswith("accuracy") else (1, 3)
     mean = f"{line[name] * scale:.{digits}f}"
     spread = line[f"{name}_std"]
     return mean if spread is None else f"{mean} ± {spread * scale:.{digits}f}"
+
+
+if __name__ == "__main__":
+    sys.exit(program(main))

@@ -12,6 +12,7 @@ its published code.
 """
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from mhe.harness.errors import BadInput
 from mhe.harness.schedules import stepped
 from mhe.layers import PolarHead, PrototypeHead
 from mhe.losses import PolarLoss, PrototypeLoss
-from mhe.prototypes import place
+from mhe.prototypes import place, vectors
 
 DROPS = (100 / 250, 200 / 250)  # of the training: where the published schedule drops by x0.1
 ANGLES = (-45.0, 45.0)  # degrees
@@ -80,21 +81,21 @@ def prepare(args: argparse.Namespace) -> Data:
         images = images[chosen]
         values = None if values is None else values[chosen]
 
-    train: Targets = {}
-    test: Targets = {}
     low = high = 0.0
-    if args.task != "classification":
-        if args.target == "rotation":
-            low, high = _bounds(args, *ANGLES)
-            images, values = datasets.turned(images, low, high, (args.seed, 0))
-            test_images, test_values = datasets.turned(test_images, low, high, (args.seed, 1))
-        elif values is None:
+    if args.target == "rotation":
+        low, high = _bounds(args, *ANGLES)
+        images, values = datasets.turned(images, low, high, (args.seed, 0))
+        test_images, test_values = datasets.turned(test_images, low, high, (args.seed, 1))
+    elif args.task != "classification":
+        if values is None:
             raise BadInput(
                 f"{args.dataset} has classes and no values to regress on; --target rotation makes "
                 f"some. Received: --task {args.task} --target {args.target}"
             )
-        else:
-            low, high = _bounds(args, float(values.min()), float(values.max()))
+        low, high = _bounds(args, float(values.min()), float(values.max()))
+    train: Targets = {}
+    test: Targets = {}
+    if args.task != "classification":
         train["value"], test["value"] = values, test_values
         try:
             checks.check_values(np.concatenate([values, test_values]), low, high)
@@ -138,9 +139,15 @@ def prototypes(args: argparse.Namespace, data: Data) -> np.ndarray | None:
     dims = args.dims - (args.task == "joint")
     if args.prototypes is None:
         try:
-            return place(classes, dims, seed=args.seed)
-        except ValueError as error:
-            raise BadInput(f"--dims {args.dims}: {error}") from error
+            return place(
+                *(classes, dims),
+                seed=args.seed,
+                semantics=semantics(args, data),
+                semantics_weight=args.semantics_weight,
+                progress=sys.stderr.isatty(),
+            )
+        except (ValueError, ImportError) as error:
+            raise BadInput(f"No prototypes for --dims {args.dims}: {error}") from error
     rows = read_prototypes(args.prototypes)
     if rows.shape != (classes, dims):
         raise BadInput(
@@ -148,6 +155,27 @@ def prototypes(args: argparse.Namespace, data: Data) -> np.ndarray | None:
             f"with {dims} numbers for --dims {args.dims}. Received: shape {rows.shape}"
         )
     return rows
+
+
+def semantics(args: argparse.Namespace, data: Data) -> np.ndarray | None:
+    """Reads what is known of the classes beforehand.
+
+    Args:
+        args: The flags of one run.
+        data: What it is trained on, with the names of the classes.
+
+    Returns:
+        `(classes, m)`, or `None` where no file is given.
+
+    Raises:
+        BadInput: If the file cannot be read or does not know the classes.
+    """
+    if args.semantics is None:
+        return None
+    try:
+        return vectors.read(args.semantics, data.class_names)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--semantics {args.semantics}: {error}") from error
 
 
 def read_prototypes(path: str | Path) -> np.ndarray:
@@ -185,6 +213,10 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
         ends = (classes if args.task != "regression" else 0) + (args.task != "classification")
     network = models.build(args.arch, data.train[0].shape[1:], ends, args.width, args.weight_decay)
     (images,), (end,) = network.inputs, network.outputs
+    if hpn and args.embedding_norm == "batch":
+        # Images of all classes begin with nearly one direction. Prototypes that sum to zero pull
+        # it nowhere on average, and what is common goes slowly; taken out, classes part at once.
+        end = keras.layers.BatchNormalization(momentum=0.9, name="embedding_norm")(end)
     outputs, losses, weights, metrics = {}, {}, {}, {}
     if args.task != "regression":
         scores = end[:, 1:] if joint else end

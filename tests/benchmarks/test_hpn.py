@@ -165,7 +165,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     left = {path.name for path in unbroken.iterdir()}
     assert left == {
         *("config.json", "log.csv", "result.json", "checkpoints", "tensorboard"),
-        *("curves.png", "prototypes.npy"),
+        *("curves.png", "cosines.png", "prototypes.npy"),
     }
     capsys.readouterr()
     assert program(hpn.main, ["--resume", str(unbroken), "--dims", "7"]) == 2
@@ -190,25 +190,31 @@ def test_a_list_is_a_folder_of_runs_and_a_table(hpn, small, tmp_path, capsys):
         accuracy = run.result["metrics"]["validation_accuracy"]
         assert float(line["validation_accuracy"]) == pytest.approx(accuracy)
         assert f"{100 * accuracy:.2f}" in printed
-    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    for figure in ("comparison.png", "hpn-dims3-seed0/embeddings.png"):
+        assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
     assert program(hpn.main, argv) == 0
     assert capsys.readouterr().out.count("is complete; nothing to do") == 2
 
 
-def test_means_are_over_the_seeds(hpn, load, tmp_path):
+def test_means_are_over_the_seeds(hpn, load, tmp_path, capsys):
     table = load("hpn_table")
-    finished = []
+    folders = []
     for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
         flags = {"model_name": "hpn", "power_s": None, "dataset": "digits", "seed": seed}
-        run = runs.Run.create(
-            tmp_path / str(seed), "hpn", {**flags, "dims": 9, "task_weights": None}
-        )
+        flags |= {"task": "classification", "dims": 9, "task_weights": None}
+        run = runs.Run.create(tmp_path / str(seed), hpn.PROGRAM, flags)
         run.finish({"test_accuracy": accuracy})
-        finished.append(run)
-    (line,) = table.collect(finished)
-    assert (line["seeds"], line["dims"]) == (3, 9)
-    assert line["test_accuracy"] == pytest.approx(0.6)
-    assert line["test_accuracy_std"] == pytest.approx(0.1)
+        folders.append(str(run.folder))
+    assert program(table.main, [*folders, "--out", str(tmp_path / "table")]) == 0
+    assert "60.00 ± 10.00" in capsys.readouterr().out
+    with open(tmp_path / "table/table.csv", newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert (line["seeds"], line["dims"]) == ("3", "9")
+    assert float(line["test_accuracy"]) == pytest.approx(0.6)
+    assert float(line["test_accuracy_std"]) == pytest.approx(0.1)
+    (tmp_path / "2/result.json").unlink()
+    assert program(table.main, [*folders, "--out", str(tmp_path / "table")]) == 2
+    assert f"{tmp_path / '2'} is not a complete run of benchmarks/hpn.py" in capsys.readouterr().err
 
 
 def test_validation_never_looks_at_the_test_set(hpn, task):
@@ -223,6 +229,33 @@ def test_validation_never_looks_at_the_test_set(hpn, task):
     assert not held & {image.tobytes() for image in data.train[0]}
     counts = np.bincount(whole.train[1]["label"])
     np.testing.assert_array_equal(np.bincount(data.test[1]["label"]), np.round(0.25 * counts))
+
+
+def test_turned_images_are_the_same_for_every_task(hpn, task):
+    flags = ["--dataset", "digits", "--target", "rotation", "--low", "-30", "--high", "10"]
+    classification, regression = (
+        task.prepare(settled(hpn, *flags, "--task", each)) for each in hpn.TASKS[:2]
+    )
+    np.testing.assert_array_equal(classification.train[0], regression.train[0])
+    np.testing.assert_array_equal(classification.test[0], regression.test[0])
+    assert list(classification.train[1]) == ["label"]
+    angles = regression.train[1]["value"]
+    assert -30 <= angles.min() < -28
+    assert 8 < angles.max() <= 10
+
+
+def test_semantics_decide_which_prototype_a_class_gets(hpn, task, tmp_path):
+    """Ten classes whose word vectors go round in a circle, and prototypes on the circle."""
+    angles = np.random.default_rng(0).permutation(10) * np.pi / 5
+    lines = [f"{name} {np.cos(a):.6f} {np.sin(a):.6f}\n" for name, a in enumerate(angles)]
+    (tmp_path / "words.txt").write_text("".join(lines))
+    flags = ["--dataset", "digits", "--dims", "2", "--semantics", str(tmp_path / "words.txt")]
+    args = settled(hpn, *flags)
+    data = task.prepare(args)
+    rows = task.prototypes(args, data)
+    cosines = rows @ rows.T
+    np.testing.assert_allclose(cosines, np.cos(angles[:, None] - angles), atol=0.02)
+    assert hpn.order_kept(rows, task.semantics(args, data)).mean > 0.9
 
 
 def omniart(root, test_year=1700):
@@ -264,6 +297,8 @@ def test_omniart_is_regression_of_the_year(hpn, task, tmp_path):
             "--low must be less than --high. Received: 9 and -9",
         ),
         (["--prototypes", "missing.npy"], "missing.npy cannot be read"),
+        (["--semantics", "missing.npy"], "--semantics missing.npy: "),
+        (["--semantics", "a", "--prototypes", "b"], "--semantics a and --prototypes b"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -302,6 +337,16 @@ def test_prototypes_that_do_not_fit_are_one_line(hpn, small, tmp_path, capsys, r
     assert program(hpn.main, flags) == 2
     error = capsys.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_semantics_of_the_wrong_length_are_one_line(hpn, tmp_path, capsys):
+    path = written(tmp_path / "rows.npy", np.eye(9))
+    flags = ["--dataset", "digits", "--semantics", path, "--out", str(tmp_path / "run")]
+    assert program(hpn.main, flags) == 2
+    error = capsys.readouterr().err
+    assert "must hold a row for each of the 10 classes. Received: 9 rows" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

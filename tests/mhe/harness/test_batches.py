@@ -214,3 +214,24 @@ def test_throughput_is_measured_and_far_above_what_training_needs(capsys):
 def test_throughput_flags_are_checked():
     with pytest.raises(BadInput, match=r"--batch_size: .* of at least 1\. Received: none"):
         main(["--batch_size", "none"])
+
+
+def test_labels_by_the_name_of_an_output_stay_with_their_images():
+    images, labels = numbered(10)
+    batches = Batches(images, {"label": labels, "value": labels / 2}, 4, seed=1)
+    seen = []
+    for pixels, targets in batches:
+        np.testing.assert_array_equal(pixels, normalize(images[targets["label"]]))
+        np.testing.assert_array_equal(targets["value"], targets["label"] / 2)
+        seen += targets["label"].tolist()
+    assert sorted(seen) == list(range(10))
+
+
+def test_letters_are_cropped_and_not_mirrored():
+    images = np.zeros((200, 6, 6, 1), np.uint8)
+    images[:, :, 0] = 255  # light on the left
+    rng = np.random.default_rng(0)
+    plain = pad_crop_flip(images, rng, padding=1, flip=False)
+    assert plain[:, :, 4:].max() == 0
+    assert len(np.unique(plain, axis=0)) > 1
+    assert pad_crop_flip(images, rng, padding=1)[:, :, 4:].max() == 255

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import Parser, number, program
+from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.runs import Diverged, Run
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
@@ -142,3 +142,23 @@ def test_help_gives_defaults(capsys):
         parser().settle(["--help"])
     assert left.value.code == 0
     assert "seed of all that is drawn (default: 0)" in capsys.readouterr().out
+
+
+def test_a_flag_of_several_values_has_one_in_the_config_of_a_run(tmp_path):
+    def settle(*argv):
+        each = parser()
+        each.add_argument("--dims", nargs="+", type=integer(2))
+        return each.settle(argv)
+
+    args, _ = settle("--dims", "3", "5")
+    assert args.dims == [3, 5]
+    create(tmp_path, {**FLAGS, "rate": 0.1, "dims": 5})
+    args, _ = settle("--resume", str(tmp_path), "--dims", "5")
+    assert args.dims == [5]
+    with pytest.raises(BadInput, match=r"--dims \[3, 5\] contradicts the run"):
+        settle("--resume", str(tmp_path), "--dims", "3", "5")
+    for wrong in (1, "5", [5]):
+        (tmp_path / "config.json").unlink()
+        create(tmp_path, {**FLAGS, "rate": 0.1, "dims": wrong})
+        with pytest.raises(BadInput, match=r"config\.json cannot be used: --dims "):
+            settle("--resume", str(tmp_path))
