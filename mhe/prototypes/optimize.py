@@ -32,9 +32,9 @@ _KNOWN = slice(2, 8)
 # the same placement on every machine. A search does so much for small sets; for large ones a few
 # descents' worth, up to the second.
 _WORK = 4.0
-_MOST_WORK = 45.0
+_MOST_WORK = 40.0
 # An evaluation of more work than this is not tried where a placement is known without search.
-_MOST_EVALUATION = 4.0
+_MOST_EVALUATION = 1.0
 
 # The linear programs of the last polish take longer than all of the search beyond so many numbers.
 _POLISHED = 300
@@ -616,7 +616,7 @@ def _known_starts(
     ]
     found = {
         str(each): each
-        for each in [*([known] if known is not None else []), *singles]
+        for each in [*singles, *([known] if known is not None else [])]
         if each.cosine <= most
     }
     for name, each in itertools.islice(found.items(), _KNOWN_STARTS):
