@@ -76,3 +76,63 @@ def check_values(values: Any, low: float, high: float) -> None:
         raise ValueError(
             f"Values must be in [{low}, {high}]. Received: value {values[~inside].flat[0]}"
         )
+
+
+def check_costs(costs: Any, classes: int | None = None, positive: bool = False) -> np.ndarray:
+    """Returns a cost matrix in float64, or raises a `ValueError`.
+
+    Args:
+        costs: D `(classes, classes)`, what it costs to take one class for another.
+        classes: How many there must be, or None for at least two.
+        positive: Whether the cost of every mistake must be more than 0.
+
+    Returns:
+        An array `(classes, classes)`.
+
+    Raises:
+        ValueError: If D is not square, symmetric, finite, at least 0 and 0 on its diagonal, or is
+            of another number of classes.
+
+    Example:
+
+    >>> check_costs([[0, 2], [2, 0]])
+    array([[0., 2.],
+           [2., 0.]])
+    >>> check_costs([[0, 2], [1, 0]])
+    Traceback (most recent call last):
+    ValueError: Costs must be symmetric. Received: 2.0 of 0 for 1, and 1.0 of 1 for 0
+    """
+    try:
+        costs = np.array(costs, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Costs must be numbers (classes, classes). Received: {error}") from error
+    if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or len(costs) < 2:
+        raise ValueError(
+            "Costs must be a square matrix (classes, classes) of two classes or more. "
+            f"Received: shape {costs.shape}"
+        )
+    if classes is not None and len(costs) != classes:
+        raise ValueError(
+            f"Costs must be of the {classes} classes there are. Received: {len(costs)} classes"
+        )
+    for wrong, expected in (
+        (~(costs >= 0) | np.isinf(costs), "finite and at least 0"),
+        (np.diag(np.diag(costs) != 0), "0 on the diagonal"),
+        (
+            (costs == 0) & ~np.eye(len(costs), dtype=bool) & positive,
+            "more than 0 for every mistake",
+        ),
+    ):
+        if wrong.any():
+            one, other = np.argwhere(wrong)[0]
+            raise ValueError(
+                f"Costs must be {expected}. Received: {costs[one, other]} of {one} for {other}"
+            )
+    wrong = costs != costs.T
+    if wrong.any():
+        one, other = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"Costs must be symmetric. Received: {costs[one, other]} of {one} for {other}, "
+            f"and {costs[other, one]} of {other} for {one}"
+        )
+    return costs

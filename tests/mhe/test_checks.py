@@ -65,3 +65,38 @@ def test_ranges(low, high, named):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         checks.check_range(low, high)
     assert str(error.value) == named
+
+
+def test_costs_are_given_back_in_float64():
+    costs = checks.check_costs([[0, 1, 0], [1, 0, 2], [0, 2, 0]], classes=3)
+    assert costs.dtype == np.float64
+    assert costs.tolist() == [[0, 1, 0], [1, 0, 2], [0, 2, 0]]
+    given = np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert checks.check_costs(given, positive=True) is not given
+
+
+@pytest.mark.parametrize(
+    ("costs", "message"),
+    [
+        ([[0, 1, 2], [1, 0, 3]], r"square.*Received: shape \(2, 3\)"),
+        ([0, 1], r"square.*Received: shape \(2,\)"),
+        ([[0]], r"square.*Received: shape \(1, 1\)"),
+        ([[0, 1], [1]], "numbers.*Received: "),
+        ([["a", "b"], ["c", "d"]], "numbers.*Received: "),
+        ([[0, -1], [-1, 0]], "at least 0. Received: -1.0 of 0 for 1"),
+        ([[0, np.nan], [1, 0]], "finite.*Received: nan of 0 for 1"),
+        ([[0, np.inf], [np.inf, 0]], "finite.*Received: inf of 0 for 1"),
+        ([[0, 1], [1, 0.5]], "0 on the diagonal. Received: 0.5 of 1 for 1"),
+        ([[0, 2], [1, 0]], "symmetric. Received: 2.0 of 0 for 1, and 1.0 of 1 for 0"),
+    ],
+)
+def test_what_is_no_cost_matrix(costs, message):
+    with pytest.raises(ValueError, match=message):
+        checks.check_costs(costs)
+
+
+def test_costs_of_other_classes_or_of_nothing():
+    with pytest.raises(ValueError, match=r"of the 3 classes there are. Received: 2 classes"):
+        checks.check_costs([[0, 1], [1, 0]], classes=3)
+    with pytest.raises(ValueError, match=r"every mistake. Received: 0.0 of 0 for 2"):
+        checks.check_costs([[0, 1, 0], [1, 0, 2], [0, 2, 0]], positive=True)
