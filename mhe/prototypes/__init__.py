@@ -65,7 +65,7 @@ def place(
     - a sharp configuration, or several in orthogonal subspaces, where none can be better;
     - else the best of these and of a search: descents by L-BFGS over ever sharper log-sum-exps of
       the cosines in float64, from known, random and symmetric starts, with a last polish. The work
-      is counted, not timed: some 4 seconds on one core for small sets, 45 for large ones;
+      is counted, not timed: some 3 seconds on one core for small sets, 60 for large ones;
     - the best known without a search, such as rows of block codes, where one evaluation of all
       cosines takes seconds (beyond some 10,000 classes in 128 dimensions).
 

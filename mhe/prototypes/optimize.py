@@ -31,7 +31,7 @@ _KNOWN = slice(2, 8)
 # Work is counted in seconds that it would take on one core of 2020, so that the same seed gives
 # the same placement on every machine. A search does so much for small sets; for large ones a few
 # descents' worth, up to the second.
-_WORK = 4.0
+_WORK = 3.0
 _MOST_WORK = 40.0
 # An evaluation of more work than this is not tried where a placement is known without search.
 _MOST_EVALUATION = 1.0
@@ -271,7 +271,6 @@ def sgd(
     start: np.ndarray,
     steps: int = 10_000,
     rate: float = 0.1,
-    momentum: float = 0.9,
     term: Term | None = None,
     effort: Effort | None = None,
 ) -> np.ndarray:
@@ -281,7 +280,6 @@ def sgd(
         start: `(N, D)`, the rows to start from.
         steps: How many; after each, the rows are scaled back to length 1.
         rate: The learning rate.
-        momentum: Of the descent.
         term: As for `lbfgs`.
         effort: As for `lbfgs`.
 
@@ -302,7 +300,6 @@ def sgd(
     """
     effort = effort or Effort()
     points = unit(start)
-    velocity = np.zeros_like(points)
     step = max(1, _BLOCK // len(points))
     for done in range(steps):
         effort.count(len(points), len(points), points.shape[1])
@@ -317,8 +314,7 @@ def sgd(
         gradient /= len(points)
         if term is not None:
             gradient += term(points)[1]
-        velocity = momentum * velocity + gradient
-        points = unit(points - rate * velocity)
+        points = unit(points - rate * gradient)
         if (done + 1) % 1000 == 0:
             effort.tell(f"step {done + 1} of {steps}: largest cosine {separation(points):.6f}")
         if effort.timed_out:
