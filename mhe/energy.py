@@ -30,8 +30,9 @@ _CLOSEST = 1e-6
 # common there, and a cosine holds half the digits of a small distance.
 _EXACT_DIMS = 8
 # Above this many blocks the pairs of blocks are walked by a loop instead of being unrolled.
-# Unrolled, half of the first product is enough; but XLA keeps all pairs in memory at once.
-_UNROLLED_BLOCKS = 8
+# Unrolled, half of the first product is enough; but a row of pairs is in memory at once, and all
+# pairs are compiled.
+_UNROLLED_BLOCKS = 12
 # Two arrays of this many neurons squared fit into a core's cache.
 _CACHED_BLOCK = 512
 # float32 arrays of one block × block that are alive at the same time.
@@ -211,17 +212,37 @@ class _TensorSeed(keras.random.SeedGenerator):
         return self._seed
 
 
+def fresh_seed(numbers: Any, seed: int) -> keras.random.SeedGenerator:
+    """A seed that is another wherever a training step has moved `numbers`, or `seed` is another.
+
+    Without state, so that it changes from step to step of a compiled loop too.
+
+    Args:
+        numbers: Tensor `(N,)` of weights that are trained.
+        seed: Integer ≥ 0.
+
+    Returns:
+        What Keras's random functions take as `seed`.
+
+    Example:
+
+    >>> draw = keras.random.randint((8,), 0, 100, seed=fresh_seed(keras.ops.ones(3), seed=0))
+    >>> draw.shape[0]
+    8
+    """
+    # The product brings up the last digits, which are the first to change.
+    digits = ops.cast(ops.stop_gradient(numbers), "float32") * 8191.0
+    digits = ops.sum(digits - ops.floor(digits)) * (2.0**20 / int(numbers.shape[0]))
+    key = ops.stack([ops.cast(digits, "uint32"), ops.cast(seed % 2**32, "uint32")])
+    return _TensorSeed(key)
+
+
 def _draw(vectors: Any, in_columns: bool, sample: int, seed: int) -> Any:
     """Indices of `sample` different neurons, (sample,)."""
-    vectors = ops.stop_gradient(vectors)
     count, _ = _count_and_dims(vectors, in_columns)
-    # One number a neuron is enough to notice that a step has moved the weights; the product
-    # brings up its last digits, which are the first to change.
-    digits = ops.cast(vectors[0] if in_columns else vectors[:, 0], "float32") * 8191.0
-    digits = ops.sum(digits - ops.floor(digits)) * (2.0**20 / count)
-    key = ops.stack([ops.cast(digits, "uint32"), ops.cast(seed % 2**32, "uint32")])
-    order = keras.random.uniform((count,), seed=_TensorSeed(key))
-    return ops.top_k(order, sample, sorted=False)[1]
+    # One number a neuron is enough to notice that a step has moved the weights.
+    source = fresh_seed(vectors[0] if in_columns else vectors[:, 0], seed)
+    return ops.top_k(keras.random.uniform((count,), seed=source), sample, sorted=False)[1]
 
 
 def block_size(neurons: int, memory: int = 2**25) -> int:
@@ -578,6 +599,8 @@ def _unrolled(
     tangents: list[Any] = [0.0] * len(parts)
     radials: list[Any] = [0.0] * len(parts)
     for i, part in enumerate(parts):
+        # One row of pairs after the other: nothing else keeps XLA from holding all of them at once.
+        part = part + 0.0 * value
         for j in range(i, len(parts)):
             same = i == j
             pairs = _pairs_of(part, parts[j], scales[i], scales[j], in_columns, dims)
