@@ -541,7 +541,7 @@ def search(
     known = compose(classes, dims)
     evaluation = evaluation_work(classes, classes, dims)
     if known is not None:
-        if known.cosine <= cosine_lower_bound(classes, dims) + 1e-9:
+        if known.cosine <= cosine_lower_bound(classes, dims) + 1e-8:
             return known.rows(classes, dims), str(known)
         if evaluation > _MOST_EVALUATION * effort_factor:
             effort.tell("too many to search: the best that is known without")
