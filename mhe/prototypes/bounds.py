@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-# Entries of a block of the matrix of all cosines: 64 MiB in float64.
+# Entries of a block of rows: 64 MiB in float64.
 _BLOCK = 2**23
 _UNIT = 1e-4
 # Placements proven optimal beyond what the bounds below give: dims: ((classes, cosine), …).
@@ -22,7 +22,7 @@ _PROVEN = {
         (9, 1 / 3),
         (10, 0.4043943252),
         (11, 1 / math.sqrt(5)),
-        (24, 0.72307833),
+        (24, 0.7230784683),
     ),
     4: ((10, 1 / 6), (24, 0.5), (120, (1 + math.sqrt(5)) / 4)),
     16: ((288, 1 / 4),),
@@ -118,7 +118,7 @@ def separation(prototypes: Any) -> float:
     0.0
     """
     rows = check_prototypes(prototypes)
-    step = max(1, min(2048, _BLOCK // rows.shape[1]))
+    step = max(1, min(1024, _BLOCK // rows.shape[1]))
     largest = -math.inf
     for start in range(0, len(rows), step):
         block = unit(rows[start : start + step])

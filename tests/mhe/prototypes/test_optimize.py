@@ -1,0 +1,168 @@
+"""The objective against its formula over all pairs, and the searches against known optima."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from mhe.prototypes import optimize, separation
+from mhe.prototypes.optimize import STAGES, Effort, lbfgs, polish, search, sgd, slsqp, soft_maximum
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
+)
+
+TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+GROUP = np.stack([np.linalg.matrix_power(TURN, power) for power in range(4)])
+
+
+def points(classes, dims, seed=0):
+    return np.random.default_rng(seed).normal(size=(classes, dims))
+
+
+def cosine(u, v):
+    return math.fsum(u * v) / math.sqrt(math.fsum(u * u) * math.fsum(v * v))
+
+
+def reference(rows, sharpness, group=None):
+    """Log-sum-exp, a pair at a time."""
+    group = [np.eye(rows.shape[1])] if group is None else group
+    pairs = [
+        cosine(u, turn @ v)
+        for (i, u), (j, v), (g, turn) in itertools.product(
+            enumerate(rows), enumerate(rows), enumerate(group)
+        )
+        if g or i != j
+    ]
+    return math.log(math.fsum(math.exp(sharpness * c) for c in pairs)) / sharpness
+
+
+@pytest.mark.parametrize("group", [None, GROUP], ids=["all pairs", "images"])
+@pytest.mark.parametrize("block", [3, optimize._BLOCK])
+def test_soft_maximum_and_its_gradient(group, block, monkeypatch, reference_gradient):
+    monkeypatch.setattr(optimize, "_BLOCK", block)
+    rows = points(5, 3)
+    for sharpness in (0.5, 30.0):
+        value, gradient = soft_maximum(rows, sharpness, group)
+        assert value == pytest.approx(reference(rows, sharpness, group), abs=1e-12)
+        expected = reference_gradient(lambda x, s=sharpness: reference(x, s, group), rows)
+        np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
+def test_soft_maximum_is_finite_where_it_is_sharp_and_points_are_equal_or_opposite():
+    rows = np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1e-3]])
+    for sharpness in (1e-3, 1e6):
+        value, gradient = soft_maximum(rows, sharpness)
+        assert math.isfinite(value)
+        assert np.isfinite(gradient).all()
+    assert value == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "dims", "cosine"),
+    [
+        (4, 3, -1 / 3),
+        (7, 3, 0.2101383127),
+        (9, 3, 1 / 3),
+        (12, 3, 1 / math.sqrt(5)),
+        (10, 4, 1 / 6),
+        (16, 5, 1 / 5),
+        (27, 6, 1 / 4),
+        (14, 7, 0.0),
+    ],
+)
+def test_lbfgs_meets_what_is_proven(classes, dims, cosine):
+    """Optima: Rankin 1955, Schütte and van der Waerden 1951, Cohn and Kumar 2007, table 1."""
+    found = min(
+        (lbfgs(points(classes, dims, seed), STAGES[:7], 100) for seed in range(4)), key=separation
+    )
+    assert separation(found) == pytest.approx(cosine, abs=1e-4)
+
+
+def test_lbfgs_meets_the_term_it_is_given():
+    wanted = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0]])
+    pulled = lbfgs(
+        points(2, 3), term=lambda x: (100 * ((x - wanted) ** 2).sum(), 200 * (x - wanted))
+    )
+    np.testing.assert_allclose(pulled, wanted, atol=0.02)
+
+
+def test_slsqp_meets_what_is_proven():
+    assert separation(slsqp(points(12, 3))) == pytest.approx(1 / math.sqrt(5), abs=1e-6)
+    assert separation(slsqp(points(5, 4))) == pytest.approx(-1 / 4, abs=1e-6)
+
+
+def test_sgd_takes_the_published_steps():
+    start = points(6, 3)
+    start /= np.linalg.norm(start, axis=1, keepdims=True)
+    rows = start.copy()
+    for _ in range(3):
+        gradient = np.zeros_like(rows)
+        for i, row in enumerate(rows):
+            nearest = max((j for j in range(6) if j != i), key=lambda j: cosine(row, rows[j]))
+            gradient[i] += rows[nearest] / 6
+            gradient[nearest] += row / 6
+        rows = rows - 0.1 * gradient
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(sgd(start, steps=3), rows, atol=1e-12)
+
+
+def test_polish_ends_at_the_optimum_and_never_above_its_start():
+    rough = lbfgs(points(7, 3), stages=(10.0, 40.0))
+    assert separation(rough) > 0.2101383127 + 1e-3
+    assert separation(polish(rough)) == pytest.approx(0.2101383127, abs=1e-9)
+    anywhere = points(8, 3, seed=5)
+    anywhere /= np.linalg.norm(anywhere, axis=1, keepdims=True)
+    assert separation(polish(anywhere, rounds=1)) < separation(anywhere)
+
+
+def test_search_beats_what_was_asked_for_in_little_work():
+    rows, origin = search(100, 25, seed=0, effort_factor=0.1)
+    assert separation(rows) <= 1 / 11 + 1e-6
+    assert origin == "Higman-Sims graph"
+
+
+def test_known_starts_are_lifted_into_dimensions_left_over():
+    starts = list(optimize._known_starts(60, 23, None, 1 / 12, np.random.default_rng(0)))
+    names = [name for *_, name in starts]
+    assert names == [f"Higman-Sims graph{each}" for each in (", derived twice", ", derived once")]
+    for (start, *_), dims in zip(starts, (20, 21), strict=True):
+        lengths = [np.linalg.norm(part, axis=1) for part in (start[:, :dims], start[:, dims:])]
+        np.testing.assert_allclose(lengths[1] / lengths[0], 0.3, rtol=1e-6)
+        assert separation(start) < 0.2
+
+
+def test_effort_is_counted_and_told():
+    lines = []
+    effort = Effort(work=1e-3, progress=lines.append)
+    lbfgs(points(10, 3), stages=(10.0, 40.0), iterations=20, effort=effort)
+    assert effort.exhausted
+    assert not effort.timed_out
+    assert effort.evaluations >= 20
+    assert [line.split(":")[0] for line in lines] == ["sharpness 10", "sharpness 40"]
+
+
+@pytest.mark.parametrize("descend", [lbfgs, sgd, slsqp])
+def test_seconds_end_a_descent(descend):
+    effort = Effort(seconds=1e-9)
+    found = descend(points(20, 4), effort=effort)
+    assert found.shape == (20, 4)
+    assert effort.evaluations <= 30
+
+
+def test_the_error_without_scipy_names_the_extra(monkeypatch):
+    import builtins
+
+    original = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("scipy"):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    for call in (lambda: lbfgs(points(3, 3)), lambda: slsqp(points(3, 3))):
+        with pytest.raises(ImportError, match=r"mhe\[prototypes\]"):
+            call()
