@@ -67,7 +67,8 @@ def place(
       the cosines in float64, from known, random and symmetric starts, with a last polish. The work
       is counted, not timed: some 3 seconds on one core for small sets, 60 for large ones;
     - the best known without a search, such as rows of block codes, where one evaluation of all
-      cosines takes seconds (beyond some 10,000 classes in 128 dimensions).
+      cosines takes a second or more (beyond some 5,500 classes in 128 dimensions). More `effort`
+      searches there too.
 
     The other methods are `"simplex"` and `"orthoplex"`; `"lbfgs"` and `"slsqp"`, one descent from a
     random start; and `"sgd"`, the published one.
