@@ -1,17 +1,20 @@
 """Angular diversity for Keras: minimum hyperspherical energy in any training loop."""
 
-from mhe import layers, losses, prototypes
+from mhe import layers, losses, metrics, prototypes
 from mhe.attach import attach, attached, detach
 from mhe.callbacks import EnergyLogger
 from mhe.energy import hyperspherical_energy
 from mhe.hierarchy import ClassTree
+from mhe.prototype_regularizers import Distortion, Rank
 from mhe.regularizers import MHE, Sum
 from mhe.version import __version__
 
 __all__ = [
     "MHE",
     "ClassTree",
+    "Distortion",
     "EnergyLogger",
+    "Rank",
     "Sum",
     "__version__",
     "attach",
@@ -20,5 +23,6 @@ __all__ = [
     "hyperspherical_energy",
     "layers",
     "losses",
+    "metrics",
     "prototypes",
 ]

@@ -168,10 +168,10 @@ def describe(regularizer: Any) -> str:
     """
     if regularizer is None:
         return "none"
-    if isinstance(regularizer, MHE | Sum):
-        return repr(regularizer)
     if not isinstance(regularizer, keras.regularizers.Regularizer):
         return getattr(regularizer, "__name__", repr(regularizer))
+    if type(regularizer).__repr__ is not object.__repr__:
+        return repr(regularizer)
     options = ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in regularizer.get_config().items()
