@@ -13,12 +13,14 @@ import numpy as np
 
 from mhe.prototypes import closed_forms, optimize
 from mhe.prototypes.bounds import check_shape, cosine_lower_bound, separation
+from mhe.prototypes.embedding import embed
 from mhe.prototypes.semantics import RankingTerm, assign, order_kept, unit_semantics
 
 __all__ = [
     "METHODS",
     "Placement",
     "cosine_lower_bound",
+    "embed",
     "find",
     "order_kept",
     "place",
