@@ -4,10 +4,18 @@ The formulas are written from the paper, over all pairs of points, and share not
 """
 
 import os
+import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Most of the time on JAX is spent compiling, much of it what another test, or a program that a
+# test started, has compiled before. A folder for each worker: two would read half-written files.
+COMPILED = tempfile.TemporaryDirectory(prefix="mhe-tests-jax-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import keras
 import numpy as np
@@ -15,6 +23,11 @@ import pytest
 
 # Before pytest collects mhe/attach.py for its doctests: the function `mhe.attach` has its name.
 import mhe  # noqa: F401
+
+
+def pytest_unconfigure():
+    """Drop what JAX compiled."""
+    COMPILED.cleanup()
 
 
 @pytest.fixture(autouse=True)
