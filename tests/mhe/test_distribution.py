@@ -42,7 +42,11 @@ def seen():
     """What the checks of this backend saw in a process of their own."""
     if keras.backend.backend() == "torch":
         pytest.skip("Keras distributes over JAX's and TensorFlow's devices only")
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    # Time goes into compiling, and how machine code is optimised is not the point here.
+    flags = (
+        f"--xla_force_host_platform_device_count={DEVICES} "
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    )
     program = subprocess.run(
         [sys.executable, __file__],
         env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(Path(mhe.__file__).parents[1])},
