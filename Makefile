@@ -30,7 +30,7 @@ test: venv
 	if $(PY) -c "import torch" 2>/dev/null; then backends="$$backends torch"; fi; \
 	for backend in $$backends; do \
 		echo "== $$backend"; \
-		KERAS_BACKEND=$$backend $(PY) -m pytest -n $(JOBS); \
+		KERAS_BACKEND=$$backend $(PY) -m pytest -n $(JOBS) --dist worksteal; \
 	done
 
 lint: venv
