@@ -4,6 +4,7 @@ The formulas are written from the paper, over all pairs of points, and share not
 """
 
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -12,8 +13,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Most of the time on JAX is spent compiling, much of it what another test, or a program that a
 # test started, has compiled before. A folder for each worker: two would read half-written files.
-COMPILED = tempfile.TemporaryDirectory(prefix="mhe-tests-jax-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mhe-tests-jax-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -27,7 +27,7 @@ import mhe  # noqa: F401
 
 def pytest_unconfigure():
     """Drop what JAX compiled."""
-    COMPILED.cleanup()
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture(autouse=True)
