@@ -148,9 +148,14 @@ def make_parser() -> Parser:
         "--base_lr",
         type=above,
         default=0.01,
-        help="learning rate at the start; it drops by x0.1 at 100/250 and 200/250 of the training, "
-        "however long that is. The loss of a prototype network is a sum over the batch, as "
-        "published, that of a baseline a mean",
+        help="learning rate at the start. The loss of a prototype network is a sum over the batch, "
+        "as published, that of a baseline a mean",
+    )
+    parser.add_argument(
+        "--drops",
+        default="0.4,0.8",
+        metavar="PARTS",
+        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
     )
     parser.add_argument(
         "--weight_decay",
@@ -214,6 +219,7 @@ def check(args: argparse.Namespace) -> None:
             "--semantics says where prototypes are placed, --prototypes that they are. "
             f"Received: --semantics {args.semantics} and --prototypes {args.prototypes}"
         )
+    hpn_task.drops(args)
     if args.validation >= 1:
         raise BadInput(f"--validation must be less than 1. Received: {args.validation:g}")
 

@@ -12,6 +12,7 @@ its published code.
 """
 
 import argparse
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,6 @@ from mhe.layers import PolarHead, PrototypeHead
 from mhe.losses import PolarLoss, PrototypeLoss
 from mhe.prototypes import place, vectors
 
-DROPS = (100 / 250, 200 / 250)  # of the training: where the published schedule drops by x0.1
 ANGLES = (-45.0, 45.0)  # degrees
 
 Targets = dict[str, np.ndarray]
@@ -50,6 +50,27 @@ class Data:
     class_names: tuple[str, ...]
     low: float
     high: float
+
+
+def drops(args: argparse.Namespace) -> list[float]:
+    """Reads the parts of the training after which the learning rate drops.
+
+    Args:
+        args: The flags of one run.
+
+    Raises:
+        BadInput: If they are not such numbers.
+    """
+    try:
+        parts = [float(part) for part in args.drops.split(",")]
+    except ValueError:
+        parts = []
+    if not parts or not all(0 < a < b for a, b in itertools.pairwise([*parts, 1.0])):
+        raise BadInput(
+            "--drops must be rising numbers between 0 and 1, parted by commas. "
+            f"Received: {args.drops}"
+        )
+    return parts
 
 
 def prepare(args: argparse.Namespace) -> Data:
@@ -247,7 +268,7 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
         metrics["value"] = [keras.metrics.MeanAbsoluteError(name="mae")]
     model = keras.Model(images, outputs, name=f"{args.model_name}_{network.name}")
     model.compile(
-        keras.optimizers.SGD(stepped(args.base_lr, steps, DROPS), momentum=0.9),
+        keras.optimizers.SGD(stepped(args.base_lr, steps, drops(args)), momentum=0.9),
         loss=losses,
         loss_weights=weights,
         metrics=metrics,

@@ -290,6 +290,8 @@ def test_omniart_is_regression_of_the_year(hpn, task, tmp_path):
         (["--task_weights", "0.5"], "--task_weights goes with --task joint"),
         (["--task", "joint", "--task_weights", "1.5"], "must be from 0 to 1. Received: 1.5"),
         (["--validation", "1"], "--validation must be less than 1"),
+        (["--drops", "0.8,0.4"], "--drops must be rising numbers between 0 and 1"),
+        (["--drops", "none"], "parted by commas. Received: none"),
         (["--validation", "0.001"], "--validation must leave images"),
         (["--task", "regression"], "has classes and no values to regress on"),
         (
