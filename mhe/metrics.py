@@ -189,7 +189,7 @@ def distortion(prototypes: Any, D: Any, scale_free: bool = True) -> float:  # no
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
-        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)), section 3.3.
+        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
     """
     costs = checks.check_costs(D, positive=True)
     distances = pairwise_distances(prototypes)
@@ -328,7 +328,7 @@ class AverageCost(_LabelMetric):
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
-        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)), section 4.
+        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
     """
 
     def __init__(
@@ -378,7 +378,7 @@ class HierarchicalDistance(_LabelMetric):
 
     Reference:
         Bertinetto et al., Making better mistakes: leveraging class hierarchies with deep networks,
-        CVPR 2020 ([arXiv:1912.09393](https://arxiv.org/abs/1912.09393)), section 4.1, "average
+        CVPR 2020 ([arXiv:1912.09393](https://arxiv.org/abs/1912.09393)), "average
         hierarchical distance of top-k", whose cost is the height of the lowest common ancestor.
     """
 

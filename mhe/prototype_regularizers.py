@@ -13,8 +13,10 @@ from mhe import checks, energy
 # Up to this many numbers (64 MiB), the differences of all pairs of rows are held at once.
 _DIFFERENCES = 2**24
 # A squared distance from a matrix product is known to about 1e-7 of the squared lengths. Pairs
-# nearer than this part count as being at it, and do not move each other.
+# nearer than this part count as being at it, and do not move each other; but for this many others
+# that are the nearest to a row, whose distances come from differences after all.
 _CLOSEST = 1e-6
+_NEAREST = 8
 
 
 def squared_distortion(prototypes: Any, D: Any, scale_free: bool = True) -> Any:  # noqa: N803
@@ -50,7 +52,7 @@ def squared_distortion(prototypes: Any, D: Any, scale_free: bool = True) -> Any:
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
-        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)), section 3.3.
+        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
     """
     rows, costs = _rows_and_costs(prototypes, D, positive=True)
     count = len(costs)
@@ -133,8 +135,9 @@ def prototype_distances(prototypes: Any) -> Any:
 
     As long as classes² · dims numbers are no more than 2²⁴, distances come from the differences of
     rows and keep their digits however small they are. Else they come from one matrix product, and
-    pairs nearer than a thousandth of their lengths count as being that far apart, without a
-    gradient. Equal rows have no gradient, for there is no direction in which to part.
+    only those from a row to the 8 that are nearest to it come from differences; where more rows
+    than that are within a thousandth of their lengths, the others count as being that far apart,
+    without a gradient. Equal rows have no gradient, for there is no direction in which to part.
 
     Args:
         prototypes: `(classes, dims)`.
@@ -153,14 +156,22 @@ def prototype_distances(prototypes: Any) -> Any:
     count, dims = (int(side) for side in rows.shape)
     if count * count * dims <= _DIFFERENCES:
         return _lengths(rows[:, None] - rows[None])
-    rows = rows - ops.mean(rows, axis=0)
-    largest = _largest(rows)
-    rows = rows / largest
-    lengths = ops.sum(ops.square(rows), axis=1)
+    centred = rows - ops.mean(rows, axis=0)
+    largest = _largest(centred)
+    centred = centred / largest
+    lengths = ops.sum(ops.square(centred), axis=1)
     lengths = lengths[:, None] + lengths
-    squares = lengths - 2.0 * ops.matmul(rows, ops.transpose(rows))
+    squares = lengths - 2.0 * ops.matmul(centred, ops.transpose(centred))
     distances = ops.sqrt(ops.maximum(squares, _CLOSEST * ops.stop_gradient(lengths) + 1e-30))
-    return distances * ops.convert_to_tensor(1.0 - np.eye(count), rows.dtype) * largest
+    others = ops.convert_to_tensor(1.0 - np.eye(count), rows.dtype)
+    # Of squares of at most 4 · dims: none is the nearest to itself.
+    ranked = ops.stop_gradient(squares) * others + (1.0 - others) * (8.0 * dims)
+    nearest = min(_NEAREST, count - 1)
+    near = ops.reshape(ops.top_k(-ranked, nearest)[1], (count * nearest,))
+    itself = ops.convert_to_tensor(np.repeat(np.arange(count), nearest), near.dtype)
+    exact = _lengths(ops.take(rows, itself, axis=0) - ops.take(rows, near, axis=0))
+    places = ops.stack([itself, near], axis=1)
+    return ops.scatter_update(distances * others * largest, places, exact)
 
 
 @keras.saving.register_keras_serializable(package="mhe")
@@ -189,7 +200,7 @@ class Distortion(keras.regularizers.Regularizer):
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
-        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)), section 3.3.
+        ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
     """
 
     def __init__(

@@ -17,6 +17,7 @@ BELOW = {
     "mhe/layers.py": {"mhe.checks", "mhe.energy"},
     "mhe/losses.py": {"mhe.checks", "mhe.energy"},
     "mhe/metrics.py": {"mhe.checks", "mhe.energy"},
+    "mhe/prototype_regularizers.py": {"mhe.checks", "mhe.energy"},
     "mhe/regularizers.py": {"mhe.energy"},
 }
 # What Keras has no equivalent for: making JAX forget a trace, and reading TensorFlow Datasets.

@@ -313,7 +313,7 @@ class ClassTree:
 
         Reference:
             Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype
-            learning ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)), section 3.1.
+            learning ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
         """
         lengths = np.ones(self.depth) if lengths is None else np.asarray(lengths, np.float64)
         if lengths.shape != (self.depth,) or not np.all((lengths > 0) & np.isfinite(lengths)):
