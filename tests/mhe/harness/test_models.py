@@ -202,7 +202,7 @@ def test_it_learns(build_model):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: build("vgg", (32, 32, 3), 10), "one of cnn9, resnet20.*Received: vgg"),
+        (lambda: build("vgg", (32, 32, 3), 10), "one of cnn9, conv4, resnet20.*Received: vgg"),
         (lambda: cnn9((7, 32, 3), 10), r"at least 8 by 8 pixels.*Received: \(7, 32, 3\)"),
         (lambda: cnn9((32, 32), 10), r"Received: \(32, 32\)"),
         (lambda: cnn9((32, 32, 3), 0), "at least one class. Received: 0"),
