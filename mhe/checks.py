@@ -30,7 +30,7 @@ def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> 
         ignore_class: A label that is right too, whatever it is.
 
     Raises:
-        ValueError: If a label is no integer or not in [0, classes).
+        ValueError: If a label is no number, no integer or not in [0, classes).
 
     Example:
 
@@ -39,8 +39,7 @@ def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> 
     Traceback (most recent call last):
     ValueError: Labels must be integers from 0 to 9, as there are 10 classes. Received: label 10
     """
-    labels = np.asarray(labels)
-    numbers = labels.astype(np.float64)
+    labels, numbers = _numbers("Labels", labels)
     right = (numbers >= 0) & (numbers < classes) & (numbers == np.floor(numbers))
     if ignore_class is not None:
         right |= numbers == ignore_class
@@ -62,15 +61,15 @@ def check_values(values: Any, low: float, high: float) -> None:
         high: The largest value.
 
     Raises:
-        ValueError: If a value is outside, or is NaN.
+        ValueError: If a value is no number, is outside, or is NaN.
 
     Example:
 
     >>> check_values([1600.0, 1789.5], low=1600, high=1950)
     """
-    values = np.asarray(values)
+    values, numbers = _numbers("Values", values)
     with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32)
+        rounded = numbers.astype(np.float32)
         inside = (rounded >= np.float32(low)) & (rounded <= np.float32(high))
     if not np.all(inside):
         raise ValueError(
@@ -136,3 +135,12 @@ def check_costs(costs: Any, classes: int | None = None, positive: bool = False) 
             f"and {costs[other, one]} of {other} for {one}"
         )
     return costs
+
+
+def _numbers(what: str, given: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What is given as an array, as it is and in float64."""
+    try:
+        array = np.asarray(given)
+        return array, array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must be numbers. Received: {error}") from error

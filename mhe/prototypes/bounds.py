@@ -8,7 +8,9 @@ import numpy as np
 
 # Entries of a block of rows: 64 MiB in float64.
 _BLOCK = 2**23
-_UNIT = 1e-4
+# How far from 1 the length of a row may be: float16, in which a file may have been kept, rounds by
+# 5e-4.
+_UNIT = 1e-3
 # Placements proven optimal beyond what the bounds below give: dims: ((classes, cosine), …).
 # 3 dims: Schütte and van der Waerden 1951 (7 to 9), Danzer 1963 (10, 11), Robinson 1961 (24).
 # 4: Bachoc and Vallentin 2009 (10); de Laat, Leijenhorst and de Muinck Keizer 2024 (24, as the D4
@@ -72,7 +74,7 @@ def check_prototypes(prototypes: Any) -> np.ndarray:
         The array, not copied where it was one.
 
     Raises:
-        ValueError: If it is no such array, or holds a row whose length is not 1 within 1e-4.
+        ValueError: If it is no such array, or holds a row whose length is not 1 within 1e-3.
 
     Example:
 
@@ -81,7 +83,12 @@ def check_prototypes(prototypes: Any) -> np.ndarray:
         ...
     ValueError: `prototypes` must be unit rows. Received: row 1 of length 2
     """
-    rows = np.asarray(prototypes)
+    try:
+        rows = np.asarray(prototypes)
+    except ValueError as error:
+        raise ValueError(
+            f"`prototypes` must be an array (classes, dims) of real numbers. Received: {error}"
+        ) from error
     if rows.ndim != 2 or rows.dtype.kind not in "fiu":
         raise ValueError(
             "`prototypes` must be an array (classes, dims) of real numbers. "

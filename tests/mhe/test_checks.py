@@ -50,6 +50,14 @@ def test_values_outside_are_named(value):
     assert str(error.value).endswith(f"value {float(value)}")
 
 
+@pytest.mark.parametrize("given", [["cat", "dog"], [[1], [2, 3]], {"cat": 1}])
+def test_what_are_no_numbers(given):
+    with pytest.raises(ValueError, match=r"^Labels must be numbers. Received: "):
+        checks.check_labels(given, 10)
+    with pytest.raises(ValueError, match=r"^Values must be numbers. Received: "):
+        checks.check_values(given, low=0, high=10)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "named"),
     [
