@@ -39,11 +39,14 @@ class Placement(NamedTuple):
         prototypes: `(classes, dims)` float32, unit rows.
         origin: What they come from, in words.
         evaluations: How often a search computed all cosines; 0 where nothing was searched for.
+        unmoved: Their largest cosine before semantics moved them, to tell what the order costs;
+            None where nothing was moved.
     """
 
     prototypes: np.ndarray
     origin: str
     evaluations: int
+    unmoved: float | None = None
 
 
 def place(
@@ -67,13 +70,16 @@ def place(
     - a sharp configuration, or several in orthogonal subspaces, where none can be better;
     - else the best of these and of a search: descents by L-BFGS over ever sharper log-sum-exps of
       the cosines in float64, from known, random and symmetric starts, with a last polish. The work
-      is counted, not timed: some 3 seconds on one core for small sets, 60 for large ones;
+      is counted, not timed: some 3 seconds on one core for small sets, 60 for large ones, and
+      longer where one descent takes longer, as for 20,000 classes in 10 dimensions, of which
+      nothing is known: `seconds` ends it;
     - the best known without a search, such as rows of block codes, where one evaluation of all
       cosines takes a second or more (beyond some 5,500 classes in 128 dimensions). More `effort`
       searches there too.
 
     The other methods are `"simplex"` and `"orthoplex"`; `"lbfgs"` and `"slsqp"`, one descent from a
-    random start; and `"sgd"`, the published one.
+    random start, the second for small sets only (memory grows as classes³·dims); and `"sgd"`, the
+    published one.
 
     The same arguments give the same array in every process with as many threads on the same
     machine; the order of floating-point operations may differ elsewhere.
@@ -86,13 +92,14 @@ def place(
         semantics: None, or what is known of the classes beforehand, such as word vectors
             `(classes, m)`: the order of the prototypes' similarities should follow the order of
             these. First the prototypes are given to the classes that suit them best, which costs no
-            separation. Then they are moved, unless a closed form was asked for by name.
+            separation, but takes time as classes³: a minute for 1,000. Then they are moved, unless
+            a closed form was asked for by name.
         semantics_weight: Weight of the ranking term (`mhe.prototypes.semantics.RankingTerm`) beside
             the largest cosine when prototypes are moved: the larger, the better the order is kept,
             and the worse the separation. 0 moves nothing.
         effort: Factor of the work that `"auto"` does.
-        seconds: None, or when a search ends by the clock, with what it has: then the array also
-            depends on the machine's speed.
+        seconds: None, or when searching and moving end by the clock, with what they have, if they
+            are not done before: then the array also depends on the machine's speed.
         progress: True shows a line for each stage of a search on stderr; a function gets the line.
 
     Returns:
@@ -178,16 +185,18 @@ def find(
     elif rows is None:
         start = np.random.default_rng(seed).normal(size=(classes, dims))
         rows, origin = descend(start, effort=work), f"{method} from a random start"
+    unmoved = None
     if semantics is not None:
         rows = rows[assign(rows, semantics, seed=seed)]
         origin += ", assigned by semantics"
         if semantics_weight and method not in _CLOSED_FORMS:
             term = _weighted(RankingTerm(semantics, seed=seed), semantics_weight)
+            unmoved = separation(rows)
             # Blunter stages would forget what was assigned.
             stages = {"stages": optimize.STAGES[2:6]} if descend is optimize.lbfgs else {}
             rows = descend(rows, term=term, effort=work, **stages)
             origin += f", moved by their ranking with weight {semantics_weight:g}"
-    return Placement(rows.astype("float32", copy=False), origin, work.evaluations)
+    return Placement(rows.astype("float32", copy=False), origin, work.evaluations, unmoved)
 
 
 def _closed_form(classes: int, dims: int, method: str) -> tuple[np.ndarray | None, str]:

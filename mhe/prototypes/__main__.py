@@ -49,7 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--seconds",
         type=float,
         default=argparse.SUPPRESS,
-        help="end the search then; the result depends on the machine (default: no such end)",
+        help="end the search then, if it is not done before; the result depends on the machine "
+        "(default: no such end)",
     )
     parser.add_argument(
         "--semantics",
@@ -113,10 +114,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"evaluations of all cosines  {found.evaluations}")
     cosine = separation(found.prototypes)
     bound = cosine_lower_bound(flags["classes"], flags["dims"])
+    if found.unmoved is not None:
+        print(f"before semantics moved them {_angle(found.unmoved)}")
     print(f"largest cosine              {_angle(cosine)}")
     print(f"no placement is below       {_angle(bound)}")
     print(f"gap                         {max(0.0, cosine - bound):.6f}")
-    if semantics is not None:
+    if semantics is not None and len(semantics) > 2:
         order = order_kept(found.prototypes, semantics)
         print(f"Kendall's tau of the order  {order.mean:.4f} a class, {order.pairs:.4f} all pairs")
     print(f"written to {out}")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -96,7 +97,9 @@ def test_semantics_are_followed_and_cost_what_their_weight_says():
     assigned = place(20, 6, "lbfgs", semantics=words, semantics_weight=0)
     # Only the order of the rows has changed.
     assert sorted(map(tuple, plain)) == sorted(map(tuple, assigned))
-    moved = place(20, 6, "lbfgs", semantics=words, semantics_weight=3)
+    found = find(20, 6, "lbfgs", semantics=words, semantics_weight=3)
+    moved = found.prototypes
+    assert found.unmoved == pytest.approx(separation(plain), abs=1e-6)
     kept = [order_kept(rows, words).mean for rows in (plain, assigned, moved)]
     assert kept[0] + 0.1 < kept[1] < kept[2] - 0.02
     assert separation(plain) == separation(assigned) < separation(moved)
@@ -106,6 +109,7 @@ def test_closed_forms_asked_for_by_name_are_only_assigned():
     words = np.random.default_rng(0).normal(size=(8, 3))
     found = find(8, 4, "orthoplex", semantics=words)
     assert found.origin == "orthoplex, assigned by semantics"
+    assert found.unmoved is None
     assert separation(found.prototypes) == 0
 
 
@@ -161,6 +165,23 @@ def test_the_command_line_reads_word_vectors(tmp_path, capsys):
     rows = np.load(out)
     # On the square, the cat stands beside the dog or opposite: beside it.
     assert abs(rows[0] @ rows[2]) < 1e-6
+    flags = ["--classes", "7", "--dims", "4", "--method", "lbfgs", "--out", str(out)]
+    words = tmp_path / "words.npy"
+    np.save(words, np.random.default_rng(0).normal(size=(7, 3)))
+    assert run([*flags, "--overwrite", "--semantics", str(words)]) == 0
+    text = capsys.readouterr().out
+    before = float(re.search(r"before semantics moved them +(\S+)", text)[1])
+    after = float(re.search(r"largest cosine +(\S+)", text)[1])
+    assert before < after == pytest.approx(separation(np.load(out)), abs=1e-6)
+
+
+def test_two_classes_have_an_order_that_nothing_can_keep(tmp_path, capsys):
+    words, out = tmp_path / "words.npy", tmp_path / "out.npy"
+    np.save(words, np.eye(2))
+    flags = ["--classes", "2", "--dims", "3", "--out", str(out), "--semantics", str(words)]
+    assert run(flags) == 0
+    assert "Kendall" not in capsys.readouterr().out
+    assert separation(np.load(out)) == pytest.approx(-1)
 
 
 @pytest.mark.parametrize(
