@@ -53,6 +53,7 @@ def seen():
         capture_output=True,
         text=True,
         check=False,
+        timeout=500,
     )
     assert program.returncode == 0, program.stderr
     return json.loads(program.stdout.splitlines()[-1])
@@ -68,12 +69,23 @@ def steps():
 @pytest.mark.parametrize("how", steps())
 def test_training_step_on_many_devices_equals_one(how, block, seen):
     one, many = seen["one device"], seen[f"{how}, block {block}"]
-    assert (one["devices"], many["devices"]) == (1, DEVICES)
+    assert one["devices"] == 1
+    assert many["devices"] == DEVICES
+    assert many["shard"] == shard(how)
     np.testing.assert_allclose(energy(many, seen), energy(one, seen), rtol=1e-5)
     for name in kernels():
         expected, found = gradient(one, name, seen), gradient(many, name, seen)
         assert np.abs(expected).max() > 1e-3
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def shard(how):
+    """What a device holds of the hidden kernel."""
+    dims, count = kernels()["hidden"].shape
+    return {
+        "model parallel": [dims, count // DEVICES],
+        "model parallel over dims": [dims // DEVICES, count],
+    }.get(how, [dims, count])
 
 
 def test_step_on_one_device_is_the_gradient(seen, value_and_gradient):
@@ -167,28 +179,30 @@ def fit(model, **options):
     return model.fit(*batch(), batch_size=BATCH, shuffle=False, verbose=0, **options)
 
 
-def step(devices, strength=STRENGTH, block=None):
-    """One step of SGD at rate 1."""
+def step(placed, strength=STRENGTH, block=None):
+    """One step of SGD at rate 1; `placed` tells of a kernel its devices and the shape on each."""
     model = network(strength, block)
     loss = fit(model).history["loss"][0]
     weights = {
         name: values.tolist() for name, values in zip(kernels(), model.get_weights(), strict=True)
     }
-    return {"devices": devices(model), "loss": loss, "weights": weights}
+    devices, held = placed(model.get_layer("hidden").kernel)
+    return {"devices": devices, "shard": list(held), "loss": loss, "weights": weights}
 
 
 def jax_checks():
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    def devices(model):
-        return len(model.get_layer("hidden").kernel.value.sharding.device_set)
+    def placed(kernel):
+        sharding = kernel.value.sharding
+        return len(sharding.device_set), sharding.shard_shape(kernel.shape)
 
-    seen = {"one device": step(devices), "no energy": step(devices, 0.0)}
+    seen = {"one device": step(placed), "no energy": step(placed, 0.0)}
     data = keras.distribution.DataParallel(devices=keras.distribution.list_devices("cpu"))
     with data.scope():
         for block in BLOCKS:
-            seen[f"data parallel, block {block}"] = step(devices, block=block)
+            seen[f"data parallel, block {block}"] = step(placed, block=block)
     mesh = keras.distribution.DeviceMesh((1, DEVICES), ["batch", "model"])
     for how, layout in (
         ("model parallel", (None, "model")),
@@ -201,7 +215,7 @@ def jax_checks():
         )
         with model_parallel.scope():
             for block in BLOCKS:
-                seen[f"{how}, block {block}"] = step(devices, block=block)
+                seen[f"{how}, block {block}"] = step(placed, block=block)
 
     # Compiled for devices, never run: the program tells what arrays each device would hold.
     mesh = Mesh(np.array(jax.devices()), ("model",))
@@ -236,14 +250,14 @@ def tensorflow_checks():
         model.compile(keras.optimizers.SGD(0.05), "mse")
         return fit(model, epochs=3).history["loss"]
 
-    def replicas(_):
-        return tf.distribute.get_strategy().num_replicas_in_sync
+    def placed(kernel):
+        return tf.distribute.get_strategy().num_replicas_in_sync, kernel.shape
 
-    seen = {"one device": step(replicas), "no energy": step(replicas, 0.0)}
+    seen = {"one device": step(placed), "no energy": step(placed, 0.0)}
     seen["one device fit"] = epochs()
     with strategy.scope():
         for block in BLOCKS:
-            seen[f"mirrored, block {block}"] = step(replicas, block=block)
+            seen[f"mirrored, block {block}"] = step(placed, block=block)
         seen["mirrored fit"] = epochs()
     return seen
 

@@ -159,6 +159,17 @@ def degenerate():
     return {name: np.stack(vectors, axis=1).astype("float32") for name, vectors in sets.items()}
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX tells without running it")
+def test_pairs_of_unrolled_blocks_are_not_all_in_memory_at_once():
+    import jax
+
+    block, blocks = 64, 12
+    step = jax.value_and_grad(lambda w: mhe.hyperspherical_energy(w, block=block))
+    program = jax.jit(step).lower(jax.ShapeDtypeStruct((16, block * blocks), "float32")).compile()
+    all_pairs = 4 * block * block * blocks * (blocks + 1) // 2
+    assert program.memory_analysis().temp_size_in_bytes < 0.6 * all_pairs
+
+
 @pytest.mark.parametrize("name", list(degenerate()))
 def test_degenerate_neurons_stay_finite(name, value_and_gradient):
     for dims, block in ((12, None), (2, None), (12, 2)):
