@@ -156,7 +156,7 @@ def sampled_energy(
 
     To choose `sample`: the standard deviation about the exact energy falls about as 1/`sample`, the
     time grows as its square. For 10,575 neurons of 512 numbers and s = 2 it was measured at most
-    0.16 % in full space for 64, 0.05 % for 256 and 0.02 % for 1,024, and a sixth of that and less in
+    0.16 % in full space for 64, 0.05 % for 256 and 0.02 % for 1,024, and a sixth of that or less in
     half space.
 
     Args:
