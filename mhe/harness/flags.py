@@ -143,7 +143,11 @@ class Parser(LineParser):
             "test/<class>/... images, of Tiny ImageNet or of OmniArt; or folders or zips of "
             "Omniglot, parted by commas; or 'digits', which needs no download",
         )
-        self.add_argument("--data_dir", help="where TensorFlow Datasets keeps its data")
+        self.add_argument(
+            "--data_dir",
+            help="where TensorFlow Datasets keeps its data (default: its own folder, "
+            "~/tensorflow_datasets)",
+        )
         self.add_argument(
             "--image_size",
             type=integer(1),

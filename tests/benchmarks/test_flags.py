@@ -10,8 +10,8 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="no numerics: the same on every backend"
 )
 
-# Without these something is left out, or left to TensorFlow Datasets.
-OPTIONAL = {"help", "resume", "data_dir", "semantics"}
+# Without these something is left out.
+OPTIONAL = {"help", "resume", "semantics"}
 
 
 @pytest.mark.parametrize("name", ["train", "digits", "hpn", "speed"])
