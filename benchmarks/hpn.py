@@ -135,6 +135,20 @@ def make_parser() -> Parser:
         "--arch", choices=models.ARCHITECTURES, default="resnet32", help="the network"
     )
     parser.add_argument(
+        "--loss",
+        choices=["squared", "cross_entropy"],
+        default="squared",
+        help="the published (1 - cos)^2, summed over the batch; or softmax cross-entropy of the "
+        "cosines with the prototypes times --scale, a mean over the batch, as then is the "
+        "squared error of the value",
+    )
+    parser.add_argument(
+        "--scale",
+        type=above,
+        default=16.0,
+        help="factor of the cosines in the cross-entropy",
+    )
+    parser.add_argument(
         "--embedding_norm",
         choices=["none", "batch"],
         default="none",

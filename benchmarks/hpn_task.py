@@ -246,8 +246,12 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
                 scores = PrototypeHead(rows, name="label")(scores)
             except ValueError as error:
                 raise BadInput(f"--prototypes {args.prototypes}: {error}") from error
-            # The published loss is the sum over the batch, and its learning rate goes with that.
-            losses["label"] = PrototypeLoss(reduction="sum")
+            if args.loss == "squared":
+                # The published loss is the sum over the batch, and its learning rate goes with it.
+                losses["label"] = PrototypeLoss(reduction="sum")
+            else:
+                scores = keras.layers.Rescaling(args.scale, name="logits_of_cosines")(scores)
+                losses["label"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         else:
             losses["label"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         outputs["label"] = scores
@@ -257,7 +261,8 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
         weights["value"] = 1 - args.task_weights if joint else 1.0
         if hpn:
             outputs["value"] = PolarHead(low, high, args.dims, name="value")(end)
-            losses["value"] = PolarLoss(low, high, reduction="sum")
+            reduction = "sum" if args.loss == "squared" else "sum_over_batch_size"
+            losses["value"] = PolarLoss(low, high, reduction=reduction)
         else:
             # The output 0 is the middle of the values and 1 the largest, in the loss too: its
             # learning rate does not depend on the unit.

@@ -120,6 +120,18 @@ def test_joint_loss_and_outputs_are_the_published_ones(hpn, task, small):
 
 
 @from_numpy
+def test_cross_entropy_is_of_scaled_cosines(hpn, task, small):
+    flags = ("--task", "joint", "--dims", "5", "--loss", "cross_entropy", "--scale", "8")
+    rows = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0][:3]
+    found, _, ends, targets = evaluated(task, settled(hpn, *flags), rows)
+    logits = 8 * (ends[:, 1:] / np.linalg.norm(ends[:, 1:], axis=1, keepdims=True)) @ rows.T
+    odds = np.log(np.exp(logits).sum(1)) - logits[np.arange(8), targets["label"]]
+    pole = ends[:, 0] / np.linalg.norm(ends, axis=1)
+    squared = np.mean((2 * (targets["value"] + 30) / 80 - 1 - pole) ** 2)
+    assert found["loss"] == pytest.approx((odds.mean() + squared) / 2, rel=1e-4)
+
+
+@from_numpy
 def test_the_baseline_is_cross_entropy_and_squared_error_of_scaled_values(hpn, task, small):
     flags = ("--model_name", "baseline", "--task", "joint", "--task_weights", "0.3")
     found, outputs, ends, targets = evaluated(task, settled(hpn, *flags))
