@@ -12,7 +12,8 @@ _BLOCK = 2**23
 # 5e-4.
 _UNIT = 1e-3
 # Placements proven optimal beyond what the bounds below give: dims: ((classes, cosine), …).
-# 3 dims: Schütte and van der Waerden 1951 (7 to 9), Danzer 1963 (10, 11), Robinson 1961 (24).
+# 3 dims: Schütte and van der Waerden 1951 (7 to 9), Danzer 1963 (10, 11), Musin and Tarasov
+# 2012 (13) and 2015 (14), Robinson 1961 (24).
 # 4: Bachoc and Vallentin 2009 (10); de Laat, Leijenhorst and de Muinck Keizer 2024 (24, as the D4
 # roots are the only kissing configuration); Andreev 1999 (120).
 # The others: Cohn, de Laat and Leijenhorst 2024 (arXiv:2403.16874), triangle-free strongly regular
@@ -24,6 +25,8 @@ _PROVEN = {
         (9, 1 / 3),
         (10, 0.4043943252),
         (11, 1 / math.sqrt(5)),
+        (13, 0.5426364868),
+        (14, 0.5639503003),
         (24, 0.7230784683),
     ),
     4: ((10, 1 / 6), (24, 0.5), (120, (1 + math.sqrt(5)) / 4)),

@@ -47,6 +47,17 @@ def test_auto_takes_what_is_optimal(classes, dims, cosine, origin):
     assert cosine_lower_bound(classes, dims) == pytest.approx(cosine, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("classes", "cosine"), [(10, 0.4043943252), (13, 0.5426364868), (14, 0.5639503003)]
+)
+def test_auto_finds_what_is_proven(classes, cosine):
+    """Danzer 1963; Musin and Tarasov 2012 and 2015."""
+    found = find(classes, 3, effort=0.3)
+    assert found.evaluations > 0
+    assert separation(found.prototypes) == pytest.approx(cosine, abs=1e-4)
+    assert cosine_lower_bound(classes, 3) == cosine
+
+
 def test_auto_takes_rows_of_codes_for_many_classes():
     found = find(30_000, 128)
     assert (found.origin, found.evaluations) == ("dual BCH code of length 128", 0)
