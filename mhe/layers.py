@@ -66,7 +66,7 @@ def prototype_cosines(embeddings: Any, prototypes: Any) -> Any:
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), section 3.1.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on classification.
     """
     units = unit_vectors(embeddings)
     return ops.matmul(units, ops.transpose(ops.cast(prototypes, units.dtype)))
@@ -95,7 +95,7 @@ def polar_value(embeddings: Any, low: float, high: float) -> Any:
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), section 3.2.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on regression.
     """
     cosine = unit_vectors(embeddings)[..., :1]
     return low + (cosine + 1.0) / 2.0 * (high - low)
@@ -157,7 +157,7 @@ class PrototypeHead(_Head):
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), section 3.1.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on classification.
     """
 
     def __init__(self, prototypes: Any, **kwargs: Any) -> None:
@@ -204,8 +204,8 @@ class PolarHead(_Head):
     the units of the value, so that `keras.metrics.MeanAbsoluteError` reports them. Where the range
     is narrow beside its ends, as in [1e6, 1e6 + 1], float32 rounds values: shift them towards 0.
 
-    For joint training, a `PrototypeHead` looks at the same embedding, with prototypes that leave
-    the first axis to the value.
+    For joint training, a `PrototypeHead` looks at the other axes of the same embedding: with the
+    first among them, a value near a pole would keep the cosines of the classes low.
 
     Args:
         low: The value at the pole -e_1.
@@ -224,13 +224,12 @@ class PolarHead(_Head):
     >>> images = keras.Input((8,))
     >>> embedding = keras.layers.Dense(11)(images)
     >>> year = mhe.layers.PolarHead(low=1600, high=1950, dims=11, name="year")(embedding)
-    >>> prototypes = np.pad(np.eye(10), [(0, 0), (1, 0)])  # a zero for the first axis
-    >>> school = mhe.layers.PrototypeHead(prototypes, name="school")(embedding)
+    >>> school = mhe.layers.PrototypeHead(np.eye(10), name="school")(embedding[:, 1:])
     >>> model = keras.Model(images, {"year": year, "school": school})
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), sections 3.2 and 3.3.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on regression and on both at once.
     """
 
     def __init__(self, low: float, high: float, dims: int, **kwargs: Any) -> None:

@@ -48,7 +48,7 @@ def prototype_loss(
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), section 3.1.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on classification.
     """
     cosines = _to_float(cosines)
     classes = int(cosines.shape[-1])
@@ -102,7 +102,7 @@ def polar_loss(values: Any, predictions: Any, low: float, high: float) -> Any:
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), section 3.2.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on regression.
     """
     checks.check_range(low, high)
     if _is_readable(values):
@@ -154,7 +154,7 @@ class PrototypeLoss(keras.losses.Loss):
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), section 3.1.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on classification.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class PolarLoss(keras.losses.Loss):
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
-        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), section 3.2.
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on regression.
     """
 
     def __init__(
