@@ -31,13 +31,19 @@ def collect(finished: Sequence[Run]) -> list[Line]:
         A line for each combination of model, dimensions and task weight, in the order of the runs:
         the number of seeds, and of every metric the mean and the standard deviation of the sample,
         which divides by n - 1 and is None for one seed.
+
+    Raises:
+        BadInput: If two runs of one combination differ in more than the seed.
     """
-    groups: dict[tuple, list[Mapping[str, float]]] = {}
+    groups: dict[tuple, list[Run]] = {}
     for run in finished:
         key = tuple(run.config[name] for name in ("model_name", "dims", "task_weights"))
-        groups.setdefault(key, []).append(run.result["metrics"])
+        groups.setdefault(key, []).append(run)
     lines = []
-    for (model, dims, weight), metrics in groups.items():
+    for (model, dims, weight), runs in groups.items():
+        for run in runs[1:]:
+            _require_same_flags(runs[0], run)
+        metrics = [run.result["metrics"] for run in runs]
         line = {"model_name": model, "dims": dims, "task_weight": weight, "seeds": len(metrics)}
         for name in metrics[0]:
             values = np.array([each[name] for each in metrics])
@@ -160,6 +166,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     report(finished, out, tasks[0])
+
+
+def _require_same_flags(first: Run, other: Run) -> None:
+    """Raises a `BadInput` if two runs differ in more than the seed."""
+    for name in first.config.keys() - {"seed", "versions"}:
+        if first.config[name] != other.config.get(name):
+            raise BadInput(
+                f"Runs of one line must differ in their seeds only. Received: --{name} "
+                f"{first.config[name]} in {first.folder} and {other.config.get(name)} in "
+                f"{other.folder}"
+            )
 
 
 def _spread(name: str, line: Line) -> str:

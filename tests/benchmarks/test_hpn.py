@@ -224,6 +224,12 @@ def test_means_are_over_the_seeds(hpn, load, tmp_path, capsys):
     assert (line["seeds"], line["dims"]) == ("3", "9")
     assert float(line["test_accuracy"]) == pytest.approx(0.6)
     assert float(line["test_accuracy_std"]) == pytest.approx(0.1)
+    flags["dataset"] = "others"
+    other = runs.Run.create(tmp_path / "other", hpn.PROGRAM, flags)
+    other.finish({"test_accuracy": 0.1})
+    unlike = [*folders, str(other.folder), "--out", str(tmp_path / "table")]
+    assert program(table.main, unlike) == 2
+    assert "--dataset digits" in capsys.readouterr().err
     (tmp_path / "2/result.json").unlink()
     assert program(table.main, [*folders, "--out", str(tmp_path / "table")]) == 2
     assert f"{tmp_path / '2'} is not a complete run of benchmarks/hpn.py" in capsys.readouterr().err
