@@ -186,14 +186,14 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
 
 @from_numpy
 def test_a_list_is_a_folder_of_runs_and_a_table(hpn, small, tmp_path, capsys):
-    asked = ["--model_name", "baseline", "hpn", "--dims", "3", "--epochs", "1"]
+    asked = ["--model_name", "baseline", "hpn", "--dims", "2", "--epochs", "1"]
     argv = [*SMALL, *asked, "--validation", "0.2", "--out", str(tmp_path)]
     assert program(hpn.main, argv) == 0
     printed = capsys.readouterr().out
     found = {
-        name: runs.Run.resume(tmp_path / name) for name in ("baseline-seed0", "hpn-dims3-seed0")
+        name: runs.Run.resume(tmp_path / name) for name in ("baseline-seed0", "hpn-dims2-seed0")
     }
-    assert found["hpn-dims3-seed0"].config["dims"] == 3
+    assert found["hpn-dims2-seed0"].config["dims"] == 2
     assert found["baseline-seed0"].config["dims"] is None
     with open(tmp_path / "table.csv", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -202,7 +202,7 @@ def test_a_list_is_a_folder_of_runs_and_a_table(hpn, small, tmp_path, capsys):
         accuracy = run.result["metrics"]["validation_accuracy"]
         assert float(line["validation_accuracy"]) == pytest.approx(accuracy)
         assert f"{100 * accuracy:.2f}" in printed
-    for figure in ("comparison.png", "hpn-dims3-seed0/embeddings.png"):
+    for figure in ("comparison.png", "hpn-dims2-seed0/embeddings.png"):
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
     assert program(hpn.main, argv) == 0
     assert capsys.readouterr().out.count("is complete; nothing to do") == 2
