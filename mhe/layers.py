@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
+from mhe.precision import at_least_float32
 
 # Embeddings without an entry above this count as zero: their gradient, which goes as the inverse
 # of the length, would leave float32.
@@ -39,7 +40,7 @@ def unit_vectors(vectors: Any) -> Any:
     >>> np.asarray(unit_vectors(np.array([[3e-20, 4e-20], [0.0, 0.0]], "float32"))).round(6)
     array([[0.6, 0.8], [0. , 0. ]], dtype=float32)
     """
-    vectors = _to_float32(vectors)
+    vectors = at_least_float32(vectors)
     largest = ops.stop_gradient(ops.max(ops.absolute(vectors), axis=-1, keepdims=True))
     has_direction = largest > _SHORTEST
     scaled = vectors / ops.where(has_direction, largest, 1.0)
@@ -252,12 +253,6 @@ class PolarHead(_Head):
             "high": self.high,
             "dims": self.dims,
         }
-
-
-def _to_float32(values: Any) -> Any:
-    values = ops.convert_to_tensor(values)
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    return ops.cast(values, "float64" if dtype == "float64" else "float32")
 
 
 def _unit_rows(prototypes: Any) -> np.ndarray:

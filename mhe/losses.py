@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
+from mhe.precision import at_least_float32
 
 
 def prototype_loss(
@@ -50,7 +51,7 @@ def prototype_loss(
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
         ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on classification.
     """
-    cosines = _to_float(cosines)
+    cosines = at_least_float32(cosines)
     classes = int(cosines.shape[-1])
     if _is_readable(labels):
         checks.check_labels(labels, classes, ignore_class)
@@ -107,7 +108,7 @@ def polar_loss(values: Any, predictions: Any, low: float, high: float) -> Any:
     checks.check_range(low, high)
     if _is_readable(values):
         checks.check_values(values, low, high)
-    predictions = _to_float(predictions)
+    predictions = at_least_float32(predictions)
     if len(predictions.shape) == 0 or predictions.shape[-1] != 1:
         raise ValueError(
             "Predictions must be (..., 1), one value a sample. "
@@ -279,12 +280,6 @@ class PolarLoss(keras.losses.Loss):
             "high": self.high,
             "dtype": self.dtype,
         }
-
-
-def _to_float(values: Any) -> Any:
-    values = ops.convert_to_tensor(values)
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    return ops.cast(values, "float64" if dtype == "float64" else "float32")
 
 
 def _at_least_float32(dtype: Any) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from mhe import checks, energy
+from mhe.precision import at_least_float32
 
 # Up to this many numbers (64 MiB), the differences of all pairs of rows are held at once.
 _DIFFERENCES = 2**24
@@ -152,7 +153,7 @@ def prototype_distances(prototypes: Any) -> Any:
     >>> np.asarray(prototype_distances(np.array([[0.0, 0.0], [3.0, 4.0]], "float32")))
     array([[0., 5.], [5., 0.]], dtype=float32)
     """
-    rows = _to_float(prototypes)
+    rows = at_least_float32(prototypes)
     count, dims = (int(side) for side in rows.shape)
     if count * count * dims <= _DIFFERENCES:
         return _lengths(rows[:, None] - rows[None])
@@ -336,15 +337,9 @@ def _largest(rows: Any) -> Any:
     return ops.where(largest > 0, largest, 1.0)
 
 
-def _to_float(values: Any) -> Any:
-    values = ops.convert_to_tensor(values)
-    is_double = keras.backend.standardize_dtype(values.dtype) == "float64"
-    return ops.cast(values, "float64" if is_double else "float32")
-
-
 def _rows_and_costs(prototypes: Any, costs: Any, positive: bool) -> tuple[Any, np.ndarray]:
     costs = checks.check_costs(costs, positive=positive)
-    rows = _to_float(prototypes)
+    rows = at_least_float32(prototypes)
     if len(rows.shape) != 2 or rows.shape[0] != len(costs):
         raise ValueError(
             f"Costs of {len(costs)} classes need as many prototypes, (classes, dims). "

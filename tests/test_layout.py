@@ -14,10 +14,11 @@ LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", 
 BELOW = {
     "mhe/checks.py": set(),
     "mhe/energy.py": set(),
-    "mhe/layers.py": {"mhe.checks", "mhe.energy"},
-    "mhe/losses.py": {"mhe.checks", "mhe.energy"},
+    "mhe/layers.py": {"mhe.checks", "mhe.energy", "mhe.precision"},
+    "mhe/losses.py": {"mhe.checks", "mhe.energy", "mhe.precision"},
     "mhe/metrics.py": {"mhe.checks", "mhe.energy"},
-    "mhe/prototype_regularizers.py": {"mhe.checks", "mhe.energy"},
+    "mhe/precision.py": set(),
+    "mhe/prototype_regularizers.py": {"mhe.checks", "mhe.energy", "mhe.precision"},
     "mhe/regularizers.py": {"mhe.energy"},
 }
 # What Keras has no equivalent for: making JAX forget a trace, and reading TensorFlow Datasets.
