@@ -44,6 +44,8 @@ AUGMENTATIONS = {
     "none": None,
 }
 
+_PROTOTYPES = "prototypes.npy"
+
 # Larger than most training batches: it changes nothing but the time that testing takes.
 TEST_BATCH = 500
 
@@ -291,12 +293,13 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
         runs.require_unused(args.out)
     data = hpn_task.prepare(args)
     images, targets = data.train
+    known = hpn_task.semantics(args, data)
     # Placing is not repeated: it may take minutes, and one run keeps to one set of prototypes.
-    kept = None if run is None else run.folder / "prototypes.npy"
-    if kept is not None and kept.exists():
-        rows = hpn_task.read_prototypes(kept)
+    placed = run is not None and (run.folder / _PROTOTYPES).exists()
+    if placed:
+        rows = hpn_task.read_prototypes(run.folder / _PROTOTYPES)
     else:
-        rows = hpn_task.prototypes(args, data)
+        rows = hpn_task.prototypes(args, data, known)
     steps_per_epoch = math.ceil(len(images) / args.batch_size)
 
     keras.utils.set_random_seed(args.seed)
@@ -304,8 +307,8 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     if run is None:
         flags = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
         run = runs.Run.create(args.out, PROGRAM, {**flags, "power_s": None})
-    if rows is not None:
-        with runs.replacing(run.folder / "prototypes.npy") as partial, open(partial, "wb") as file:
+    if rows is not None and not placed:
+        with runs.replacing(run.folder / _PROTOTYPES) as partial, open(partial, "wb") as file:
             np.save(file, rows, allow_pickle=False)
     run.advice = f"A lower --base_lr than {args.base_lr:g} may train; begin a new run with it."
     done = run.restore(model)
@@ -346,10 +349,9 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
             metrics[f"train_{name}"] = run.rows[-1][column]
         if rows is not None:
             metrics["separation"] = separation(rows)
-            known = hpn_task.semantics(args, data)
             # A simplex, whose cosines are all equal, knows no order that could be kept.
-            if known is not None and np.isfinite(kept := order_kept(rows, known).mean):
-                metrics["order_kept"] = kept
+            if known is not None and np.isfinite(order := order_kept(rows, known).mean):
+                metrics["order_kept"] = order
             draw_prototypes(model, rows, data, run.folder)
         return run.finish({**metrics, "epochs": args.epochs})
 

@@ -123,11 +123,7 @@ def prepare(args: argparse.Namespace) -> Data:
         except ValueError as error:
             raise BadInput(f"{args.dataset}, with --low and --high: {error}") from error
     if args.task != "regression":
-        if len(data.class_names) < 2:
-            raise BadInput(
-                f"{args.dataset} must have two classes or more to tell apart. "
-                f"Received: {', '.join(data.class_names)}"
-            )
+        data.require_classes()
         train["label"], test["label"] = labels, test_labels
     return Data((images, train), (test_images, test), data.class_names, low, high)
 
@@ -140,12 +136,17 @@ def _bounds(args: argparse.Namespace, low: float, high: float) -> tuple[float, f
     return low, high
 
 
-def prototypes(args: argparse.Namespace, data: Data) -> np.ndarray | None:
+def _has_prototypes(args: argparse.Namespace) -> bool:
+    return args.model_name != "baseline" and args.task != "regression"
+
+
+def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -> np.ndarray | None:
     """Places the prototypes of the classes, or reads them.
 
     Args:
         args: The flags of one run.
         data: What it is trained on.
+        known: What `semantics` read.
 
     Returns:
         `(classes, dims)`, or `dims - 1` numbers a row in joint training, whose first axis is the
@@ -154,7 +155,7 @@ def prototypes(args: argparse.Namespace, data: Data) -> np.ndarray | None:
     Raises:
         BadInput: If they do not fit the classes or the flags.
     """
-    if args.model_name == "baseline" or args.task == "regression":
+    if not _has_prototypes(args):
         return None
     classes = len(data.class_names)
     dims = args.dims - (args.task == "joint")
@@ -163,7 +164,7 @@ def prototypes(args: argparse.Namespace, data: Data) -> np.ndarray | None:
             return place(
                 *(classes, dims),
                 seed=args.seed,
-                semantics=semantics(args, data),
+                semantics=known,
                 semantics_weight=args.semantics_weight,
                 progress=sys.stderr.isatty(),
             )
@@ -186,12 +187,12 @@ def semantics(args: argparse.Namespace, data: Data) -> np.ndarray | None:
         data: What it is trained on, with the names of the classes.
 
     Returns:
-        `(classes, m)`, or `None` where no file is given.
+        `(classes, m)`, or `None` where no file is given or the run has no prototypes.
 
     Raises:
         BadInput: If the file cannot be read or does not know the classes.
     """
-    if args.semantics is None:
+    if args.semantics is None or not _has_prototypes(args):
         return None
     try:
         return vectors.read(args.semantics, data.class_names)

@@ -26,7 +26,6 @@ from mhe.callbacks import EnergyLogger
 from mhe.harness import datasets, figures, models, runs
 from mhe.harness.batches import Batches, pad_crop_flip
 from mhe.harness.chance import ChanceWarning
-from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.schedules import stepped
 from mhe.metrics import pairwise_angles
@@ -215,11 +214,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     if run is None:
         runs.require_unused(args.out)
     data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label)
-    if len(data.class_names) < 2:
-        raise BadInput(
-            f"{args.dataset} must have two classes or more to tell apart. "
-            f"Received: {', '.join(data.class_names)}"
-        )
+    data.require_classes()
     images, labels = data.train
     if args.train_images is not None:
         images, labels = datasets.balanced_subset(images, labels, args.train_images, args.seed)

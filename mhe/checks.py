@@ -1,7 +1,7 @@
-"""Checks of bad input that heads, losses and programs share (NumPy)."""
+"""Checks of bad input that heads, losses, prototypes and programs share (NumPy)."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,17 @@ def check_range(low: float, high: float) -> None:
             raise ValueError(f"`{name}` must be a finite number. Received: {name}={bound!r}")
     if not low < high:
         raise ValueError(f"`low` must be less than `high`. Received: low={low!r}, high={high!r}")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise a `ValueError` unless `value` is an integer of at least `least`.
+
+    Example:
+
+    >>> check_count("starts", 4, least=1)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}")
 
 
 def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> None:

@@ -321,6 +321,15 @@ def check_count(name: str, value: int | None, least: int) -> None:
         raise ValueError(f"`{name}` must be None or an int >= {least}. Received: {name}={value!r}")
 
 
+def check_strength(strength: float) -> None:
+    """Raise a `ValueError` unless the strength of a regularizer is a finite number ≥ 0."""
+    is_real = isinstance(strength, numbers.Real) and not isinstance(strength, bool)
+    if not (is_real and 0 <= strength < math.inf):
+        raise ValueError(
+            f"`strength` must be a finite number >= 0. Received: strength={strength!r}"
+        )
+
+
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         expected = " or ".join(f'"{choice}"' for choice in choices)
@@ -605,7 +614,7 @@ def _unrolled(
     radials: list[Any] = [0.0] * len(parts)
     for i, part in enumerate(parts):
         # One row of pairs after the other: XLA would compute all of them first, and hold them.
-        part = part + 0.0 * value
+        part = part + 0.0 * value if i else part
         for j in range(i, len(parts)):
             same = i == j
             pairs = _pairs_of(part, parts[j], scales[i], scales[j], in_columns, dims)

@@ -1,7 +1,6 @@
 """Costs between classes as Keras regularizers of prototypes, one row a class."""
 
 import math
-import numbers
 from typing import Any
 
 import keras
@@ -211,7 +210,8 @@ class Distortion(keras.regularizers.Regularizer):
         scale_free: bool = True,
     ) -> None:
         self.costs = checks.check_costs(D, positive=True)
-        self.strength = _checked_strength(strength)
+        energy.check_strength(strength)
+        self.strength = float(strength)
         self.scale_free = bool(scale_free)
 
     def __call__(self, x: Any) -> Any:
@@ -271,7 +271,8 @@ class Rank(keras.regularizers.Regularizer):
         if len(self.costs) < 3:
             raise ValueError(f"There must be 3 classes or more. Received: {len(self.costs)}")
         energy.check_count("triplets", triplets, 1)
-        self.strength = _checked_strength(strength)
+        energy.check_strength(strength)
+        self.strength = float(strength)
         self.triplets = triplets
         self._calls = 0
 
@@ -346,15 +347,3 @@ def _rows_and_costs(prototypes: Any, costs: Any, positive: bool) -> tuple[Any, n
             f"Received: shape {tuple(rows.shape)}"
         )
     return rows, costs
-
-
-def _checked_strength(strength: float) -> float:
-    if (
-        isinstance(strength, bool)
-        or not isinstance(strength, numbers.Real)
-        or not 0 <= strength < math.inf
-    ):
-        raise ValueError(
-            f"`strength` must be a finite number >= 0. Received: strength={strength!r}"
-        )
-    return float(strength)

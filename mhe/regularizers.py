@@ -1,7 +1,5 @@
 """Energies as Keras regularizers, and sums of regularizers."""
 
-import math
-import numbers
 from typing import Any
 
 import keras
@@ -60,14 +58,7 @@ class MHE(keras.regularizers.Regularizer):
         sample: int | None = None,
         block: int | None = None,
     ) -> None:
-        if (
-            isinstance(strength, bool)
-            or not isinstance(strength, numbers.Real)
-            or not 0 <= strength < math.inf
-        ):
-            raise ValueError(
-                f"`strength` must be a finite number >= 0. Received: strength={strength!r}"
-            )
+        energy.check_strength(strength)
         energy.check_options(s, distance, space)
         energy.check_count("sample", sample, 2)
         energy.check_count("block", block, 1)

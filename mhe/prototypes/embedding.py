@@ -1,6 +1,5 @@
 """Prototypes whose distances follow given costs: a finite metric embedded in few dimensions."""
 
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from mhe import checks, metrics
 from mhe.prototypes import optimize
+from mhe.prototypes.bounds import unit
 
 LOSSES = ("distortion", "rank")
 
@@ -133,9 +133,9 @@ def find(
     costs = checks.check_costs(D, positive=True)
     if loss not in LOSSES:
         raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}. Received: loss={loss!r}")
-    _check_count("dims", dims, 2 if sphere else 1)
-    _check_count("iterations", iterations, 1)
-    _check_count("seed", seed, 0)
+    checks.check_count("dims", dims, 2 if sphere else 1)
+    checks.check_count("iterations", iterations, 1)
+    checks.check_count("seed", seed, 0)
     if loss == "rank" and len(costs) < 3:
         raise ValueError(f"Ranks need 3 classes or more. Received: {len(costs)}")
     optimize.require_scipy()
@@ -152,7 +152,7 @@ def find(
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         rows = x.reshape(-1, dims)
-        points = _unit(rows) if sphere else rows
+        points = unit(rows) if sphere else rows
         value, gradient = _through_distances(by_distances, points)
         if sphere:
             gradient -= np.sum(gradient * points, axis=1, keepdims=True) * points
@@ -168,7 +168,7 @@ def find(
     )
     rows = found.x.reshape(-1, dims)
     if sphere:
-        rows = _unit(rows)
+        rows = unit(rows)
     else:
         rows = rows - rows.mean(axis=0)
         upper = np.triu_indices(len(costs), 1)
@@ -272,12 +272,3 @@ def _through_distances(loss: _Loss, points: np.ndarray) -> tuple[float, np.ndarr
     # Points on one spot have no direction in which to part.
     pull = (slopes + slopes.T) / np.where(distances > 0, distances, np.inf)
     return value, pull.sum(axis=1, keepdims=True) * points - pull @ points
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mhe import checks
 from mhe.prototypes.optimize import require_scipy
 
 # Similarities within this of each other count as equal: it is the rounding of float32. No
@@ -137,7 +138,7 @@ class RankingTerm:
         self.classes = len(rows)
         if others is None:
             others = max(_FEWEST_OTHERS, _PAIRS // self.classes)
-        _check_count("others", others, 2)
+        checks.check_count("others", others, 2)
         rng = np.random.default_rng(seed)
         # One more, because a class may be drawn to be compared with itself, which is then left out.
         width = min(self.classes, int(others) + 1)
@@ -329,7 +330,7 @@ def assign(prototypes: Any, semantics: Any, starts: int = 4, seed: int = 0) -> n
         10(4), 2015; Koopmans and Beckmann, Assignment problems and the location of economic
         activities, Econometrica 25, 1957.
     """
-    _check_count("starts", starts, 1)
+    checks.check_count("starts", starts, 1)
     require_scipy()
     from scipy.optimize import quadratic_assignment
 
@@ -442,11 +443,6 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     # The largest entry goes first, so that squares neither overflow nor vanish.
     rows = rows / np.abs(rows).max(axis=1, keepdims=True)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}")
 
 
 def _listed(rows: np.ndarray, most: int = 10) -> str:

@@ -67,7 +67,7 @@ def test_without_flags_it_is_the_published_recipe(hpn, task, small, monkeypatch)
     assert (args.epochs, args.batch_size, args.augment) == (250, 128, "crop_flip")
     images = np.zeros((4, 8, 8, 3), "uint8")
     data = task.Data((images, {}), (images, {}), tuple(map(str, range(100))), 0, 0)
-    model = task.build(args, data, task.prototypes(args, data), steps=250 * 391)
+    model = task.build(args, data, task.prototypes(args, data, None), steps=250 * 391)
     assert {name: output.shape for name, output in model.output.items()} == {"label": (None, 100)}
     assert model.get_layer("label").prototypes.shape == (100, 50)
     assert model.loss["label"].reduction == "sum"
@@ -270,7 +270,7 @@ def test_semantics_decide_which_prototype_a_class_gets(hpn, task, tmp_path):
     flags = ["--dataset", "digits", "--dims", "2", "--semantics", str(tmp_path / "words.txt")]
     args = settled(hpn, *flags)
     data = task.prepare(args)
-    rows = task.prototypes(args, data)
+    rows = task.prototypes(args, data, task.semantics(args, data))
     cosines = rows @ rows.T
     np.testing.assert_allclose(cosines, np.cos(angles[:, None] - angles), atol=0.02)
     assert hpn.order_kept(rows, task.semantics(args, data)).mean > 0.9

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mhe.harness.errors import BadInput
+
 Split = tuple[np.ndarray, np.ndarray]
 
 
@@ -25,3 +27,15 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     values: Split | None = None
+
+    def require_classes(self) -> None:
+        """Refuses a dataset in which there is nothing to tell apart.
+
+        Raises:
+            BadInput: If it has fewer than two classes.
+        """
+        if len(self.class_names) < 2:
+            raise BadInput(
+                f"{self.name} must have two classes or more to tell apart. "
+                f"Received: {', '.join(self.class_names)}"
+            )
