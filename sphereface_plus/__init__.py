@@ -1,0 +1,1 @@
+"""Face recognition with angular margins: heads, backbones, faces on disk, verification."""
