@@ -26,7 +26,7 @@ import keras
 import numpy as np
 
 from mhe import fewshot
-from mhe.harness import datasets, figures, models, runs
+from mhe.harness import datasets, figures, models, recipes, runs
 from mhe.harness.comparisons import Comparison, Varied, stem, write
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
@@ -89,9 +89,15 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--turns",
-        choices=["none", "quarter"],
-        help="quarter: images turned by 90, 180 and 270 degrees are of new classes in training "
-        "(default: quarter for Omniglot, else none)",
+        choices=["none", "quarter", "mirror"],
+        help="quarter: images turned by 90, 180 and 270 degrees are of new classes in training; "
+        "mirror: their mirror images too (default: quarter for Omniglot, else none)",
+    )
+    parser.add_argument(
+        "--augment",
+        choices=["none", "affine"],
+        default="none",
+        help="affine: turn, stretch, shear and shift every image of a training episode a little",
     )
     parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
     parser.add_argument(
@@ -174,13 +180,15 @@ def prepare(args: argparse.Namespace) -> datasets.ClassSplit:
         images, classes = datasets.balanced_subset(images, classes, args.train_images, args.seed)
     if args.turns is None:
         args.turns = "quarter" if split.alphabets else "none"
-    if args.turns == "quarter":
+    if args.turns != "none":
         if images.shape[1] != images.shape[2]:
             raise BadInput(
-                "--turns quarter needs square images; --image_size makes them so. "
+                f"--turns {args.turns} needs square images; --image_size makes them so. "
                 f"Received: images of {images.shape[2]}x{images.shape[1]} pixels"
             )
         images, classes = datasets.with_quarter_turns(images, classes)
+    if args.turns == "mirror":
+        images, classes = datasets.with_mirror_images(images, classes)
     if args.ways is None:
         args.ways = min(_PUBLISHED_WAYS, np.unique(classes).size)
     return datasets.ClassSplit((images, classes), split.test, split.alphabets)
@@ -278,7 +286,13 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
                 **{**tests[0], "episodes": _WATCHED, "distance": args.distance},
             )
             model.fit(
-                fewshot.EpisodeBatches(data.train[0], episodes, args.episodes, epoch=done),
+                fewshot.EpisodeBatches(
+                    data.train[0],
+                    episodes,
+                    args.episodes,
+                    epoch=done,
+                    augment=recipes.AUGMENTATIONS[args.augment],
+                ),
                 initial_epoch=done,
                 epochs=args.epochs,
                 shuffle=False,

@@ -154,6 +154,9 @@ class EpisodeBatches(keras.utils.PyDataset):
         episodes: What to draw.
         per_epoch: Episodes in an epoch.
         epoch: The epoch to begin with.
+        augment: `None` or a callable `(images, rng) -> images` on the images `(B, ...)` of an
+            episode, such as `mhe.harness.affine.random_affine`. What it draws is a function of the
+            episodes' seed and the episode's number.
 
     Raises:
         ValueError: If a number is out of range.
@@ -168,13 +171,18 @@ class EpisodeBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, images: np.ndarray, episodes: Episodes, per_epoch: int = 100, epoch: int = 0
+        self,
+        images: np.ndarray,
+        episodes: Episodes,
+        per_epoch: int = 100,
+        epoch: int = 0,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     ) -> None:
         # One worker: Keras's own would hand episodes left over from one epoch to the next.
         super().__init__(workers=1, use_multiprocessing=False)
         check_count("per_epoch", per_epoch, least=1)
         check_count("epoch", epoch, least=0)
-        self.images, self.episodes = images, episodes
+        self.images, self.episodes, self.augment = images, episodes, augment
         self.per_epoch, self.epoch = per_epoch, epoch
         self._targets = np.repeat(np.arange(episodes.ways, dtype="int32"), episodes.queries)
         self._targets = self._targets.reshape(1, episodes.ways, episodes.queries)
@@ -210,6 +218,13 @@ class EpisodeBatches(keras.utils.PyDataset):
     def _batch(self, number: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         support, query = self.episodes[number]
         images = {"support": self.images[support[None]], "query": self.images[query[None]]}
+        if self.augment is not None:
+            # Another stream than the one that draws the episode.
+            key = np.random.SeedSequence(self.episodes.seed, spawn_key=(number, 0))
+            rng = np.random.default_rng(key)
+            for name, each in images.items():
+                flat = each.reshape(-1, *each.shape[3:])
+                images[name] = self.augment(flat, rng).reshape(each.shape)
         return images, self._targets
 
 

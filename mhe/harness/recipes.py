@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from mhe.harness import datasets, models
+from mhe.harness.affine import random_affine
 from mhe.harness.batches import pad_crop_flip
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
@@ -18,6 +19,7 @@ from mhe.harness.schedules import stepped
 AUGMENTATIONS = {
     "crop_flip": pad_crop_flip,
     "crop": functools.partial(pad_crop_flip, flip=False),
+    "affine": random_affine,
     "none": None,
 }
 
@@ -85,8 +87,8 @@ def add_flags(
     parser.add_argument(
         "--augment",
         choices=list(AUGMENTATIONS),
-        help="random crops after padding by 4, with or without horizontal flips (default: "
-        f"crop_flip; {plain})",
+        help="random crops after padding by 4, with or without horizontal flips, or small affine "
+        f"maps (default: crop_flip; {plain})",
     )
 
 

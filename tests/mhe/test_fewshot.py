@@ -91,6 +91,15 @@ def test_batches_hold_the_images_of_their_episode():
         np.testing.assert_array_equal(batch["support"], images[support][None])
         np.testing.assert_array_equal(batch["query"], images[query][None])
         assert classes.tolist() == [[[0, 0, 0], [1, 1, 1]]]
+
+    def noisy(images, rng):
+        return images + rng.normal(size=images.shape)
+
+    one, other = (EpisodeBatches(images, episodes, 3, epoch=2, augment=noisy) for _ in range(2))
+    drawn = [one[index][0]["query"] for index in (0, 1)]
+    np.testing.assert_array_equal(other[1][0]["query"], drawn[1])
+    noise = [each - images[episodes[6 + k][1]][None] for k, each in enumerate(drawn)]
+    assert np.abs(noise[0] - noise[1]).min() > 1e-6
     with pytest.raises(IndexError, match=r"3 batches. Received: index=3"):
         batches[3]
     with pytest.raises(ValueError, match=r"`per_epoch` must be an integer >= 1"):

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset
-from mhe.harness.datasets.few_shot import ClassSplit, split_classes, with_quarter_turns
+from mhe.harness.datasets.few_shot import (
+    ClassSplit,
+    split_classes,
+    with_mirror_images,
+    with_quarter_turns,
+)
 from mhe.harness.datasets.layouts import load_trees
 from mhe.harness.datasets.named import load_named
 from mhe.harness.datasets.one_shot import OneShotRun, load_one_shot_runs
@@ -25,6 +30,7 @@ __all__ = [
     "names_path",
     "split_classes",
     "turned",
+    "with_mirror_images",
     "with_quarter_turns",
 ]
 

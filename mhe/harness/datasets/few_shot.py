@@ -147,6 +147,27 @@ def with_quarter_turns(images: np.ndarray, classes: np.ndarray) -> Split:
     return np.concatenate(turned), np.concatenate(named)
 
 
+def with_mirror_images(images: np.ndarray, classes: np.ndarray) -> Split:
+    """Add every image mirrored left to right, the mirror image of a class being a new class.
+
+    Args:
+        images: `(N, H, W, C)`.
+        classes: The names of their classes `(N,)`.
+
+    Returns:
+        Images `(2N, H, W, C)` and names `(2N,)`: those of mirrored classes end in `/mirror`.
+
+    Example:
+
+    >>> images, classes = with_mirror_images(np.zeros((2, 8, 8, 1), "uint8"), np.array(["a", "b"]))
+    >>> images.shape, classes[2:].tolist()
+    ((4, 8, 8, 1), ['a/mirror', 'b/mirror'])
+    """
+    return np.concatenate([images, images[:, :, ::-1]]), np.concatenate(
+        [classes, np.char.add(classes, "/mirror")]
+    )
+
+
 def _alphabets(data: Dataset) -> np.ndarray | None:
     """The alphabet of every class; `None` where the classes have none."""
     # TensorFlow Datasets writes Latin_0 for what is Latin/character01 in the archives.

@@ -12,6 +12,7 @@ from mhe.harness.datasets import (
     Dataset,
     load_one_shot_runs,
     split_classes,
+    with_mirror_images,
     with_quarter_turns,
 )
 from mhe.harness.errors import BadInput
@@ -111,6 +112,13 @@ def test_turned_images_are_new_classes():
     for turns in range(4):
         expected = np.asarray(Image.fromarray(images[1, ..., 0]).rotate(90 * turns))
         np.testing.assert_array_equal(turned[2 * turns + 1, ..., 0], expected)
+
+
+def test_mirror_images_are_new_classes():
+    images = np.random.default_rng(0).integers(256, size=(2, 3, 3, 1), dtype=np.uint8)
+    mirrored, classes = with_mirror_images(images, np.array(["a", "b"]))
+    assert classes.tolist() == ["a", "b", "a/mirror", "b/mirror"]
+    np.testing.assert_array_equal(mirrored, [*images, *(np.fliplr(each) for each in images)])
 
 
 def drawing(seed):
