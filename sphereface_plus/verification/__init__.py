@@ -1,0 +1,22 @@
+"""Are two faces of the same person? Scores of pairs, and how well they answer."""
+
+from sphereface_plus.verification.protocol import (
+    Verification,
+    stratified_folds,
+    verify,
+    verify_scores,
+)
+from sphereface_plus.verification.roc import RocCurve, roc_curve
+from sphereface_plus.verification.scores import all_pairs, cosine_scores, pair_scores
+
+__all__ = [
+    "RocCurve",
+    "Verification",
+    "all_pairs",
+    "cosine_scores",
+    "pair_scores",
+    "roc_curve",
+    "stratified_folds",
+    "verify",
+    "verify_scores",
+]

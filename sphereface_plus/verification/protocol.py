@@ -1,0 +1,268 @@
+"""The ten-fold protocol of Labeled Faces in the Wild, view 2, and what is reported with it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mhe import checks
+from sphereface_plus.verification.roc import (
+    RocCurve,
+    checked_pairs,
+    curve_of_sorted,
+    sorted_pairs,
+)
+from sphereface_plus.verification.scores import cosine_scores
+
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How well scores tell pairs of the same person from pairs of different people.
+
+    Attributes:
+        accuracies: The accuracy on each fold, `(folds,)`.
+        thresholds: The threshold chosen for it on the other folds, `(folds,)`.
+        roc: The ROC curve of all pairs.
+        scores: The score of each pair, `(n,)`.
+        same: Whether a pair is of the same person, bool `(n,)`.
+    """
+
+    accuracies: np.ndarray
+    thresholds: np.ndarray
+    roc: RocCurve
+    scores: np.ndarray
+    same: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """The mean accuracy over the folds."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def accuracy_std(self) -> float:
+        """The sample standard deviation over the folds, with folds - 1 in the denominator."""
+        return float(np.std(self.accuracies, ddof=1))
+
+    @property
+    def standard_error(self) -> float:
+        """`accuracy_std`/√folds, which stands behind the ± in LFW's own tables."""
+        return self.accuracy_std / math.sqrt(len(self.accuracies))
+
+    @property
+    def auc(self) -> float:
+        """The area under the ROC curve."""
+        return self.roc.auc
+
+    @property
+    def eer(self) -> float:
+        """The equal error rate."""
+        return self.roc.eer
+
+    @property
+    def tar_at_far(self) -> dict[float, float | None]:
+        """The true accept rate at false accept rates from 1e-1 to 1e-6.
+
+        None where the pairs of different people are fewer than 1/FAR, with a note in `notes`.
+        """
+        return {far: self.roc.tar_at(far) for far in FARS}
+
+    @property
+    def notes(self) -> list[str]:
+        """Why a rate is not given, a sentence for each."""
+        return [
+            f"FAR {far:.0e} needs {1 / far:,.0f} pairs of different people, "
+            f"and there are {self.roc.different:,}"
+            for far, tar in self.tar_at_far.items()
+            if tar is None
+        ]
+
+    def metrics(self) -> dict[str, float | None]:
+        """The numbers as a report or a file holds them.
+
+        Returns:
+            `accuracy`, `accuracy_std`, `standard_error`, `auc`, `eer`, and `tar_at_far_1e-1` to
+            `tar_at_far_1e-6`.
+        """
+        names = ("accuracy", "accuracy_std", "standard_error", "auc", "eer")
+        return {name: getattr(self, name) for name in names} | {
+            f"tar_at_far_1e-{place}": tar
+            for place, tar in enumerate(self.tar_at_far.values(), start=1)
+        }
+
+
+def verify(a: Any, b: Any, same: Any, folds: int | Any = 10) -> Verification:
+    """Verifies pairs of embeddings by their cosine.
+
+    Args:
+        a: Embeddings of one side, `(n, dims)`.
+        b: Embeddings of the other side, `(n, dims)`.
+        same: Whether a pair is of the same person, `(n,)`.
+        folds: As in `verify_scores`.
+
+    Returns:
+        What `verify_scores` finds.
+
+    Raises:
+        ValueError: If the arrays do not fit together, an embedding is not finite or 0, or a fold
+            lacks pairs of one kind.
+
+    Example:
+
+    >>> a, b = [[1.0, 0.0]] * 4, [[2.0, 0.1], [-1.0, 3.0], [3.0, 0.2], [-1.0, 0.0]]
+    >>> found = verify(a, b, [True, False, True, False], folds=2)
+    >>> found.accuracy, found.auc, found.eer
+    (1.0, 1.0, 0.0)
+
+    Reference:
+        Huang et al., Labeled Faces in the Wild: a database for studying face recognition in
+        unconstrained environments, University of Massachusetts, Amherst, 07-49, 2007, view 2.
+    """
+    return verify_scores(cosine_scores(a, b), same, folds)
+
+
+def verify_scores(scores: Any, same: Any, folds: int | Any = 10) -> Verification:
+    """Verifies pairs by scores: for each fold, by the threshold that is best on the others.
+
+    A pair is accepted if its score is at least the threshold. Of all thresholds, the one with the
+    largest accuracy on the other folds is chosen. It stands halfway between two of their scores; of
+    equally good ones it is the highest, which accepts the fewest pairs.
+
+    Args:
+        scores: Numbers `(n,)`, larger for pairs that are more alike.
+        same: Whether a pair is of the same person, `(n,)`.
+        folds: How many folds the pairs fall into, one after the other, as in LFW's list of pairs;
+            or the fold of each pair, integers `(n,)`, such as `stratified_folds` makes for pairs
+            that come in no such order.
+
+    Returns:
+        The accuracies, the thresholds and the ROC curve. The curve is of all pairs: it needs no
+        threshold.
+
+    Raises:
+        ValueError: If scores are not finite or not one a pair, or if there are fewer than two
+            folds, or one that lacks pairs of one kind.
+
+    Example:
+
+    >>> scores = [0.9, 0.2, 0.6, 0.3, 0.8, 0.7]
+    >>> found = verify_scores(scores, [True, False] * 3, folds=3)
+    >>> found.thresholds
+    array([0.75, 0.75, 0.45])
+    >>> found.accuracies
+    array([1. , 0.5, 0.5])
+    >>> found.tar_at_far[0.1]
+    >>> found.notes[0]
+    'FAR 1e-01 needs 10 pairs of different people, and there are 3'
+    """
+    scores, same = checked_pairs(scores, same)
+    folds = _checked_folds(folds, same)
+    rising, matches, places = sorted_pairs(scores, same, folds)
+    accuracies, thresholds = [], []
+    for fold in range(int(folds.max()) + 1):
+        own = places == fold
+        threshold = best_threshold(rising[~own], matches[~own])
+        thresholds.append(threshold)
+        accuracies.append(np.mean((rising[own] >= threshold) == matches[own]))
+    curve = curve_of_sorted(rising, matches)
+    return Verification(np.array(accuracies), np.array(thresholds), curve, scores, same)
+
+
+def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
+    """The threshold with the largest accuracy: a pair is accepted if its score is at least that.
+
+    Args:
+        scores: Rising numbers `(n,)`.
+        same: Whether a pair is of the same person, bool `(n,)`.
+
+    Returns:
+        A number halfway between two scores that follow each other, the least score, or the next
+        number above the largest. Of equally good ones, the highest.
+
+    Example:
+
+    >>> best_threshold(np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, False, True, True]))
+    0.5
+    """
+    # What is right more than with everything accepted, for each number of pairs that are rejected.
+    gains = np.r_[0, np.cumsum(np.where(same, -1, 1), dtype=np.int64)]
+    # Pairs of one score are accepted together or not at all.
+    possible = np.r_[True, scores[1:] != scores[:-1], True]
+    gains[~possible] = -len(scores) - 1
+    rejected = len(scores) - int(np.argmax(gains[::-1]))
+    if rejected == 0:
+        return float(scores[0])
+    below = float(scores[rejected - 1])
+    if rejected == len(scores):
+        return math.nextafter(below, math.inf)
+    above = float(scores[rejected])
+    middle = below + (above - below) / 2
+    # Between two numbers that are next to each other there is none.
+    return middle if middle > below else above
+
+
+def stratified_folds(same: Any, folds: int = 10, seed: int = 0) -> np.ndarray:
+    """Deals pairs that come in no particular order into folds, each kind alike.
+
+    A person may be in pairs of several folds: the accuracy is that on other pairs of the same
+    people, where LFW's own folds are of other people.
+
+    Args:
+        same: Whether a pair is of the same person, `(n,)`.
+        folds: How many.
+        seed: Of the shuffle.
+
+    Returns:
+        The fold of each pair, integers `(n,)`. The folds' numbers of pairs differ by two at most,
+        and by one in each kind.
+
+    Raises:
+        ValueError: If there are fewer pairs of a kind than folds.
+
+    Example:
+
+    >>> same = np.array([True] * 4 + [False] * 6)
+    >>> dealt = stratified_folds(same, 2)
+    >>> np.bincount(dealt[same]), np.bincount(dealt[~same])
+    (array([2, 2]), array([3, 3]))
+    """
+    checks.check_count("folds", folds, 2)
+    same = np.asarray(same).astype(bool)
+    fewest = min(np.count_nonzero(same), np.count_nonzero(~same))
+    if fewest < folds:
+        raise ValueError(
+            f"There must be {folds} pairs or more of each kind for {folds} folds. "
+            f"Received: {np.count_nonzero(same)} of the same person and "
+            f"{np.count_nonzero(~same)} of different people"
+        )
+    generator = np.random.default_rng(seed)
+    dealt = np.empty(len(same), np.int32)
+    for kind in (same, ~same):
+        dealt[kind] = generator.permutation(np.arange(np.count_nonzero(kind)) % folds)
+    return dealt
+
+
+def _checked_folds(folds: Any, same: np.ndarray) -> np.ndarray:
+    """The fold of each pair, int32 `(n,)`, or a `ValueError`."""
+    if np.ndim(folds) == 0:
+        checks.check_count("folds", folds, 2)
+        folds = np.arange(len(same)) * int(folds) // len(same)
+    given = np.asarray(folds)
+    if given.shape != same.shape or given.dtype.kind not in "iu" or given.min() < 0:
+        raise ValueError(
+            "`folds` must be a number, or the fold of each pair as an integer from 0. "
+            f"Received: {given.dtype} {given.shape} for {len(same)} pairs"
+        )
+    count = max(2, int(given.max()) + 1)
+    both = np.bincount(given[same], minlength=count), np.bincount(given[~same], minlength=count)
+    lacking = np.flatnonzero((both[0] == 0) | (both[1] == 0))
+    if len(lacking):
+        fold = lacking[0]
+        raise ValueError(
+            "Each of two or more folds must hold pairs of the same person and pairs of different "
+            "people; `stratified_folds` deals them out so. "
+            f"Received: fold {fold} with {both[0][fold]} and {both[1][fold]}"
+        )
+    return given.astype(np.int32)

@@ -1,0 +1,162 @@
+"""Cosine scores of pairs of embeddings, in float32 and in bounded memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mhe import checks
+
+# As many numbers are in memory at one time (32 MiB).
+_BLOCK = 2**23
+
+
+def unit_rows(embeddings: Any, name: str = "embeddings") -> np.ndarray:
+    """Embeddings divided by their lengths.
+
+    Args:
+        embeddings: Numbers `(n, dims)`, whatever NumPy makes an array of.
+        name: What they are called in errors.
+
+    Returns:
+        A float32 array `(n, dims)`.
+
+    Raises:
+        ValueError: If there are no embeddings, or one is not finite or 0.
+
+    Example:
+
+    >>> unit_rows([[3.0, 4.0]])
+    array([[0.6, 0.8]], dtype=float32)
+    """
+    rows = np.asarray(embeddings)
+    if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "fiu":
+        raise ValueError(
+            f"`{name}` must be real numbers (n, dims). "
+            f"Received: shape {rows.shape}, dtype {rows.dtype}"
+        )
+    # In float64 no square of a float32 overflows or vanishes.
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    wrong = ~(np.isfinite(lengths) & (lengths > 0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"`{name}` must be finite and not 0, or they have no direction. "
+            f"Received: row {row} of length {lengths[row]}"
+        )
+    units = np.empty(rows.shape, np.float32)
+    return np.divide(rows, lengths[:, None], out=units, casting="same_kind")
+
+
+def cosine_scores(a: Any, b: Any) -> np.ndarray:
+    """The cosine of each row of `a` with the same row of `b`.
+
+    Args:
+        a: Embeddings `(n, dims)`.
+        b: Embeddings `(n, dims)`.
+
+    Returns:
+        A float32 array `(n,)`.
+
+    Raises:
+        ValueError: If the shapes differ, or an embedding is not finite or 0.
+
+    Example:
+
+    >>> cosine_scores([[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [0.0, 1.0]])
+    array([0. , 0.8], dtype=float32)
+    """
+    a, b = unit_rows(a, "a"), unit_rows(b, "b")
+    if a.shape != b.shape:
+        raise ValueError(
+            f"`a` and `b` must be two sides of the same pairs. Received: {a.shape} and {b.shape}"
+        )
+    return np.einsum("ij,ij->i", a, b)
+
+
+def pair_scores(embeddings: Any, pairs: Any) -> np.ndarray:
+    """The cosines of pairs that are given by their rows, so that each image is embedded once.
+
+    Args:
+        embeddings: Embeddings `(images, dims)`.
+        pairs: Integers `(n, 2)`, the rows of both sides, as in `Pairs.rows`.
+
+    Returns:
+        A float32 array `(n,)`.
+
+    Raises:
+        ValueError: If a row is none of the embeddings, or an embedding is not finite or 0.
+
+    Example:
+
+    >>> pair_scores([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]], [[0, 1], [1, 2]])
+    array([0.6, 0.8], dtype=float32)
+    """
+    units = unit_rows(embeddings)
+    pairs = np.asarray(pairs)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
+        raise ValueError(
+            f"`pairs` must be integers (n, 2). Received: shape {pairs.shape}, dtype {pairs.dtype}"
+        )
+    checks.check_labels(pairs, len(units))
+    scores = np.empty(len(pairs), np.float32)
+    for block in blocks(len(pairs), 2 * units.shape[1]):
+        first, second = units[pairs[block].T]
+        np.einsum("ij,ij->i", first, second, out=scores[block])
+    return scores
+
+
+def all_pairs(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Scores all n(n - 1)/2 pairs of embeddings.
+
+    Args:
+        embeddings: Embeddings `(n, dims)`.
+        labels: Whose they are, `(n,)`: integers or names.
+
+    Returns:
+        The cosines, float32, and whether both are of the same person, bool; of the pairs (0, 1),
+        (0, 2), …, (1, 2), …, in the order of `np.triu_indices(n, 1)`. Beyond them, 32 MiB are
+        needed, and the embeddings as float32.
+
+    Raises:
+        ValueError: If there is no label for each embedding, fewer than two of them, or an embedding
+            is not finite or 0.
+
+    Example:
+
+    >>> all_pairs([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]], ["ann", "ann", "bob"])
+    (array([0.6, 0. , 0.8], dtype=float32), array([ True, False, False]))
+    """
+    units = unit_rows(embeddings)
+    labels = np.asarray(labels)
+    if labels.shape != (len(units),) or len(units) < 2:
+        raise ValueError(
+            "There must be a label for each of two or more embeddings. "
+            f"Received: labels {labels.shape} for embeddings {units.shape}"
+        )
+    # Numbers compare faster than names.
+    _, people = np.unique(labels, return_inverse=True)
+    count = len(units) * (len(units) - 1) // 2
+    scores, same = np.empty(count, np.float32), np.empty(count, bool)
+    done = 0
+    for block in blocks(len(units), len(units)):
+        cosines = units[block] @ units[block.start :].T
+        for place, row in enumerate(range(block.start, block.stop)):
+            part = slice(done, done + len(units) - row - 1)
+            scores[part] = cosines[place, place + 1 :]
+            np.equal(people[row + 1 :], people[row], out=same[part])
+            done = part.stop
+    return scores, same
+
+
+def blocks(count: int, width: int) -> Iterator[slice]:
+    """Rows in blocks that hold 2²³ numbers at most, of rows `width` long.
+
+    Example:
+
+    >>> list(blocks(5, 2**22))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    height = max(1, _BLOCK // max(1, width))
+    for start in range(0, count, height):
+        yield slice(start, min(start + height, count))
