@@ -1,0 +1,9 @@
+"""Networks from faces to embeddings: the SphereFaceNets, and ArcFace's improved ResNets.
+
+Any other Keras model that gives embeddings `(B, dims)` can stand in for them.
+"""
+
+from sphereface_plus.backbones.iresnet import iresnet
+from sphereface_plus.backbones.sfnet import sfnet
+
+__all__ = ["iresnet", "sfnet"]
