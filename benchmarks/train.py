@@ -23,7 +23,7 @@ import numpy as np
 
 from mhe.attach import attach
 from mhe.callbacks import EnergyLogger
-from mhe.harness import datasets, figures, models, runs
+from mhe.harness import datasets, figures, models, recipes, runs
 from mhe.harness.batches import Batches, pad_crop_flip
 from mhe.harness.chance import ChanceWarning
 from mhe.harness.flags import Parser, integer, number, program
@@ -36,20 +36,17 @@ PROGRAM = "benchmarks/train.py"
 STEPS = 42_500
 DROPS = (20_000, 30_000, 37_500)
 
-# --power_s: s, distance, strength on hidden layers. The strengths are those of the reference
-# implementation written in the terms of `mhe.MHE`, which leaves out its factors 2, 0.1 and 1/π.
-POWERS = {
-    "0": (0, "euclidean", 2.0),
-    "1": (1, "euclidean", 1.0),
-    "2": (2, "euclidean", 1.0),
-    "a0": (0, "angle", 1.0),
-    "a1": (1, "angle", 0.1 * math.pi),
-    "a2": (2, "angle", 0.1 * math.pi**2),
+# Of each --power_s, the strength on hidden layers. They are those of the reference implementation
+# written in the terms of `mhe.MHE`, which leaves out its factors 2, 0.1 and 1/π.
+STRENGTHS = {
+    "0": 2.0,
+    "1": 1.0,
+    "2": 1.0,
+    "a0": 1.0,
+    "a1": 0.1 * math.pi,
+    "a2": 0.1 * math.pi**2,
 }
 HEAD_FACTOR = 10
-
-# Larger than most training batches: it changes nothing but the time that testing takes.
-TEST_BATCH = 500
 
 
 def make_parser() -> Parser:
@@ -65,7 +62,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--power_s",
-        choices=list(POWERS),
+        choices=list(recipes.POWERS),
         default="2",
         help="the power s of the energy, with 'a' over angles instead of Euclidean distances; "
         "baseline takes no notice of it",
@@ -127,7 +124,7 @@ def fill_in(args: argparse.Namespace) -> None:
     if args.epochs is None and args.steps is None:
         args.steps = STEPS
     if args.strength is None:
-        args.strength = POWERS[args.power_s][2]
+        args.strength = STRENGTHS[args.power_s]
     if args.head_strength is None:
         args.head_strength = HEAD_FACTOR * args.strength
     if args.augment is None:
@@ -175,7 +172,7 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     finally:
         keras.config.set_dtype_policy(policy)
     if args.model_name != "baseline":
-        s, distance, _ = POWERS[args.power_s]
+        s, distance = recipes.POWERS[args.power_s]
         space = "half" if args.model_name == "half_mhe" else "full"
         attach(
             model,
@@ -230,7 +227,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
 
     run = runs.Run.begin_or_go_on(run, PROGRAM, args)
     done = run.restore(model)
-    test = Batches(*data.test, TEST_BATCH, shuffle=False)
+    test = Batches(*data.test, recipes.TEST_BATCH, shuffle=False)
     # A last epoch that the steps cut short is a fit of its own.
     whole = steps // steps_per_epoch
     with run:

@@ -23,6 +23,16 @@ AUGMENTATIONS = {
     "none": None,
 }
 
+# --power_s: the power s of an energy, and the distance it is a power of.
+POWERS = {
+    "0": (0, "euclidean"),
+    "1": (1, "euclidean"),
+    "2": (2, "euclidean"),
+    "a0": (0, "angle"),
+    "a1": (1, "angle"),
+    "a2": (2, "angle"),
+}
+
 # Larger than most training batches: it changes nothing but the time that testing takes.
 TEST_BATCH = 500
 
