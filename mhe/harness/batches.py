@@ -155,9 +155,7 @@ class Batches(keras.utils.PyDataset):
                 self._ahead[key] = self._threads.submit(self._batch, *key)
 
     def _batch(self, epoch: int, index: int) -> Batch:
-        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        if self.shuffle:
-            chosen = self._permutation(epoch)[chosen]
+        chosen = self._chosen(epoch, index)
         images = self.images[chosen]
         if self.augment is not None:
             images = self.augment(images, self._generator(epoch, index))
@@ -166,6 +164,11 @@ class Batches(keras.utils.PyDataset):
         else:
             labels = self.labels[chosen]
         return normalize(images), labels
+
+    def _chosen(self, epoch: int, index: int) -> slice | np.ndarray:
+        """Which images a batch holds."""
+        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return self._permutation(epoch)[chosen] if self.shuffle else chosen
 
     def _permutation(self, epoch: int) -> np.ndarray:
         # Two threads may both find it missing and compute the same; neither waits for the other.

@@ -42,23 +42,18 @@ def decode(
     >>> decode("mine", ["a.png"], lambda name: stream.getvalue()).shape
     (1, 4, 6, 1)
     """
-    Image = pillow()
+    pillow()
 
     def pixels_of(name: str) -> np.ndarray | str:
         """Pixels, or what is wrong with the file."""
         # Whatever a decoder raises on a damaged file, the file is what is wrong; the kinds are
         # many (OSError, SyntaxError, ValueError, zlib.error, struct.error...) and depend on Pillow.
         try:
-            with Image.open(io.BytesIO(read(name))) as image:
-                if image.mode.startswith(("I", "F")):
-                    return f"pixels of kind {image.mode}, expected 8 bits a channel"
-                grey = image.mode in ("1", "L", "LA")
-                image = image.convert("L" if grey else "RGB")
+            with open_image(read(name)) as image:
+                image = grey_or_rgb(image)
                 return np.asarray(image if size is None else fit(image, size))
         except Exception as error:
-            return (
-                "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-            )
+            return str(error)
 
     wrong: list[tuple[str, str]] = []
     first = None
@@ -69,7 +64,7 @@ def decode(
             break
         wrong.append((name, pixels))
     if first is None:
-        raise _unreadable(dataset, wrong)
+        raise BadInput(f"{dataset}: {unreadable(wrong)}")
     (reference, shape), start = first, len(wrong)
     images = np.empty((len(names), *shape, 3), np.uint8)
 
@@ -91,7 +86,7 @@ def decode(
     for _, more, _ in chunks:
         wrong += more
     if wrong:
-        raise _unreadable(dataset, wrong)
+        raise BadInput(f"{dataset}: {unreadable(wrong)}")
     others = [other for _, _, chunk in chunks for other in chunk]
     if others:
         other, other_shape = others[0]
@@ -100,6 +95,74 @@ def decode(
             f"Received: {reference} of {_in_words(shape)} and {other} of {_in_words(other_shape)}"
         )
     return images[..., :1].copy() if all(grey for grey, _, _ in chunks) else images
+
+
+def open_image(data: bytes) -> "Image.Image":
+    """Open an image file; its pixels are decoded when they are first asked for.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        The image, in any mode of 8 bits a channel or fewer.
+
+    Raises:
+        ValueError: If the bytes are no image, or one of more bits; decoders have their own errors.
+
+    Example:
+
+    >>> open_image(b"words")
+    Traceback (most recent call last):
+        ...
+    ValueError: not an image
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise ValueError("not an image") from error
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"pixels of kind {image.mode}, expected 8 bits a channel")
+    return image
+
+
+def grey_or_rgb(image: "Image.Image") -> "Image.Image":
+    """Decode an image to mode L if it has no colours, otherwise to RGB.
+
+    Args:
+        image: In any mode of 8 bits a channel or fewer; what is transparent becomes opaque.
+
+    Returns:
+        The image in one of the two modes.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> grey_or_rgb(Image.new("LA", (6, 4))).mode, grey_or_rgb(Image.new("P", (6, 4))).mode
+    ('L', 'RGB')
+    """
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+
+
+def unreadable(wrong: Sequence[tuple[str, str]]) -> str:
+    """Say which files cannot be read as images; the first few by name.
+
+    Args:
+        wrong: The files, each with what is wrong with it.
+
+    Returns:
+        Words for an error.
+
+    Example:
+
+    >>> unreadable([("a.png", "not an image")])
+    '1 file cannot be read as images: a.png (not an image)'
+    """
+    named = "; ".join(f"{name} ({why})" for name, why in wrong[:_NAMED])
+    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    count = "1 file" if len(wrong) == 1 else f"{len(wrong)} files"
+    return f"{count} cannot be read as images: {named}{more}"
 
 
 def fit(image: "Image.Image", size: int) -> "Image.Image":
@@ -141,13 +204,6 @@ def pillow():
             'Images are read with Pillow: pip install ".[train]" from the checkout'
         ) from error
     return Image
-
-
-def _unreadable(dataset: str, wrong: list[tuple[str, str]]) -> BadInput:
-    named = "; ".join(f"{name} ({why})" for name, why in wrong[:_NAMED])
-    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-    count = "1 file" if len(wrong) == 1 else f"{len(wrong)} files"
-    return BadInput(f"{dataset}: {count} cannot be read as images: {named}{more}")
 
 
 def _in_words(shape: tuple[int, int]) -> str:

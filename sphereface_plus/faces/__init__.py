@@ -1,0 +1,16 @@
+"""Faces on disk: people and their images, landmarks, alignment, and batches to train on."""
+
+from sphereface_plus.faces.alignment import align, crop, reference, similarity
+from sphereface_plus.faces.batches import FaceBatches, load
+from sphereface_plus.faces.people import People, find_people
+
+__all__ = [
+    "FaceBatches",
+    "People",
+    "align",
+    "crop",
+    "find_people",
+    "load",
+    "reference",
+    "similarity",
+]

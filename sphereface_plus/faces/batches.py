@@ -1,0 +1,237 @@
+"""Batches of faces that are read from disk as they are needed."""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from mhe.harness.batches import Batches, pad_crop_flip
+from mhe.harness.datasets.images import pillow
+from mhe.harness.errors import BadInput
+from sphereface_plus.faces.alignment import align, crop, fault_of
+from sphereface_plus.faces.people import People, some, too_few
+
+Landmarks = Mapping[str, np.ndarray]
+
+
+class FaceBatches(Batches):
+    """Batches of normalised faces and the numbers of their people, read from disk by threads.
+
+    What a batch holds is a function of the seed, the epoch and its place, as in
+    `mhe.harness.batches.Batches`, whose manners these batches have: a training that is resumed at
+    epoch e with `epoch=e` sees the batches that an unbroken one would have seen, and one object
+    serves one `fit`. No more than eight batches are held in memory ahead of the training.
+
+    With `per_person=K` a batch is K different images of each of `batch_size / K` different people.
+    Each turn through the people deals them out anew, so that nobody is seen much more often than
+    others, however many images they have. An epoch has as many batches as whole ones hold the
+    number of images.
+
+    Args:
+        people: Whose faces; see `find_people`.
+        batch_size: Images in a batch.
+        size: Height and width to which every face is brought.
+        channels: 3 or 1: grey images are repeated, colours are turned into grey.
+        landmarks: Five points of every image, by its name, to align the faces by; see
+            `read_landmarks`. `None` takes the middle of every image.
+        seed: Non-negative integer; with the epoch and the batch's place it decides everything.
+        flip: Whether to mirror every face left to right with probability 1/2.
+        shuffle: Whether every epoch draws its batches from a new permutation of all images.
+        per_person: `None`, or the number of images of each person in a batch.
+        drop_remainder: Whether to leave out the last batch of an epoch when it is smaller.
+        epoch: The epoch to begin with.
+        workers: Threads that read images; 0 reads them when they are asked for.
+        cache: Whether to read all faces once, and to keep them in memory as uint8: for small sets,
+            `h · w · channels` bytes an image.
+
+    Raises:
+        BadInput: If a batch cannot be made of the people, or an image has no landmarks.
+        ValueError: If a number is out of range.
+
+    Example:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sphereface_plus.faces import find_people
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("ann/1.png", "ann/2.png", "ben/1.png", "ben/2.png", "ben/3.png"):
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     Image.new("L", (30, 30)).save(folder / name)
+    >>> batches = FaceBatches(find_people(folder), batch_size=4, per_person=2)
+    >>> images, labels = batches[0]
+    >>> images.shape, str(images.dtype), sorted(labels.tolist())
+    ((4, 112, 96, 3), 'float32', [0, 0, 1, 1])
+    """
+
+    def __init__(
+        self,
+        people: People,
+        batch_size: int,
+        *,
+        size: tuple[int, int] = (112, 96),
+        channels: int = 3,
+        landmarks: Landmarks | None = None,
+        seed: int = 0,
+        flip: bool = True,
+        shuffle: bool = True,
+        per_person: int | None = None,
+        drop_remainder: bool = False,
+        epoch: int = 0,
+        workers: int = 2,
+        cache: bool = False,
+    ):
+        if per_person is not None:
+            _check_draw(people, batch_size, per_person, shuffle)
+        faces = _Faces(people, size, channels, landmarks, workers)
+        super().__init__(
+            faces[:] if cache else faces,
+            people.labels,
+            batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            augment=functools.partial(pad_crop_flip, padding=0) if flip else None,
+            drop_remainder=drop_remainder or per_person is not None,
+            epoch=epoch,
+            # These wait for the threads that read. Two, so that those have work while a batch is
+            # mirrored and normalised; more would only hold more batches.
+            workers=min(workers, 2),
+        )
+        self.people, self.per_person = people, per_person
+        bounds = np.cumsum(np.bincount(people.labels))[:-1]
+        self._members = np.split(np.arange(len(people)), bounds)
+
+    def _chosen(self, epoch: int, index: int) -> slice | np.ndarray:
+        if self.per_person is None:
+            return super()._chosen(epoch, index)
+        count = self.batch_size // self.per_person
+        turn, place = divmod(index, len(self._members) // count)
+        order = self._generator(epoch, turn, 0).permutation(len(self._members))
+        rng = self._generator(epoch, index, 1)
+        drawn = order[place * count : (place + 1) * count]
+        return np.concatenate(
+            [rng.choice(self._members[each], self.per_person, replace=False) for each in drawn]
+        )
+
+
+def load(
+    people: People,
+    indices: Sequence[int] | np.ndarray | None = None,
+    size: tuple[int, int] = (112, 96),
+    channels: int = 3,
+    landmarks: Landmarks | None = None,
+) -> np.ndarray:
+    """Read faces into one array.
+
+    Args:
+        people: Whose faces; see `find_people`.
+        indices: Which images, by their places in `people.images`; `None` for all.
+        size: Height and width to which every face is brought.
+        channels: 3 or 1: grey images are repeated, colours are turned into grey.
+        landmarks: Five points of every image, by its name; `None` takes the middle of the image.
+
+    Returns:
+        uint8 `(n, *size, channels)`.
+
+    Raises:
+        BadInput: If an image has no landmarks, or cannot be read.
+        ValueError: If `size` or `channels` is out of range.
+
+    Example:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sphereface_plus.faces import find_people
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "ann").mkdir()
+    >>> Image.new("L", (30, 40), 200).save(folder / "ann" / "1.png")
+    >>> faces = load(find_people(folder, least=1), size=(28, 24))
+    >>> faces.shape, faces[0, 0, 0].tolist()
+    ((1, 28, 24, 3), [200, 200, 200])
+    """
+    faces = _Faces(people, size, channels, landmarks, os.cpu_count() or 1)
+    return faces[:] if indices is None else faces[np.asarray(indices, np.int64)]
+
+
+class _Faces:
+    """Faces of one size, as an array `(N, h, w, channels)` that is read when it is indexed."""
+
+    ndim = 4
+
+    def __init__(
+        self,
+        people: People,
+        size: tuple[int, int],
+        channels: int,
+        landmarks: Landmarks | None,
+        workers: int,
+    ):
+        if len(size) != 2 or min(size) < 1 or channels not in (1, 3):
+            raise ValueError(
+                "`size` must be a height and a width, `channels` 1 or 3. "
+                f"Received: size={size}, channels={channels}"
+            )
+        self.people = people
+        self.shape = (len(people), int(size[0]), int(size[1]), int(channels))
+        self._landmarks = None if landmarks is None else _checked(people, landmarks)
+        self._threads = ThreadPoolExecutor(workers, "faces") if workers > 0 else None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
+        indices = np.arange(len(self))[chosen].tolist()
+        faces = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        each = map if self._threads is None else self._threads.map
+        for place, face in enumerate(each(self._face, indices)):
+            faces[place] = face
+        return faces
+
+    def _face(self, index: int) -> np.ndarray:
+        _, *size, channels = self.shape
+        image = self.people.read(index)
+        if self._landmarks is None:
+            face = crop(image, size)
+        else:
+            face = align(image, self._landmarks[index], size)
+        if channels == 1 and face.shape[2] == 3:
+            return np.asarray(pillow().fromarray(face).convert("L"))[..., None]
+        return face  # one channel is repeated where it is written among three
+
+
+def _checked(people: People, landmarks: Landmarks) -> np.ndarray:
+    """The landmarks of all images, `(N, 5, 2)`."""
+    missing = [name for name in people.images if name not in landmarks]
+    if missing:
+        raise BadInput(
+            f"{people.source}: every image needs landmarks. Received none of {some(missing)}"
+        )
+    points = [np.asarray(landmarks[name], np.float64) for name in people.images]
+    for name, each in zip(people.images, points, strict=True):
+        fault = fault_of(each)
+        if fault:
+            raise BadInput(f"{people.source}: {name}: {fault}")
+    return np.stack(points)
+
+
+def _check_draw(people: People, batch_size: int, per_person: int, shuffle: bool) -> None:
+    """Raise if no batches can be dealt out by person."""
+    if not shuffle:
+        raise ValueError("`per_person` draws at random: `shuffle` must be True. Received: False")
+    if per_person < 1 or batch_size < 1 or batch_size % per_person:
+        raise BadInput(
+            "A batch must hold the same number of images of each person. "
+            f"Received: batch_size={batch_size}, per_person={per_person}"
+        )
+    if batch_size // per_person > len(people.names):
+        raise BadInput(
+            f"{people.source}: a batch of {batch_size} images, {per_person} a person, needs "
+            f"{batch_size // per_person} people. Received: {len(people.names)}"
+        )
+    counts = np.bincount(people.labels, minlength=len(people.names)).tolist()
+    few = too_few(dict(zip(people.names, counts, strict=True)), per_person)
+    if few:
+        raise BadInput(f"{people.source}: with per_person={per_person}, {few}")

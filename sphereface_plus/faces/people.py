@@ -1,0 +1,288 @@
+"""People and their images, as they stand in a folder or a zip."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mhe.harness.datasets.images import grey_or_rgb, open_image, pillow, unreadable
+from mhe.harness.datasets.layouts import Tree
+from mhe.harness.errors import BadInput
+
+_KINDS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".pgm", ".ppm", ".pbm", ".pnm"),
+)
+_CHUNK = 256  # images a thread checks at a time
+_NAMED = 3  # people or files an error names before it only counts
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """The people of a folder or a zip, and which images are whose.
+
+    Made by `find_people`. It holds names, not pixels, and may be read by several threads.
+
+    Attributes:
+        source: The path of the folder or the zip, as it was given.
+        names: Names of the people, in natural order: s2 before s10.
+        images: Names of the images, `<person>/<image>`, by person and then in natural order.
+        labels: Whose image it is, int64 `(N,)`: places in `names`.
+        known: Names of all images in the source, those of people left out too.
+    """
+
+    source: str
+    names: tuple[str, ...]
+    images: tuple[str, ...]
+    labels: np.ndarray
+    known: frozenset[str] = field(repr=False)
+    _tree: Tree = field(repr=False)
+    _wrapper: str = field(repr=False)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    def subset(self, names: Iterable[str]) -> "People":
+        """Some of the people, in the order that they have here; labels count from 0 again.
+
+        Args:
+            names: Their names.
+
+        Returns:
+            The people of these names, with all of their images.
+
+        Raises:
+            BadInput: If nobody has one of the names, or there are no names.
+        """
+        chosen = set(names)
+        strangers = sorted(chosen.difference(self.names), key=natural)
+        if strangers or not chosen:
+            raise BadInput(
+                f"{self.source}: a subset needs names of people that are in it. "
+                f"Received: {some(strangers) or 'no names'}"
+            )
+        places = [place for place, name in enumerate(self.names) if name in chosen]
+        number = np.full(len(self.names), -1)
+        number[places] = np.arange(len(places))
+        labels = number[self.labels]
+        return People(
+            self.source,
+            tuple(self.names[place] for place in places),
+            tuple(self.images[index] for index in np.flatnonzero(labels >= 0)),
+            labels[labels >= 0],
+            self.known,
+            self._tree,
+            self._wrapper,
+        )
+
+    def read(self, index: int) -> np.ndarray:
+        """Read and decode an image.
+
+        Args:
+            index: Its place in `images`.
+
+        Returns:
+            uint8 `(H, W, 3)`, or `(H, W, 1)` if it has no colours. The file's own orientation:
+            what EXIF says of turning it is not followed.
+
+        Raises:
+            BadInput: If the file cannot be read any more.
+        """
+        name = self.images[index]
+        # As in `mhe.harness.datasets.images.decode`: decoders have many kinds of errors.
+        try:
+            with open_image(self._tree.read(self._wrapper + name)) as image:
+                pixels = np.asarray(grey_or_rgb(image))
+        except Exception as error:
+            raise BadInput(f"{self.source}: {unreadable([(name, str(error))])}") from error
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def find_people(
+    path: str | os.PathLike,
+    *,
+    least: int = 2,
+    skip_small: bool = False,
+    decode: bool = True,
+) -> People:
+    """Find people and their images, and check all of them before anything else begins.
+
+    A person is a folder of images: `<person>/<image>`. So stand ORL (`s1/1.pgm`), LFW
+    (`<Name>/<Name>_0001.jpg`) and CASIA-WebFace (`<id>/<number>.jpg`). Folders around all of it,
+    such as the one that many zips begin with, are no part of the names. A zip is read in place.
+
+    Images are known by their suffix, in capitals or not: .jpg .jpeg .png .bmp .gif .webp .tif
+    .tiff .pgm .ppm .pbm .pnm; other files, hidden ones and `__MACOSX` are passed over. Images may
+    have different sizes. Their pixels have 8 bits a channel.
+
+    Args:
+        path: The folder or the zip.
+        least: Images that a person needs.
+        skip_small: Whether to leave out a person with fewer, rather than to fail.
+        decode: Whether to check every image by decoding it, which finds files that are cut short.
+            `False` reads no more than the headers, for very large sets that were checked before.
+
+    Returns:
+        The people.
+
+    Raises:
+        BadInput: With everything that is wrong, by name: people with too few images, images that
+            cannot be read, images that stand elsewhere; or if there are no images at all.
+
+    Example:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("s10/1.png", "s2/2.png", "s2/1.png", "s10/3.png"):
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     Image.new("L", (6, 7)).save(folder / name)
+    >>> people = find_people(folder)
+    >>> people.names, people.images, people.labels.tolist()
+    (('s2', 's10'), ('s2/1.png', 's2/2.png', 's10/1.png', 's10/3.png'), [0, 0, 1, 1])
+    >>> people.read(0).shape, people.subset(["s10"]).labels.tolist()
+    ((7, 6, 1), [0, 0])
+    """
+    pillow()
+    source = os.fspath(path)
+    if not Path(path).expanduser().exists():
+        raise BadInput(f"{source}: expected a folder or a zip of <person>/<image>. It is not there")
+    tree = Tree(path)
+    images = [name for name in tree.names if name.lower().endswith(_KINDS)]
+    if not images:
+        raise BadInput(
+            f"{source} holds no images: expected <person>/<image>, and images of the kinds "
+            f"{' '.join(_KINDS)}"
+        )
+    wrapper = _wrapper(images)
+    members, misplaced = _members(tree.names, images, wrapper)
+    faults = []
+    if misplaced:
+        faults.append(f"images stand in <person>/<image>. Received: {some(misplaced)}")
+    small = too_few({name: len(own) for name, own in members.items()}, least)
+    if skip_small:
+        members = {name: own for name, own in members.items() if len(own) >= least}
+        if not members:
+            faults.append(f"nobody has {least} images or more")
+    elif small:
+        faults.append(small)
+
+    names = tuple(sorted(members, key=natural))
+    ordered = tuple(image for name in names for image in sorted(members[name], key=natural))
+    wrong = _wrong(tree, wrapper, ordered, decode)
+    if wrong:
+        faults.append(unreadable(wrong))
+    if faults:
+        raise BadInput(f"{source}: {'; '.join(faults)}")
+    labels = np.repeat(np.arange(len(names)), [len(members[name]) for name in names])
+    known = frozenset(name.removeprefix(wrapper) for name in images)
+    return People(source, names, ordered, labels, known, tree, wrapper)
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """What to sort names by so that numbers in them count as numbers.
+
+    Args:
+        name: Any string.
+
+    Returns:
+        A key for `sorted`.
+
+    Example:
+
+    >>> sorted(["s10", "s9", "a", "s010"], key=natural)
+    ['a', 's9', 's010', 's10']
+    """
+    # Words stand at even places and numbers at odd ones, so that like is compared with like.
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def some(items: Sequence[str]) -> str:
+    """The first few of what an error is about, and how many more there are.
+
+    Args:
+        items: Names.
+
+    Returns:
+        Words for an error, none for no names.
+
+    Example:
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(items[:_NAMED]) + more
+
+
+def too_few(counts: Mapping[str, int], least: int) -> str:
+    """Say who has too few images.
+
+    Args:
+        counts: How many images each person has.
+        least: How many a person needs.
+
+    Returns:
+        Words for an error, none if everybody has enough.
+
+    Example:
+
+    >>> too_few({"s1": 1, "s2": 3}, 2)
+    'a person needs at least 2 images. Received: s1 (1)'
+    """
+    few = [name for name in sorted(counts, key=natural) if counts[name] < least]
+    if not few:
+        return ""
+    received = some([f"{name} ({counts[name]})" for name in few])
+    return f"a person needs at least {least} images. Received: {received}"
+
+
+def _wrapper(images: Sequence[str]) -> str:
+    """The folders that stand around the people: a path that ends in /, or nothing."""
+    folders = [name.split("/")[:-2] for name in images]
+    shared = os.path.commonprefix(folders)  # noqa: RUF071 - of lists: whole folders are compared
+    return "".join(f"{folder}/" for folder in shared)
+
+
+def _members(
+    names: Iterable[str], images: Iterable[str], wrapper: str
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The images of each person, and those that are nobody's."""
+    inside = [name.removeprefix(wrapper) for name in names if name.startswith(wrapper)]
+    folders = [name[:-1] for name in inside if name.endswith("/") and name.count("/") == 1]
+    members: dict[str, list[str]] = {folder: [] for folder in folders}
+    misplaced = []
+    for name in images:
+        own = name.removeprefix(wrapper)
+        if own.count("/") == 1:
+            members.setdefault(own.split("/")[0], []).append(own)
+        else:
+            misplaced.append(own)
+    return members, misplaced
+
+
+def _wrong(tree: Tree, wrapper: str, images: Sequence[str], decode: bool) -> list[tuple[str, str]]:
+    """The images that cannot be read, each with the reason."""
+
+    def check(begin: int) -> list[tuple[str, str]]:
+        wrong = []
+        for name in images[begin : begin + _CHUNK]:
+            try:
+                with open_image(tree.read(wrapper + name)) as image:
+                    if decode:
+                        # JPEG only: all of the file is read, but an eighth of each side decoded.
+                        image.draft("L", (1, 1))
+                        image.load()
+            except Exception as error:
+                wrong.append((name, str(error)))
+        return wrong
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        chunks = threads.map(check, range(0, len(images), _CHUNK))
+        return [fault for chunk in chunks for fault in chunk]
