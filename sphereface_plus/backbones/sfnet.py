@@ -25,7 +25,7 @@ def sfnet(
     width: float = 1.0,
     weight_decay: float = 5e-4,
 ) -> keras.Model:
-    """A SphereFaceNet: 4, 10, 20, 36 or 64 convolutions of 3×3 pixels, and a layer to the embedding.
+    """A SphereFaceNet: 4, 10, 20, 36 or 64 convolutions of 3×3 pixels, a layer to the embedding.
 
     Each of four stages (64, 128, 256, 512 filters) begins with a convolution that halves the image,
     which residual units of two convolutions follow. A PReLU with one slope a channel stands after
