@@ -1,0 +1,28 @@
+"""Heads with angular margins, from features to logits, and their losses."""
+
+from sphereface_plus.heads.arcface import ArcFace, arcface_logits
+from sphereface_plus.heads.base import MarginHead, class_products
+from sphereface_plus.heads.cosface import CosFace, cosface_logits
+from sphereface_plus.heads.normface import NormFace
+from sphereface_plus.heads.sphereface import SphereFace, sphereface_logits
+from sphereface_plus.heads.sphereface2 import SphereFace2, sphereface2_logits
+from sphereface_plus.heads.sphereface_plus import SphereFacePlus, class_energies
+from sphereface_plus.heads.sphereface_r import SphereFaceR, sphereface_r_logits
+
+__all__ = [
+    "ArcFace",
+    "CosFace",
+    "MarginHead",
+    "NormFace",
+    "SphereFace",
+    "SphereFace2",
+    "SphereFacePlus",
+    "SphereFaceR",
+    "arcface_logits",
+    "class_energies",
+    "class_products",
+    "cosface_logits",
+    "sphereface2_logits",
+    "sphereface_logits",
+    "sphereface_r_logits",
+]

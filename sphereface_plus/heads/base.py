@@ -1,0 +1,258 @@
+"""What the heads share: one vector a class, margins on the true class, labels that may be wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mhe import checks
+from mhe.layers import unit_vectors
+from mhe.layers.head import Head
+from mhe.losses.targets import is_readable, label_losses, of_class, one_a_sample
+from mhe.precision import at_least_float32
+
+# Class vectors below this length count as zero: the gradient of the inverse of their length, which
+# goes as its third power, would leave float32.
+_SHORTEST = 1e-12
+
+
+def class_products(features: Any, kernel: Any) -> Any:
+    """Inner products of features with class vectors of unit length, ‖x‖ cos θ_j.
+
+    Of unit features these are the cosines. The products are divided by the lengths, not the class
+    vectors, so that no second matrix of their size is made, and each column needs its own class
+    vector alone: the kernel may be split among devices by classes.
+
+    Args:
+        features: Tensor `(B, dims)`.
+        kernel: Class vectors `(dims, classes)` of any length. One of length 0 has products of 0,
+            and a gradient with which it can leave 0.
+
+    Returns:
+        A tensor `(B, classes)`: float64 for float64 features, else float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> kernel = np.array([[3.0, 0.0, 0.0], [0.0, -2.0, 0.0]], "float32")
+    >>> np.asarray(class_products(np.array([[5.0, 1.0]], "float32"), kernel))
+    array([[ 5., -1.,  0.]], dtype=float32)
+    """
+    features = at_least_float32(features)
+    kernel = ops.cast(kernel, features.dtype)
+    squares = ops.sum(ops.square(kernel), axis=0)
+    has_direction = squares > _SHORTEST**2
+    inverse = ops.rsqrt(ops.where(has_direction, squares, 1.0))
+    return ops.matmul(features, kernel) * inverse[None, :]
+
+
+def lengths(vectors: Any) -> Any:
+    """Euclidean lengths, without overflow; the gradient at a zero vector is 0.
+
+    Args:
+        vectors: Tensor `(..., D)`.
+
+    Returns:
+        A tensor `(...)`: float64 for float64 vectors, else float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(lengths(np.array([[3e20, 4e20], [0.0, 0.0]], "float32"))) / 1e20
+    array([5., 0.], dtype=float32)
+    """
+    vectors = at_least_float32(vectors)
+    # Along a vector of unit length a vector has its own length, and its slope is that unit vector.
+    return ops.sum(vectors * ops.stop_gradient(unit_vectors(vectors)), axis=-1)
+
+
+def true_class(labels: Any, logits: Any) -> tuple[Any, Any]:
+    """Where the true class of each sample is.
+
+    Args:
+        labels: Integers `(B,)` or `(B, 1)`, in any dtype.
+        logits: Tensor `(B, classes)` of at least float32.
+
+    Returns:
+        Its number, int32 `(B,)`, and whether each logit is that of it, bool `(B, classes)`. For a
+        label in a tensor that is no class the number is 0, and no logit is.
+
+    Raises:
+        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+
+    Example:
+
+    >>> import numpy as np
+    >>> index, is_true = true_class([1, 0], np.zeros((2, 3), "float32"))
+    >>> np.asarray(index).tolist(), np.asarray(is_true).astype(int).tolist()
+    ([1, 0], [[0, 1, 0], [1, 0, 0]])
+    """
+    classes = int(logits.shape[-1])
+    if is_readable(labels):
+        checks.check_labels(labels, classes)
+    # Whole numbers up to 2^24 are exact in float32: no dtype of labels needs a way of its own.
+    labels = one_a_sample(ops.convert_to_tensor(labels, logits.dtype), logits)
+    is_true = ops.equal(labels[:, None], ops.arange(classes, dtype=logits.dtype)[None, :])
+    known = ops.logical_and(labels >= 0, labels <= classes - 1)
+    return ops.cast(ops.where(known, labels, 0.0), "int32"), is_true
+
+
+def with_margin(logits: Any, labels: Any, margin: Callable[[Any], Any]) -> Any:
+    """Logits in which the true class has what a margin makes of its logit.
+
+    Args:
+        logits: Tensor `(B, classes)` of at least float32.
+        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        margin: From the logits of the true classes `(B,)` to what they become.
+
+    Returns:
+        A tensor `(B, classes)`. A label in a tensor that is no class puts no margin on any.
+
+    Raises:
+        ValueError: As `true_class`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(with_margin(np.ones((2, 3), "float32"), [2, 0], lambda logit: logit - 0.5))
+    array([[1. , 1. , 0.5],
+           [0.5, 1. , 1. ]], dtype=float32)
+    """
+    logits = ops.convert_to_tensor(logits)
+    if labels is None:
+        return logits
+    index, is_true = true_class(labels, logits)
+    return ops.where(is_true, margin(of_class(logits, index))[:, None], logits)
+
+
+def sine(cosines: Any) -> Any:
+    """Sine of the angle in [0, π] with a cosine; its slope counts as 0 where it would be infinite.
+
+    At 0 and π the angle between two vectors has no direction in which to grow, so no gradient.
+
+    Args:
+        cosines: Tensor of any shape, also a rounding error beyond ±1.
+
+    Returns:
+        A tensor of the same shape.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(sine(np.array([1.0, 0.6, -1.0], "float32"))).round(6)
+    array([0. , 0.8, 0. ], dtype=float32)
+    """
+    squares = (1.0 - cosines) * (1.0 + cosines)
+    apart = squares > 0
+    return ops.where(apart, ops.sqrt(ops.where(apart, squares, 1.0)), 0.0)
+
+
+def softmax_losses(labels: Any, logits: Any) -> Any:
+    """Cross-entropy of each sample's softmax, -log p_y.
+
+    Args:
+        labels: Integers `(B,)` or `(B, 1)`, in any dtype.
+        logits: Tensor `(B, classes)`.
+
+    Returns:
+        A tensor `(B,)` of at least float32; NaN for a label in a tensor that is no class.
+
+    Raises:
+        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(softmax_losses([0, 1], np.array([[0.0, 0.0], [1e4, 0.0]], "float32"))).round(4)
+    array([6.931e-01, 1.000e+04], dtype=float32)
+    """
+    return label_losses(labels, at_least_float32(logits), softmax_loss_of)
+
+
+def softmax_loss_of(index: Any, logits: Any) -> Any:
+    """`softmax_losses` of numbers of classes, int32 `(B,)`, that are known to be such."""
+    return -of_class(ops.log_softmax(logits, axis=-1), index)
+
+
+class MarginHead(Head):
+    """A layer from features to logits, with a margin on the true class where labels are given.
+
+    A class over it defines `call(features, labels=None, training=None)`. It owns one vector a
+    class, the columns of `kernel`, of which only the directions count. `head(features)` gives
+    logits without margin, `head(features, labels)` with it, `head.loss(labels, logits)` the losses
+    of the samples; `sphereface_plus.FaceModel` does all of that. Everything is computed in float32
+    under `mixed_float16` and `mixed_bfloat16` as well.
+
+    Args:
+        classes: How many, at least 2.
+        kernel_initializer: Draws the class vectors. By default they are about as long as 1,
+            however many there are: how far a gradient step turns them depends on their length.
+        kernel_regularizer: A Keras regularizer of the kernel, such as `mhe.MHE()`.
+        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: If `classes` is no integer of at least 2.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        kernel_initializer: Any = "lecun_normal",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        checks.check_count("classes", classes, 2)
+        super().__init__(dims=None, units=int(classes), **kwargs)
+        self.classes = int(classes)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.input_spec = keras.layers.InputSpec(ndim=2)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        dims = input_shape[-1]
+        if dims is None:
+            raise ValueError(
+                "The features must be (B, dims) with a known number of dims. "
+                f"Received: shape {tuple(input_shape)}"
+            )
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(dims, self.classes),
+            dtype=self.output_dtype,
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            autocast=False,
+        )
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: dims})
+
+    def __call__(
+        self, features: Any, labels: Any = None, training: bool | None = None, **kwargs: Any
+    ) -> Any:
+        # Keras makes tensors of arrays, which cannot be read while a step is traced.
+        if isinstance(labels, np.ndarray | list | tuple):
+            checks.check_labels(labels, self.classes)
+            labels = np.asarray(labels)
+        return super().__call__(features, labels=labels, training=training, **kwargs)
+
+    def cosines(self, features: Any) -> Any:
+        """Cosines `(B, classes)` of features `(B, dims)` with the class vectors."""
+        return class_products(unit_vectors(ops.cast(features, self.output_dtype)), self.kernel)
+
+    def loss(self, labels: Any, logits: Any) -> Any:
+        """Labels `(B,)` and logits `(B, classes)` → the losses of the samples `(B,)`."""
+        return softmax_losses(labels, logits)
+
+    def compute_output_spec(
+        self, features: Any, labels: Any = None, training: bool | None = None
+    ) -> keras.KerasTensor:
+        return super().compute_output_spec(features)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }

@@ -1,0 +1,79 @@
+"""CosFace: the cosine of the true class less a margin."""
+
+from typing import Any
+
+import keras
+
+from mhe import checks
+from mhe.precision import at_least_float32
+from sphereface_plus.heads.base import MarginHead, with_margin
+
+
+def cosface_logits(cosines: Any, labels: Any = None, scale: float = 64, m: float = 0.35) -> Any:
+    """s·(cos θ_y - m) for the true class y, s·cos θ_j for the others.
+
+    Args:
+        cosines: Tensor `(B, classes)`.
+        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        scale: s.
+        m: The margin.
+
+    Returns:
+        A tensor `(B, classes)`: float64 for float64 cosines, else float32.
+
+    Raises:
+        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(cosface_logits(np.array([[0.5, 0.25]], "float32"), [0], scale=4, m=0.5))
+    array([[0., 1.]], dtype=float32)
+
+    Reference:
+        Wang et al., CosFace: large margin cosine loss for deep face recognition, CVPR 2018
+        ([arXiv:1801.09414](https://arxiv.org/abs/1801.09414)), equation 4.
+    """
+    return scale * with_margin(at_least_float32(cosines), labels, lambda cosine: cosine - m)
+
+
+@keras.saving.register_keras_serializable(package="sphereface_plus")
+class CosFace(MarginHead):
+    """Logits s·cos θ_j, with s·(cos θ_y - m) for the true class y; see `cosface_logits`.
+
+    Args:
+        classes: How many, at least 2.
+        scale: s > 0.
+        m: The margin, at least 0.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+
+    Raises:
+        ValueError: If an argument is not one of the above, or the labels do not fit.
+
+    Example:
+
+    >>> import keras, sphereface_plus
+    >>> head = sphereface_plus.heads.CosFace(10)
+    >>> features = keras.ops.ones((1, 16))
+    >>> margin = head(features) - head(features, labels=[3])
+    >>> round(float(margin[0, 3]), 3)
+    22.4
+
+    Reference:
+        Wang et al., CosFace: large margin cosine loss for deep face recognition, CVPR 2018
+        ([arXiv:1801.09414](https://arxiv.org/abs/1801.09414)).
+    """
+
+    def __init__(self, classes: int, scale: float = 64, m: float = 0.35, **kwargs: Any) -> None:
+        checks.check_number("scale", scale, above=0)
+        checks.check_number("m", m, least=0)
+        super().__init__(classes, **kwargs)
+        self.scale = float(scale)
+        self.m = float(m)
+
+    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
+        """Features `(B, dims)`, with labels `(B,)` for the margin → logits `(B, classes)`."""
+        return cosface_logits(self.cosines(features), labels, self.scale, self.m)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale, "m": self.m}

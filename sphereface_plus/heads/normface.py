@@ -1,0 +1,48 @@
+"""NormFace: a softmax over scaled cosines."""
+
+from typing import Any
+
+import keras
+
+from mhe import checks
+from sphereface_plus.heads.base import MarginHead
+
+
+@keras.saving.register_keras_serializable(package="sphereface_plus")
+class NormFace(MarginHead):
+    """Logits s·cos θ_j of features and class vectors at unit length, without a margin.
+
+    The scale s is what lets the softmax become sure: of n classes whose vectors stand as far apart
+    as they can, with every feature on its own, the loss is still log(1 + (n - 1)·e^(-s·n/(n - 1))).
+
+    Args:
+        classes: How many, at least 2.
+        scale: s > 0.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+
+    Raises:
+        ValueError: If an argument is not one of the above, or the labels do not fit.
+
+    Example:
+
+    >>> import keras, sphereface_plus
+    >>> head = sphereface_plus.heads.NormFace(10)
+    >>> tuple(head(keras.ops.ones((4, 16))).shape), tuple(head.kernel.shape)
+    ((4, 10), (16, 10))
+
+    Reference:
+        Wang et al., NormFace: L2 hypersphere embedding for face verification, ACM MM 2017
+        ([arXiv:1704.06369](https://arxiv.org/abs/1704.06369)), equation 4 and proposition 2.
+    """
+
+    def __init__(self, classes: int, scale: float = 30, **kwargs: Any) -> None:
+        checks.check_number("scale", scale, above=0)
+        super().__init__(classes, **kwargs)
+        self.scale = float(scale)
+
+    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
+        """Features `(B, dims)` → logits `(B, classes)`; labels change nothing."""
+        return self.scale * self.cosines(features)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale}

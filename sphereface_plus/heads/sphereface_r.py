@@ -1,0 +1,227 @@
+"""SphereFace-R: multiplicative margins of any size, with and without feature normalisation."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from mhe import checks
+from mhe.precision import at_least_float32
+from sphereface_plus.heads.base import (
+    MarginHead,
+    class_products,
+    lengths,
+    sine,
+    true_class,
+    with_margin,
+)
+
+VERSIONS = (0, 1, 2)
+NORMALIZATIONS = ("hard", "soft", "none")
+
+
+def cosine_of_multiple(cosines: Any, multiple: float, unfolded: bool = False) -> Any:
+    """Cosine of a multiple of the angle, held at -1 from where the multiple is π, or unfolded.
+
+    Args:
+        cosines: cos θ, a tensor of any shape, also a rounding error beyond ±1.
+        multiple: a > 0.
+        unfolded: Whether to go on falling beyond π: (-1)^k cos(aθ) - 2k, for aθ in [kπ, (k + 1)π],
+            instead of cos(min(aθ, π)).
+
+    Returns:
+        A tensor of the same shape. The gradient along cos θ is a·sin(aθ)/sin θ: it tends to a² at
+        θ = 0. At θ = π, where it may be infinite and the angle has no direction in which to grow,
+        it counts as 0.
+
+    Example:
+
+    >>> import numpy as np
+    >>> cosines = np.array([0.5, -0.5], "float32")  # 60 and 120 degrees
+    >>> np.asarray(cosine_of_multiple(cosines, 2)).round(6)
+    array([-0.5, -1. ], dtype=float32)
+    >>> np.asarray(cosine_of_multiple(cosines, 2, unfolded=True)).round(6)
+    array([-0.5, -1.5], dtype=float32)
+
+    Reference:
+        Liu et al., SphereFace revived: unifying hyperspherical face recognition, TPAMI 2022
+        ([arXiv:2109.05565](https://arxiv.org/abs/2109.05565)).
+    """
+    if multiple == 1:
+        return cosines
+
+    @ops.custom_gradient
+    def value(cosines: Any) -> tuple[Any, Callable[..., Any]]:
+        angle = multiple * ops.arccos(ops.clip(cosines, -1.0, 1.0))
+        if unfolded:
+            k = ops.floor(angle / math.pi)
+            sign = 1.0 - 2.0 * (k - 2.0 * ops.floor(k / 2.0))
+        else:
+            k, sign = 0.0, 1.0
+            angle = ops.minimum(angle, math.pi)
+        sines = sine(cosines)
+        slope = sign * multiple * ops.sin(angle) / ops.where(sines > 0, sines, 1.0)
+        slope = ops.where(cosines >= 1.0, multiple**2, ops.where(sines > 0, slope, 0.0))
+
+        def backward(*args: Any, upstream: Any = None) -> Any:
+            # TensorFlow and JAX hand over the upstream gradient alone, PyTorch by name.
+            (upstream,) = args if upstream is None else (upstream,)
+            return upstream * slope
+
+        return sign * ops.cos(angle) - 2.0 * k, backward
+
+    return value(at_least_float32(cosines))
+
+
+def sphereface_r_logits(
+    products: Any,
+    norms: Any,
+    labels: Any = None,
+    m: float = 1.7,
+    version: int = 1,
+    detach: bool = True,
+) -> Any:
+    """ρ·ψ(θ_y) for the true class y, ρ·η(θ_j) for the others, of which one is a plain cosine.
+
+        version=0    ψ = (-1)^k cos(mθ) - 2k     η = cos θ         SphereFace's, for real m
+        version=1    ψ = cos(min(mθ, π))         η = cos θ
+        version=2    ψ = cos θ                   η = cos(θ/m)
+
+    Args:
+        products: ρ cos θ_j `(B, classes)`.
+        norms: ρ `(B,)`, ‖x‖ or what features were scaled to.
+        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        m: The margin, at least 1.
+        version: 0, 1 or 2.
+        detach: Whether ψ(θ) - cos θ and η(θ) - cos θ have no gradient along θ ("characteristic
+            gradient detachment").
+
+    Returns:
+        A tensor `(B, classes)`: float64 for float64 products, else float32.
+
+    Raises:
+        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+
+    Example:
+
+    >>> import numpy as np
+    >>> products, norms = np.array([[1.0, -1.0]], "float32"), np.array([2.0], "float32")
+    >>> np.asarray(sphereface_r_logits(products, norms, [0], m=2, version=1)).round(6)
+    array([[-1., -1.]], dtype=float32)
+    >>> np.asarray(sphereface_r_logits(products, norms, [0], m=2, version=2)).round(6)
+    array([[1., 1.]], dtype=float32)
+
+    Reference:
+        Liu et al., SphereFace revived: unifying hyperspherical face recognition, TPAMI 2022
+        ([arXiv:2109.05565](https://arxiv.org/abs/2109.05565)).
+    """
+    products = at_least_float32(products)
+    if labels is None:
+        return products
+
+    def moved(products: Any, norms: Any, multiple: float) -> Any:
+        cosines = products / ops.where(norms > 0, norms, 1.0)
+        difference = cosine_of_multiple(cosines, multiple, unfolded=version == 0) - cosines
+        return products + norms * (ops.stop_gradient(difference) if detach else difference)
+
+    if version < 2:
+        return with_margin(products, labels, lambda product: moved(product, norms, m))
+    _, is_true = true_class(labels, products)
+    return ops.where(is_true, products, moved(products, norms[:, None], 1.0 / m))
+
+
+@keras.saving.register_keras_serializable(package="sphereface_plus")
+class SphereFaceR(MarginHead):
+    """Logits ρ·cos θ_j with a multiplicative margin of any size; see `sphereface_r_logits`.
+
+    What ρ is depends on the normalisation of the features x:
+
+        normalization="hard"    ρ = scale
+        normalization="soft"    ρ = ‖x‖, and penalty·|‖x‖ - scale|, the mean over the samples of a
+                                training step, is added to `losses`
+        normalization="none"    ρ = ‖x‖
+
+    The penalty is that of the authors' code. A label in a tensor that is no class puts a margin on
+    no class in versions 0 and 1, and on all in version 2; its loss is NaN in any.
+
+    Args:
+        classes: How many, at least 2.
+        scale: s > 0, the length of features, or what it is drawn to.
+        m: The margin, at least 1.
+        version: 1 or 2, the paper's two margins, or 0, that of SphereFace.
+        normalization: `"hard"`, `"soft"` or `"none"`.
+        detach: Whether what the margin adds to a cosine has no gradient of its own
+            ("characteristic gradient detachment").
+        penalty: The weight of soft normalisation, at least 0.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+
+    Raises:
+        ValueError: If an argument is not one of the above, or the labels do not fit.
+
+    Example:
+
+    >>> import keras, sphereface_plus
+    >>> head = sphereface_plus.heads.SphereFaceR(10, normalization="soft")
+    >>> logits = head(keras.ops.ones((4, 16)), training=True)  # features of length 4
+    >>> round(float(head.losses[0]), 3)
+    0.26
+
+    Reference:
+        Liu et al., SphereFace revived: unifying hyperspherical face recognition, TPAMI 2022
+        ([arXiv:2109.05565](https://arxiv.org/abs/2109.05565)).
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        scale: float = 30,
+        m: float = 1.7,
+        version: int = 1,
+        normalization: str = "hard",
+        detach: bool = True,
+        penalty: float = 0.01,
+        **kwargs: Any,
+    ) -> None:
+        checks.check_number("scale", scale, above=0)
+        checks.check_number("m", m, least=1)
+        checks.check_number("penalty", penalty, least=0)
+        if isinstance(version, bool) or version not in VERSIONS:
+            raise ValueError(f"`version` must be 0, 1 or 2. Received: version={version!r}")
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                '`normalization` must be "hard", "soft" or "none". '
+                f"Received: normalization={normalization!r}"
+            )
+        super().__init__(classes, **kwargs)
+        self.scale = float(scale)
+        self.m = float(m)
+        self.version = int(version)
+        self.normalization = normalization
+        self.detach = bool(detach)
+        self.penalty = float(penalty)
+
+    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
+        """Features `(B, dims)`, with labels `(B,)` for the margin → logits `(B, classes)`."""
+        features = ops.cast(features, self.output_dtype)
+        norms = lengths(features)
+        if self.normalization == "soft" and training:
+            self.add_loss(self.penalty * ops.mean(ops.absolute(norms - self.scale)))
+        if self.normalization == "hard":
+            norms = ops.full_like(norms, self.scale)
+            products = self.scale * self.cosines(features)
+        else:
+            products = class_products(features, self.kernel)
+        return sphereface_r_logits(products, norms, labels, self.m, self.version, self.detach)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "scale": self.scale,
+            "m": self.m,
+            "version": self.version,
+            "normalization": self.normalization,
+            "detach": self.detach,
+            "penalty": self.penalty,
+        }
