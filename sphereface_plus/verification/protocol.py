@@ -1,18 +1,14 @@
 """The ten-fold protocol of Labeled Faces in the Wild, view 2, and what is reported with it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mhe import checks
-from sphereface_plus.verification.roc import (
-    RocCurve,
-    checked_pairs,
-    curve_of_sorted,
-    sorted_pairs,
-)
+from sphereface_plus.verification.roc import RocCurve, checked_pairs, roc_curve
 from sphereface_plus.verification.scores import cosine_scores
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -158,48 +154,73 @@ def verify_scores(scores: Any, same: Any, folds: int | Any = 10) -> Verification
     'FAR 1e-01 needs 10 pairs of different people, and there are 3'
     """
     scores, same = checked_pairs(scores, same)
-    folds = _checked_folds(folds, same)
-    rising, matches, places = sorted_pairs(scores, same, folds)
-    accuracies, thresholds = [], []
-    for fold in range(int(folds.max()) + 1):
-        own = places == fold
-        threshold = best_threshold(rising[~own], matches[~own])
-        thresholds.append(threshold)
-        accuracies.append(np.mean((rising[own] >= threshold) == matches[own]))
-    curve = curve_of_sorted(rising, matches)
-    return Verification(np.array(accuracies), np.array(thresholds), curve, scores, same)
+    folds = _checked_folds(folds, len(same))
+    different, matches = [], []
+    for fold in range(max(2, int(folds.max()) + 1)):
+        own = folds == fold
+        different.append(np.sort(scores[own & ~same]))
+        matches.append(np.sort(scores[own & same]))
+        if not (len(different[-1]) and len(matches[-1])):
+            raise ValueError(
+                "Each of two or more folds must hold pairs of the same person and pairs of "
+                "different people; `stratified_folds` deals them out so. "
+                f"Received: fold {fold} with {len(matches[-1])} and {len(different[-1])}"
+            )
+    thresholds = best_thresholds(different, matches)
+    accuracies = [
+        (np.searchsorted(low, threshold) + len(high) - np.searchsorted(high, threshold))
+        / (len(low) + len(high))
+        for low, high, threshold in zip(different, matches, thresholds, strict=True)
+    ]
+    return Verification(np.array(accuracies), thresholds, roc_curve(scores, same), scores, same)
 
 
-def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
-    """The threshold with the largest accuracy: a pair is accepted if its score is at least that.
+def best_thresholds(different: Sequence[np.ndarray], same: Sequence[np.ndarray]) -> np.ndarray:
+    """For each fold, the threshold with the largest accuracy on the others; see `verify_scores`.
 
     Args:
-        scores: Rising numbers `(n,)`.
-        same: Whether a pair is of the same person, bool `(n,)`.
+        different: The scores of the different pairs of each fold, rising.
+        same: The scores of the same pairs of each fold, rising.
 
     Returns:
-        A number halfway between two scores that follow each other, the least score, or the next
-        number above the largest. Of equally good ones, the highest.
+        A threshold for each fold, in the scores' own precision.
 
     Example:
 
-    >>> best_threshold(np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, False, True, True]))
-    0.5
+    >>> different, same = np.array([0.1, 0.4]), np.array([0.6, 0.9])
+    >>> best_thresholds([different, different - 0.1], [same, same + 0.1])
+    array([0.5, 0.5])
     """
-    # What is right more than with everything accepted, for each number of pairs that are rejected.
-    gains = np.r_[0, np.cumsum(np.where(same, -1, 1), dtype=np.int64)]
-    # Pairs of one score are accepted together or not at all.
-    possible = np.r_[True, scores[1:] != scores[:-1], True]
-    gains[~possible] = -len(scores) - 1
-    rejected = len(scores) - int(np.argmax(gains[::-1]))
-    if rejected == 0:
-        return float(scores[0])
-    below = float(scores[rejected - 1])
-    if rejected == len(scores):
-        return math.nextafter(below, math.inf)
-    above = float(scores[rejected])
+    scores, folds = np.concatenate(same), np.repeat(np.arange(len(same)), [*map(len, same)])
+    order = np.argsort(scores)
+    scores, folds = scores[order], folds[order]
+    # The next score above a best threshold is of a same pair, or there is none: to reject a
+    # different pair too were better. So no other thresholds need be tried; accuracy is largest
+    # where the rejected pairs have the most different ones over same ones.
+    rejected = [np.searchsorted(each, scores).astype(np.int32) for each in different]
+    total = np.sum(rejected, axis=0, dtype=np.int64)
+    found = []
+    for fold in range(len(same)):
+        kept = folds != fold
+        candidates = np.r_[scores[kept], np.inf].astype(scores.dtype)
+        gains = np.r_[(total - rejected[fold])[kept], 0] - np.arange(len(candidates))
+        gains[-1] += sum(len(each) for place, each in enumerate(different) if place != fold)
+        above = candidates[len(gains) - 1 - np.argmax(gains[::-1])]
+        others = [
+            each[place]
+            for kind in (different, same)
+            for each in (*kind[:fold], *kind[fold + 1 :])
+            if (place := np.searchsorted(each, above) - 1) >= 0
+        ]
+        found.append(_between(max(others), above) if others else above)
+    return np.array(found)
+
+
+def _between(below: np.floating, above: np.floating) -> np.floating:
+    """A number of the same precision above `below`, at most `above`, halfway if there is one."""
+    if np.isinf(above):
+        return np.nextafter(below, above)
     middle = below + (above - below) / 2
-    # Between two numbers that are next to each other there is none.
     return middle if middle > below else above
 
 
@@ -240,29 +261,21 @@ def stratified_folds(same: Any, folds: int = 10, seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     dealt = np.empty(len(same), np.int32)
     for kind in (same, ~same):
-        dealt[kind] = generator.permutation(np.arange(np.count_nonzero(kind)) % folds)
+        own = np.arange(np.count_nonzero(kind), dtype=np.int32) % np.int32(folds)
+        generator.shuffle(own)
+        dealt[kind] = own
     return dealt
 
 
-def _checked_folds(folds: Any, same: np.ndarray) -> np.ndarray:
+def _checked_folds(folds: Any, pairs: int) -> np.ndarray:
     """The fold of each pair, int32 `(n,)`, or a `ValueError`."""
     if np.ndim(folds) == 0:
         checks.check_count("folds", folds, 2)
-        folds = np.arange(len(same)) * int(folds) // len(same)
+        folds = np.arange(pairs) * int(folds) // pairs
     given = np.asarray(folds)
-    if given.shape != same.shape or given.dtype.kind not in "iu" or given.min() < 0:
+    if given.shape != (pairs,) or given.dtype.kind not in "iu" or given.min() < 0:
         raise ValueError(
             "`folds` must be a number, or the fold of each pair as an integer from 0. "
-            f"Received: {given.dtype} {given.shape} for {len(same)} pairs"
-        )
-    count = max(2, int(given.max()) + 1)
-    both = np.bincount(given[same], minlength=count), np.bincount(given[~same], minlength=count)
-    lacking = np.flatnonzero((both[0] == 0) | (both[1] == 0))
-    if len(lacking):
-        fold = lacking[0]
-        raise ValueError(
-            "Each of two or more folds must hold pairs of the same person and pairs of different "
-            "people; `stratified_folds` deals them out so. "
-            f"Received: fold {fold} with {both[0][fold]} and {both[1][fold]}"
+            f"Received: {given.dtype} {given.shape} for {pairs} pairs"
         )
     return given.astype(np.int32)

@@ -120,20 +120,21 @@ def roc_curve(scores: Any, same: Any) -> RocCurve:
     >>> curve.far, curve.tar
     (array([0. , 0. , 0.5, 1. ]), array([0. , 0.5, 1. , 1. ]))
     """
-    scores, same = sorted_pairs(*checked_pairs(scores, same))
-    return curve_of_sorted(scores, same)
-
-
-def curve_of_sorted(scores: np.ndarray, same: np.ndarray) -> RocCurve:
-    """`roc_curve` of pairs that `sorted_pairs` has sorted."""
-    # A threshold accepts all pairs of its score, so that it is the first of them that counts.
-    first = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])[::-1]
-    below = np.r_[0, np.cumsum(same)][first]
-    true_accepts = np.r_[0, np.count_nonzero(same) - below]
-    false_accepts = np.r_[0, len(scores) - first] - true_accepts
-    corners = np.r_[True, ~(_straight(true_accepts) | _straight(false_accepts)), True]
-    thresholds = np.r_[np.inf, scores[first]].astype(scores.dtype)
-    return RocCurve(thresholds[corners], false_accepts[corners], true_accepts[corners])
+    scores, same = checked_pairs(scores, same)
+    kinds = np.sort(scores[~same]), np.sort(scores[same])
+    # The curve is level but where a pair of the same person has that score, so that it turns only
+    # there, and where all above is accepted.
+    values = np.unique(kinds[1])
+    rejected = np.stack([_rejected(kind, values) for kind in kinds])
+    rejected = rejected[:, np.r_[True, (np.diff(rejected) != 0).any(axis=0)]]
+    level = np.diff(rejected) == 0
+    straight = (level[:, 1:] & level[:, :-1]).any(axis=0)
+    rejected = rejected[:, np.r_[True, ~straight, True]]
+    # The least score that is accepted, which is infinity where none is.
+    least = [np.r_[kind, np.inf][own] for kind, own in zip(kinds, rejected, strict=True)]
+    # The first accepts nothing: all are rejected.
+    false_accepts, true_accepts = rejected[:, :1] - rejected
+    return RocCurve(np.minimum(*least).astype(scores.dtype), false_accepts, true_accepts)
 
 
 def checked_pairs(scores: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -149,9 +150,14 @@ def checked_pairs(scores: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(scores).all():
         wrong = int(np.argmin(np.isfinite(scores)))
         raise ValueError(f"Scores must be finite. Received: {scores[wrong]} of pair {wrong}")
-    if same.dtype.kind not in "biu" or not np.isin(same, (0, 1)).all():
-        raise ValueError(f"`same` must be True and False, or 1 and 0. Received: {same.dtype}")
-    same = same.astype(bool)
+    if same.dtype != bool:
+        wrong = (same != 0) & (same != 1)
+        if wrong.any():
+            raise ValueError(
+                "`same` must be True and False, or 1 and 0. "
+                f"Received: {same[wrong.argmax()]} of pair {wrong.argmax()}"
+            )
+        same = same.astype(bool)
     positive = np.count_nonzero(same)
     if not 0 < positive < len(same):
         raise ValueError(
@@ -161,19 +167,7 @@ def checked_pairs(scores: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
     return scores, same
 
 
-def sorted_pairs(scores: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Scores in rising order, and other numbers of the pairs in the same order.
-
-    Example:
-
-    >>> sorted_pairs(np.array([0.9, 0.1]), np.array([True, False]))
-    (array([0.1, 0.9]), array([False,  True]))
-    """
-    order = np.argsort(scores)
-    return tuple(each[order] for each in (scores, *others))
-
-
-def _straight(counts: np.ndarray) -> np.ndarray:
-    """Where a count is what it was before and what it is after."""
-    still = counts[1:] == counts[:-1]
-    return still[1:] & still[:-1]
+def _rejected(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """How many numbers are rejected: all, those up to each value and below it, falling, none."""
+    sides = [np.searchsorted(rising, values, side) for side in ("right", "left")]
+    return np.r_[len(rising), np.stack(sides, axis=1)[::-1].ravel(), 0]

@@ -1,0 +1,72 @@
+"""Lists of pairs in the forms of Labeled Faces in the Wild, right and wrong."""
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from mhe.harness.errors import BadInput
+from sphereface_plus.pairs import read_pairs
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
+)
+
+IMAGES = [
+    *("lfw/Ann/Ann_0001.jpg", "lfw/Ann/Ann_0002.jpg", "lfw/Ann/Ann_0013.JPEG"),
+    *("lfw/Bo van Es/Bo van Es_0001.png", "lfw/Cy/Cy_0001.jpg", "lfw/Cy/Cy_0001.png"),
+]
+SAME, OTHER = "Ann\t1\t13", "Ann\t2\tBo van Es\t1"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reading(*lines):
+        path = tmp_path / "pairs.txt"
+        path.write_text("\n".join(lines) + "\n\n")
+        return read_pairs(path, IMAGES)
+
+    return reading
+
+
+@pytest.mark.parametrize(
+    ("header", "folds"),
+    [(["2 1"], [0, 0, 1, 1]), (["2\t1"], [0, 0, 1, 1]), (["2"], None), ([], None)],
+)
+def test_lists_of_lfw(read, header, folds):
+    pairs = read(*header, SAME, OTHER, OTHER, "Ann 1 2")
+    assert_array_equal(pairs.rows, [[0, 2], [1, 3], [1, 3], [0, 1]])
+    assert_array_equal(pairs.same, [True, False, False, True])
+    assert (pairs.folds is None) == (folds is None)
+    assert np.array_equal(pairs.folds, folds) or folds is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (
+            ["Ann 1 3", SAME, "Di 1 2"],
+            "2 lines .* line 1: .* Ann/Ann_0003.*; line 3: .* Di/Di_0001",
+        ),
+        (["Ann 1 Cy 1"], r"line 1: Cy/Cy_0001 may be lfw/Cy/Cy_0001.jpg or lfw/Cy/Cy_0001.png"),
+        (["Ann one two"], "line 1: it must be a name and two numbers"),
+        ([SAME, "Ann"], "line 2: it must be a name and two numbers"),
+        (["Di 1 2"] * 12, "12 lines .* line 10: [^;]*; …$"),
+        (["2 1", SAME, OTHER], "must hold 4 pairs, .* Received: 2"),
+        (["2 1", SAME, SAME, OTHER, OTHER], "1 pairs of the same person in fold 1, .* Received: 2"),
+        (["1", SAME, SAME], "in the list, .* Received: 2"),
+        (["10 300"], "no pair"),
+        ([], "no pair"),
+    ],
+)
+def test_wrong_lists_are_named(read, lines, named):
+    with pytest.raises(BadInput, match=named):
+        read(*lines)
+
+
+def test_unreadable_lists_are_named(tmp_path):
+    with pytest.raises(BadInput, match=r"none\.txt cannot be read"):
+        read_pairs(tmp_path / "none.txt", IMAGES)
+    (tmp_path / "image.txt").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(BadInput, match=r"image\.txt must be a list of pairs as text"):
+        read_pairs(tmp_path / "image.txt", IMAGES)

@@ -1,0 +1,149 @@
+"""Verification against scikit-learn's curves and a search over every threshold."""
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sphereface_plus import verification
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
+)
+
+
+def drawn(dtype="float32", digits=8, matches=60, others=340):
+    """Scores of which some are equal where they have few digits."""
+    generator = np.random.default_rng(5)
+    same = generator.permutation(np.repeat([True, False], [matches, others]))
+    scores = generator.normal(0.4 * same, 0.25).round(digits).astype(dtype)
+    return scores, same
+
+
+CASES = [("float32", 8), ("float64", 1), ("float16", 2)]
+
+
+@pytest.mark.parametrize(("dtype", "digits"), CASES)
+def test_roc_is_that_of_scikit_learn(dtype, digits):
+    metrics = pytest.importorskip("sklearn.metrics")
+    scores, same = drawn(dtype, digits)
+    curve = verification.roc_curve(scores, same)
+    far, tar, thresholds = metrics.roc_curve(same, scores, drop_intermediate=False)
+    places = np.searchsorted(-thresholds, -curve.thresholds)
+    assert_allclose(thresholds[places], curve.thresholds, rtol=1e-7)
+    assert_allclose(far[places], curve.far, rtol=1e-12)
+    assert_allclose(tar[places], curve.tar, rtol=1e-12)
+    assert len(places) < len(thresholds)
+    # What was left out lies on the lines between what was not.
+    along = np.interp(far + tar, curve.far + curve.tar, curve.far)
+    assert_allclose(along, far, atol=1e-12)
+    assert_allclose(curve.auc, metrics.roc_auc_score(same, scores), rtol=1e-12)
+    for rate in (0.5, 0.1, 0.011, 1 / 340):
+        assert curve.tar_at(rate) == pytest.approx(tar[far <= rate].max(), rel=1e-12)
+    assert curve.tar_at(0.99 / 340) is None
+    # Where false accepts and false rejects are equally frequent, on scikit-learn's curve.
+    fine = np.linspace(0, 1, 100001)
+    gaps = np.interp(fine, far, tar) - (1 - fine)
+    assert curve.eer == pytest.approx(fine[np.argmax(gaps >= 0)], abs=2e-5)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), CASES)
+def test_thresholds_are_the_best_of_the_other_folds(dtype, digits):
+    scores, same = drawn(dtype, digits)
+    folds = verification.stratified_folds(same, 4, seed=1)
+    found = verification.verify_scores(scores, same, folds)
+    for fold in range(4):
+        others = folds != fold
+        known = np.unique(scores[others].astype("float64"))
+        ends = np.r_[known[0] - 1, known, known[-1] + 1]
+        halfway = (ends[1:] + ends[:-1]) / 2
+        accuracies = [np.mean((scores[others] >= each) == same[others]) for each in halfway]
+        best = np.flatnonzero(accuracies == np.max(accuracies))[-1]
+        assert found.thresholds[fold] == pytest.approx(halfway[best], rel=1e-6)
+        right = (scores[~others] >= found.thresholds[fold]) == same[~others]
+        assert found.accuracies[fold] == right.mean()
+    assert found.accuracy == pytest.approx(np.mean(found.accuracies))
+    assert found.accuracy_std == pytest.approx(np.std(found.accuracies) * np.sqrt(4 / 3))
+    assert found.standard_error == pytest.approx(found.accuracy_std / 2)
+    assert found.tar_at_far[1e-3] is None
+    assert found.notes[0] == "FAR 1e-03 needs 1,000 pairs of different people, and there are 340"
+    assert found.metrics()["tar_at_far_1e-2"] == found.roc.tar_at(1e-2)
+
+
+def test_folds_are_consecutive_or_dealt():
+    scores, same = drawn()
+    same = np.tile([True, False], 200)
+    sets = np.repeat(np.arange(10), 40)
+    counted, given = (verification.verify_scores(scores, same, folds) for folds in (10, sets))
+    assert_array_equal(counted.thresholds, given.thresholds)
+    assert_array_equal(counted.accuracies, given.accuracies)
+    _, uneven = drawn()
+    dealt = verification.stratified_folds(uneven, 7, seed=2)
+    for kind in (uneven, ~uneven):
+        assert np.ptp(np.bincount(dealt[kind])) == 1
+    assert np.any(dealt != verification.stratified_folds(uneven, 7, seed=3))
+
+
+def test_thresholds_at_the_ends():
+    same = np.array([True, False] * 4)
+    alike = verification.verify_scores(np.full(8, 0.5, "float32"), same, 2)
+    # Nothing is accepted: as good as everything, and it accepts less.
+    assert_array_equal(alike.thresholds, np.nextafter(np.float32(0.5), np.float32(1)))
+    assert (alike.accuracy, alike.auc, alike.eer) == (0.5, 0.5, 0.5)
+    wrong = verification.verify_scores(1.0 - same, same, 2)
+    assert (wrong.accuracy, wrong.auc, wrong.eer) == (0.5, 0.0, 1.0)
+    # No float32 lies between the two scores.
+    close = np.where(same, np.nextafter(np.float32(0.5), np.float32(1)), np.float32(0.5))
+    assert verification.verify_scores(close, same, 2).accuracy == 1.0
+    mostly = np.array([True, True, True, False] * 2)
+    everything = verification.verify_scores([0.1, 0.2, 0.3, 0.2] * 2, mostly, 2)
+    assert_array_equal(everything.thresholds, 0.1)
+
+
+def test_scores_of_pairs(monkeypatch):
+    generator = np.random.default_rng(2)
+    embeddings = generator.normal(size=(7, 5)) * 10.0 ** generator.integers(-18, 18, (7, 1))
+    labels = np.array([0, 1, 0, 2, 1, 0, 3])
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    first, second = np.triu_indices(7, 1)
+    expected = np.sum(units[first] * units[second], axis=1)
+    monkeypatch.setattr("sphereface_plus.verification.scores._BLOCK", 15)
+    for kind in ("float32", "float64"):
+        scores, same = verification.all_pairs(embeddings.astype(kind), labels)
+        assert_allclose(scores, expected, atol=3e-7)
+        assert_array_equal(same, labels[first] == labels[second])
+    pairs = np.stack([first, second], axis=1)
+    assert_allclose(verification.pair_scores(embeddings, pairs), expected, atol=3e-7)
+    sides = embeddings[first], embeddings[second]
+    assert_allclose(verification.cosine_scores(*sides), expected, atol=3e-7)
+    found = verification.verify(*sides, np.arange(21) % 2, folds=3)
+    assert_allclose(found.scores, expected, atol=3e-7)
+
+
+GOOD = np.eye(4)
+BAD = {
+    "row 2 of length nan": lambda: verification.all_pairs(
+        GOOD / [[1], [1], [np.nan], [1]], range(4)
+    ),
+    "row 1 of length 0.0": lambda: verification.verify(GOOD, GOOD * [1, 0, 1, 1], [1, 0, 1, 0]),
+    "(4, 4) and (3, 4)": lambda: verification.cosine_scores(GOOD, GOOD[:3]),
+    "shape (4,)": lambda: verification.cosine_scores(GOOD[0], GOOD[0]),
+    "labels (3,)": lambda: verification.all_pairs(GOOD, [0, 1, 2]),
+    "label 4": lambda: verification.pair_scores(GOOD, [[0, 4]]),
+    "inf of pair 1": lambda: verification.roc_curve([0.0, np.inf], [True, False]),
+    "2 of pair 0": lambda: verification.roc_curve([0.0, 1.0], [2, 0]),
+    "2 and 0": lambda: verification.roc_curve([0.0, 1.0], [True, True]),
+    "same (3,)": lambda: verification.roc_curve([0.0, 1.0], [True, False, True]),
+    "fold 0 with 2 and 0": lambda: verification.verify_scores(range(4), [1, 1, 0, 0], 2),
+    "fold 1 with 0 and 0": lambda: verification.verify_scores(range(4), [1, 0, 1, 0], [0] * 4),
+    "folds=1": lambda: verification.verify_scores(range(4), [1, 0, 1, 0], 1),
+    "for 4 pairs": lambda: verification.verify_scores(range(4), [1, 0, 1, 0], [0, 1]),
+    "1 of the same person and 3": lambda: verification.stratified_folds([1, 0, 0, 0], 2),
+}
+
+
+@pytest.mark.parametrize("named", BAD)
+def test_bad_input_is_named(named):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is what is tested
+        BAD[named]()
+    assert named in str(error.value).split("Received: ")[1]
