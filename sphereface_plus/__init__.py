@@ -1,1 +1,30 @@
 """Face recognition with angular margins: heads, backbones, faces on disk, verification."""
+
+from sphereface_plus import backbones, faces, heads, identification, pairs, verification
+from sphereface_plus.face_model import FaceModel
+from sphereface_plus.heads import (
+    ArcFace,
+    CosFace,
+    NormFace,
+    SphereFace,
+    SphereFace2,
+    SphereFacePlus,
+    SphereFaceR,
+)
+
+__all__ = [
+    "ArcFace",
+    "CosFace",
+    "FaceModel",
+    "NormFace",
+    "SphereFace",
+    "SphereFace2",
+    "SphereFacePlus",
+    "SphereFaceR",
+    "backbones",
+    "faces",
+    "heads",
+    "identification",
+    "pairs",
+    "verification",
+]

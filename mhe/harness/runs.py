@@ -67,7 +67,13 @@ def replacing(path: Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file of JSON in one step.
+
+    Args:
+        path: The file.
+        content: What it is to hold, without NaN or infinity.
+    """
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
 
@@ -190,7 +196,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             require_unused(folder)
             config = {"program": program, **flags, "versions": versions()}
-            _write_json(folder / "config.json", config)
+            write_json(folder / "config.json", config)
         except OSError as error:
             raise BadInput(f"--out {folder} cannot be written to: {error.strerror}") from error
         return cls(folder, config, resumed=False)
@@ -380,7 +386,7 @@ class Run:
         result = {name: self.config[name] for name in ("model_name", "power_s", "dataset", "seed")}
         result["metrics"] = {name: float(value) for name, value in metrics.items()}
         result["seconds"] = round(sum(row["seconds"] for row in self.rows), 3)
-        _write_json(self.folder / "result.json", result)
+        write_json(self.folder / "result.json", result)
         return result
 
     def __enter__(self) -> "Run":

@@ -1,0 +1,473 @@
+"""Trains face recognition: a backbone, and a head with an angular margin, on a folder of people.
+
+Without flags but `--data_dir` this is SphereFace+ by SphereFace's published recipe: SFNet-20 with
+embeddings of 512 numbers, faces of 112x96 pixels, batches of 256, SGD with momentum 0.9 at 0.1,
+x0.1 after 16/28 and 24/28 of the training, weight decay 5e-4. The publication fine-tunes: train
+`--model_name sphereface` first, and begin with it by `--finetune RUN`.
+
+`--test_people` holds people out. At the end all pairs of their images are scored; they are what
+`sphereface_plus/test.py` scores too, as are other people and lists of pairs.
+
+A list in --model_name or --m, or --seeds, makes a folder of runs and a table of them.
+
+Reference: Liu et al., SphereFace (arXiv 1704.08063); Liu et al., Learning towards Minimum
+Hyperspherical Energy, NeurIPS 2018 (arXiv 1805.09298), on SphereFace+.
+"""
+
+import argparse
+import inspect
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import mhe
+from mhe.harness import figures, recipes, runs
+from mhe.harness.comparisons import Comparison, Varied, stem
+from mhe.harness.errors import BadInput
+from mhe.harness.flags import Parser, integer, number, program
+from sphereface_plus import evaluation, faces, heads, trained
+from sphereface_plus.backbones import iresnet, sfnet
+from sphereface_plus.face_model import FaceModel
+
+PROGRAM = trained.PROGRAM
+
+HEADS = {
+    "normface": heads.NormFace,
+    "sphereface": heads.SphereFace,
+    "sphereface_plus": heads.SphereFacePlus,
+    "sphereface_r": heads.SphereFaceR,
+    "sphereface2": heads.SphereFace2,
+    "cosface": heads.CosFace,
+    "arcface": heads.ArcFace,
+}
+ARCHITECTURES = [
+    *(f"sfnet{depth}" for depth in (4, 10, 20, 36, 64)),
+    *(f"iresnet{depth}" for depth in (18, 34, 50, 100)),
+]
+# Flags that are arguments of some heads. Those that are not given leave a head's own default.
+_OF_HEADS = ("scale", "m", "lambda_start", "lambda_end", "gamma", "version", "t", "weight")
+COMPARISON = Comparison(
+    PROGRAM,
+    [Varied("model_name"), Varied("m", prefix="m")],
+    {"test_accuracy": 100, "test_auc": 100, "test_eer": 100, "class_energy": 1},
+    shared=["dataset", "test_people"],
+)
+
+
+def make_parser() -> Parser:
+    """Returns the parser of this program's flags."""
+    parser = Parser(
+        PROGRAM,
+        "Trains face recognition on a folder of people. A list in --model_name or --m, or --seeds, "
+        "makes a folder of runs and a table of them.",
+    )
+    positive, above, rate = integer(1), number(0, above=True), number(0)
+    parser.add_argument(
+        "--model_name",
+        nargs="+",
+        choices=list(HEADS),
+        default=["sphereface_plus"],
+        help="the head: which margin, on what; sphereface_plus is sphereface with the energy of "
+        "the class weights",
+    )
+    parser.add_argument(
+        "--data_dir",
+        help="a folder or zip of people: <person>/<image>, in any common format (always needed)",
+    )
+    parser.add_argument(
+        "--landmarks",
+        metavar="FILE",
+        help="a line an image: its name, and x and y of eyes, nose and corners of the mouth, to "
+        "align the faces by (default: the middle of every image)",
+    )
+    parser.add_argument(
+        "--image_size",
+        default="112x96",
+        metavar="HxW",
+        help="height and width that every face is brought to",
+    )
+    parser.add_argument(
+        "--channels", type=integer(1, 3), choices=[1, 3], default=3, help="1 for grey faces"
+    )
+    parser.add_argument(
+        "--test_people",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="hold out so many people, drawn by --seed, and test on all pairs of their images",
+    )
+    parser.add_argument(
+        "--small_people",
+        choices=["refuse", "skip"],
+        default="refuse",
+        help="what becomes of people with one image",
+    )
+    parser.add_argument(
+        "--arch", choices=ARCHITECTURES, default="sfnet20", help="the network to the embedding"
+    )
+    parser.add_argument(
+        "--norm",
+        choices=["none", "batch"],
+        help="batch norm in an sfnet, as SphereFace-R has it (default: none, as first published; "
+        "iresnets have it always)",
+    )
+    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
+    parser.add_argument("--dims", type=integer(2), default=512, help="numbers of the embedding")
+    parser.add_argument("--scale", type=above, help="length that features are brought to")
+    parser.add_argument(
+        "--m", type=rate, nargs="+", help="the margin (default: the head's published one)"
+    )
+    parser.add_argument(
+        "--lambda_start",
+        type=rate,
+        help="sphereface, sphereface_plus: weight of the plain logit at the start, which falls as "
+        "1/(1 + gamma step)",
+    )
+    parser.add_argument("--lambda_end", type=rate, help="the same: where it stops falling")
+    parser.add_argument("--gamma", type=rate, help="the same: how fast it falls")
+    parser.add_argument(
+        "--version", type=integer(0, 2), help="sphereface_r: which multiplicative margin"
+    )
+    parser.add_argument("--t", type=above, help="sphereface2: exponent of the similarity")
+    parser.add_argument("--weight", type=above, help="sphereface2: weight of the true class")
+    parser.add_argument(
+        "--power_s",
+        choices=list(recipes.POWERS),
+        default="a2",
+        help="sphereface_plus: the power s of the energy, with 'a' over angles",
+    )
+    parser.add_argument(
+        "--strength", type=rate, default=1.0, help="sphereface_plus: weight of the energy"
+    )
+    parser.add_argument(
+        "--energy_over",
+        choices=["all", "batch"],
+        default="all",
+        help="sphereface_plus: pairs of all classes, or, as published, of those in the batch with "
+        "all",
+    )
+    parser.add_argument(
+        "--sample",
+        type=integer(2),
+        help="sphereface_plus: take the energy of so many classes, drawn at every step "
+        "(default: of all)",
+    )
+    parser.add_argument(
+        "--finetune",
+        metavar="RUN",
+        help="begin with the weights of a complete run: the network's, and those of the classes "
+        "of people who are in both",
+    )
+    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
+    parser.add_argument(
+        "--epochs",
+        type=integer(0),
+        default=20,
+        help="epochs to train for; 0 leaves the network untrained, to compare with",
+    )
+    parser.add_argument("--batch_size", type=positive, default=256, help="images in a batch")
+    parser.add_argument(
+        "--per_person",
+        type=positive,
+        metavar="K",
+        help="batches of K images of each of --batch_size / K people (default: drawn from all "
+        "images)",
+    )
+    parser.add_argument("--base_lr", type=above, default=0.1, help="learning rate at the start")
+    parser.add_argument(
+        "--drops",
+        default="0.5714,0.8571",
+        metavar="PARTS",
+        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
+    )
+    parser.add_argument(
+        "--weight_decay",
+        type=rate,
+        default=5e-4,
+        help="adds this times |w|^2/2 to the loss, for all but biases",
+    )
+    parser.add_argument(
+        "--cache",
+        choices=["none", "memory"],
+        default="none",
+        help="memory: read every image once and keep it, for small sets",
+    )
+    return parser
+
+
+def fill_in(args: argparse.Namespace) -> None:
+    """Settles the flags whose default depends on others; those of a resumed run are settled."""
+    if args.norm is None:
+        args.norm = "batch" if args.arch.startswith("iresnet") else "none"
+    if args.out is None and args.data_dir is not None:
+        args.out = Path("runs", f"{stem(args.data_dir)}-faces")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that cannot be used.
+
+    Raises:
+        BadInput: If they cannot.
+    """
+    if args.data_dir is None:
+        raise BadInput("--data_dir must name a folder or zip of people. Received: none")
+    recipes.parts(args.drops)
+    image_size(args)
+    if args.arch.startswith("iresnet") and args.norm == "none":
+        raise BadInput(f"--norm none needs an sfnet. Received: --arch {args.arch}")
+    taken = set().union(*(_arguments(HEADS[name]) for name in args.model_name))
+    for flag in _OF_HEADS:
+        if getattr(args, flag) is not None and flag not in taken:
+            names = ", ".join(args.model_name)
+            raise BadInput(f"--{flag} does not apply to --model_name {names}")
+
+
+def image_size(args: argparse.Namespace) -> tuple[int, int]:
+    """Reads `--image_size`: height and width.
+
+    Raises:
+        BadInput: If it is no such thing.
+
+    Example:
+
+    >>> image_size(argparse.Namespace(image_size="112x96"))
+    (112, 96)
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", args.image_size)
+    if not found:
+        raise BadInput(
+            f"--image_size must be a height and a width, such as 112x96. Received: "
+            f"{args.image_size}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """Returns the flags of every run that is asked for, by the name of the run.
+
+    Args:
+        args: The settled flags, with lists.
+
+    Example:
+
+    >>> args, _ = make_parser().settle(["--model_name", "normface", "cosface", "--m", "0.2"])
+    >>> list(single(args))
+    ['normface-seed0', 'cosface-m0.2-seed0']
+    """
+
+    def applicable(values: dict[str, Any]) -> dict[str, Any]:
+        has_margin = "m" in _arguments(HEADS[values["model_name"]])
+        return values if has_margin else {**values, "m": None}
+
+    found = COMPARISON.combinations(args, applicable)
+    for flags in found.values():
+        for flag in set(_OF_HEADS) - _arguments(HEADS[flags.model_name]):
+            setattr(flags, flag, None)
+    return found
+
+
+def _arguments(head: type) -> set[str]:
+    """The arguments of a head, its parents' too."""
+    return {name for each in head.__mro__ for name in inspect.signature(each.__init__).parameters}
+
+
+def build_head(args: argparse.Namespace, classes: int) -> heads.MarginHead:
+    """Builds the head of a run.
+
+    Args:
+        args: The flags of one run.
+        classes: The number of people to train on.
+
+    Raises:
+        BadInput: If the head does not take the numbers.
+    """
+    options = {flag: getattr(args, flag) for flag in _OF_HEADS if getattr(args, flag) is not None}
+    if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
+        options["m"] = int(options["m"])
+    if args.weight_decay:
+        options["kernel_regularizer"] = keras.regularizers.L2(args.weight_decay / 2)
+    if args.model_name == "sphereface_plus":
+        s, distance = recipes.POWERS[args.power_s]
+        options["energy"] = mhe.MHE(
+            args.strength, s=s, distance=distance, space="full", sample=args.sample
+        )
+        options["energy_over"] = args.energy_over
+    try:
+        return HEADS[args.model_name](classes, **options)
+    except ValueError as error:
+        raise BadInput(f"--model_name {args.model_name}: {error}") from error
+
+
+def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
+    """Builds and compiles the network of a run.
+
+    Args:
+        args: The flags of one run.
+        classes: The number of people to train on.
+        steps: The iterations of the whole training.
+
+    Raises:
+        BadInput: If the network does not take the numbers.
+    """
+    name, depth = re.fullmatch(r"([a-z]+)(\d+)", args.arch).groups()
+    shared = {
+        "dims": args.dims,
+        "input_shape": (*image_size(args), args.channels),
+        "width": args.width,
+        "weight_decay": args.weight_decay,
+    }
+    try:
+        if name == "sfnet":
+            backbone = sfnet(int(depth), batch_norm=args.norm == "batch", **shared)
+        else:
+            backbone = iresnet(int(depth), **shared)
+    except ValueError as error:
+        raise BadInput(f"--arch {args.arch}: {error}") from error
+    model = FaceModel(backbone, build_head(args, classes), name=args.model_name)
+    model(np.zeros((1, *backbone.input_shape[1:]), "float32"))
+    # On a CPU, XLA takes longer for these convolutions than TensorFlow's own kernels.
+    plain = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
+    model.compile(
+        recipes.optimizer(args, max(1, steps)),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=False if plain else "auto",
+    )
+    return model
+
+
+def part(people: faces.People, count: int, seed: int) -> tuple[faces.People, faces.People | None]:
+    """Parts people into those to train on and those to test on, who are drawn.
+
+    Args:
+        people: All of them.
+        count: How many to test on.
+        seed: What decides who.
+
+    Raises:
+        BadInput: If fewer than two are left on a side.
+    """
+    if not count:
+        return people, None
+    if count < 2 or len(people.names) - count < 2:
+        raise BadInput(
+            "--test_people must be at least 2 and leave at least 2 people to train on. "
+            f"Received: {count} of {len(people.names)}"
+        )
+    drawn = np.random.default_rng(seed).permutation(people.names)[:count].tolist()
+    rest = [name for name in people.names if name not in set(drawn)]
+    return people.subset(rest), people.subset(drawn)
+
+
+def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
+    """Trains one network, and leaves a complete run folder.
+
+    Args:
+        args: The flags of the run, as `single` gives them.
+        run: The run to go on with; None begins one in `args.out`.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        BadInput: If the data, the flags and the folder cannot be used together.
+        Diverged: If the loss is no longer a number.
+    """
+    figures.require_matplotlib()
+    if run is None:
+        runs.require_unused(args.out)
+    everybody = faces.find_people(args.data_dir, skip_small=args.small_people == "skip")
+    people, tested = part(everybody, args.test_people, args.seed)
+    landmarks = None
+    if args.landmarks is not None:
+        landmarks = faces.read_landmarks(args.landmarks, everybody)
+
+    keras.utils.set_random_seed(args.seed)
+    draw = {
+        "batch_size": args.batch_size,
+        "size": image_size(args),
+        "channels": args.channels,
+        "landmarks": landmarks,
+        "seed": args.seed,
+        "per_person": args.per_person,
+        "cache": args.cache == "memory",
+    }
+    batches = faces.FaceBatches(people, **draw, epoch=0 if run is None else run.epoch)
+    model = build(args, len(people.names), args.epochs * len(batches))
+    if args.finetune is not None and (run is None or not run.checkpoints):
+        trained.begin_with(model, people.names, args.finetune)
+    is_new = run is None
+    run = runs.Run.begin_or_go_on(run, PROGRAM, args, dataset=args.data_dir)
+    if is_new:
+        trained.list_people(run.folder, people, tested)
+    done = run.restore(model)
+    batches.epoch = done
+    print(
+        f"{len(people):,} images of {len(people.names):,} people to train on; "
+        f"{0 if tested is None else len(tested.names):,} people to test on"
+    )
+    with run:
+        if done < args.epochs:
+            model.fit(
+                batches,
+                initial_epoch=done,
+                epochs=args.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    mhe.EnergyLogger(s=2, distance="angle", layers=[model.head.name], angles=True),
+                    *run.callbacks(args.epochs, seed=args.seed),
+                ],
+            )
+        with runs.replacing(run.folder / trained.MODEL) as partial:
+            model.save(partial)
+        metrics = {"epochs": args.epochs, "class_energy": class_energy(model)}
+        if run.rows:
+            metrics["train_accuracy"] = run.rows[-1]["accuracy"]
+            figures.draw_metrics(
+                run.rows,
+                {"loss": "loss", "accuracy": "accuracy", "energy of the classes": "energy"},
+                run.folder / "curves.png",
+                run.folder.name,
+            )
+        if tested is not None:
+            report = evaluation.evaluate(model, tested, landmarks=landmarks)
+            report.write(run.folder, run.folder.name)
+            print(report.text)
+            metrics |= {f"test_{name}": value for name, value in report.metrics.items()}
+        return run.finish(metrics)
+
+
+def class_energy(model: FaceModel) -> float:
+    """Returns the angular energy of the class weights, s = 2, the mean over pairs of people."""
+    kernel = keras.ops.convert_to_numpy(model.head.kernel)
+    return float(mhe.hyperspherical_energy(kernel, s=2, distance="angle"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains, goes on training, or compares.
+
+    Args:
+        argv: The flags; those of the process by default.
+    """
+    args, run = make_parser().settle(argv)
+    if run is None:
+        fill_in(args)
+        check(args)
+    COMPARISON.carry_out(
+        *(single(args), run, args.out),
+        train=train,
+        main=main,
+        title=f"{stem(args.data_dir)}, {args.test_people} people never seen",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(program(main))
