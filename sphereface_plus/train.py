@@ -15,7 +15,6 @@ Hyperspherical Energy, NeurIPS 2018 (arXiv 1805.09298), on SphereFace+.
 """
 
 import argparse
-import inspect
 import os
 import re
 import sys
@@ -33,27 +32,16 @@ from mhe.harness import figures, recipes, runs
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
-from sphereface_plus import evaluation, faces, heads, trained
+from sphereface_plus import evaluation, faces, head_flags, trained
 from sphereface_plus.backbones import iresnet, sfnet
 from sphereface_plus.face_model import FaceModel
 
 PROGRAM = trained.PROGRAM
 
-HEADS = {
-    "normface": heads.NormFace,
-    "sphereface": heads.SphereFace,
-    "sphereface_plus": heads.SphereFacePlus,
-    "sphereface_r": heads.SphereFaceR,
-    "sphereface2": heads.SphereFace2,
-    "cosface": heads.CosFace,
-    "arcface": heads.ArcFace,
-}
 ARCHITECTURES = [
     *(f"sfnet{depth}" for depth in (4, 10, 20, 36, 64)),
     *(f"iresnet{depth}" for depth in (18, 34, 50, 100)),
 ]
-# Flags that are arguments of some heads. Those that are not given leave a head's own default.
-_OF_HEADS = ("scale", "m", "lambda_start", "lambda_end", "gamma", "version", "t", "weight")
 COMPARISON = Comparison(
     PROGRAM,
     [Varied("model_name"), Varied("m", prefix="m")],
@@ -70,14 +58,6 @@ def make_parser() -> Parser:
         "makes a folder of runs and a table of them.",
     )
     positive, above, rate = integer(1), number(0, above=True), number(0)
-    parser.add_argument(
-        "--model_name",
-        nargs="+",
-        choices=list(HEADS),
-        default=["sphereface_plus"],
-        help="the head: which margin, on what; sphereface_plus is sphereface with the energy of "
-        "the class weights",
-    )
     parser.add_argument(
         "--data_dir",
         help="a folder or zip of people: <person>/<image>, in any common format (always needed)",
@@ -121,45 +101,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
     parser.add_argument("--dims", type=integer(2), default=512, help="numbers of the embedding")
-    parser.add_argument("--scale", type=above, help="length that features are brought to")
-    parser.add_argument(
-        "--m", type=rate, nargs="+", help="the margin (default: the head's published one)"
-    )
-    parser.add_argument(
-        "--lambda_start",
-        type=rate,
-        help="sphereface, sphereface_plus: weight of the plain logit at the start, which falls as "
-        "1/(1 + gamma step)",
-    )
-    parser.add_argument("--lambda_end", type=rate, help="the same: where it stops falling")
-    parser.add_argument("--gamma", type=rate, help="the same: how fast it falls")
-    parser.add_argument(
-        "--version", type=integer(0, 2), help="sphereface_r: which multiplicative margin"
-    )
-    parser.add_argument("--t", type=above, help="sphereface2: exponent of the similarity")
-    parser.add_argument("--weight", type=above, help="sphereface2: weight of the true class")
-    parser.add_argument(
-        "--power_s",
-        choices=list(recipes.POWERS),
-        default="a2",
-        help="sphereface_plus: the power s of the energy, with 'a' over angles",
-    )
-    parser.add_argument(
-        "--strength", type=rate, default=1.0, help="sphereface_plus: weight of the energy"
-    )
-    parser.add_argument(
-        "--energy_over",
-        choices=["all", "batch"],
-        default="all",
-        help="sphereface_plus: pairs of all classes, or, as published, of those in the batch with "
-        "all",
-    )
-    parser.add_argument(
-        "--sample",
-        type=integer(2),
-        help="sphereface_plus: take the energy of so many classes, drawn at every step "
-        "(default: of all)",
-    )
+    head_flags.add(parser, "sphereface_plus")
     parser.add_argument(
         "--finetune",
         metavar="RUN",
@@ -223,11 +165,7 @@ def check(args: argparse.Namespace) -> None:
     image_size(args)
     if args.arch.startswith("iresnet") and args.norm == "none":
         raise BadInput(f"--norm none needs an sfnet. Received: --arch {args.arch}")
-    taken = set().union(*(_arguments(HEADS[name]) for name in args.model_name))
-    for flag in _OF_HEADS:
-        if getattr(args, flag) is not None and flag not in taken:
-            names = ", ".join(args.model_name)
-            raise BadInput(f"--{flag} does not apply to --model_name {names}")
+    head_flags.check(args)
 
 
 def image_size(args: argparse.Namespace) -> tuple[int, int]:
@@ -248,62 +186,6 @@ def image_size(args: argparse.Namespace) -> tuple[int, int]:
             f"{args.image_size}"
         )
     return int(found[1]), int(found[2])
-
-
-def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
-    """Returns the flags of every run that is asked for, by the name of the run.
-
-    Args:
-        args: The settled flags, with lists.
-
-    Example:
-
-    >>> args, _ = make_parser().settle(["--model_name", "normface", "cosface", "--m", "0.2"])
-    >>> list(single(args))
-    ['normface-seed0', 'cosface-m0.2-seed0']
-    """
-
-    def applicable(values: dict[str, Any]) -> dict[str, Any]:
-        has_margin = "m" in _arguments(HEADS[values["model_name"]])
-        return values if has_margin else {**values, "m": None}
-
-    found = COMPARISON.combinations(args, applicable)
-    for flags in found.values():
-        for flag in set(_OF_HEADS) - _arguments(HEADS[flags.model_name]):
-            setattr(flags, flag, None)
-    return found
-
-
-def _arguments(head: type) -> set[str]:
-    """The arguments of a head, its parents' too."""
-    return {name for each in head.__mro__ for name in inspect.signature(each.__init__).parameters}
-
-
-def build_head(args: argparse.Namespace, classes: int) -> heads.MarginHead:
-    """Builds the head of a run.
-
-    Args:
-        args: The flags of one run.
-        classes: The number of people to train on.
-
-    Raises:
-        BadInput: If the head does not take the numbers.
-    """
-    options = {flag: getattr(args, flag) for flag in _OF_HEADS if getattr(args, flag) is not None}
-    if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
-        options["m"] = int(options["m"])
-    if args.weight_decay:
-        options["kernel_regularizer"] = keras.regularizers.L2(args.weight_decay / 2)
-    if args.model_name == "sphereface_plus":
-        s, distance = recipes.POWERS[args.power_s]
-        options["energy"] = mhe.MHE(
-            args.strength, s=s, distance=distance, space="full", sample=args.sample
-        )
-        options["energy_over"] = args.energy_over
-    try:
-        return HEADS[args.model_name](classes, **options)
-    except ValueError as error:
-        raise BadInput(f"--model_name {args.model_name}: {error}") from error
 
 
 def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
@@ -331,7 +213,7 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
             backbone = iresnet(int(depth), **shared)
     except ValueError as error:
         raise BadInput(f"--arch {args.arch}: {error}") from error
-    model = FaceModel(backbone, build_head(args, classes), name=args.model_name)
+    model = FaceModel(backbone, head_flags.build(args, classes), name=args.model_name)
     model(np.zeros((1, *backbone.input_shape[1:]), "float32"))
     # On a CPU, XLA takes longer for these convolutions than TensorFlow's own kernels.
     plain = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
@@ -370,7 +252,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     """Trains one network, and leaves a complete run folder.
 
     Args:
-        args: The flags of the run, as `single` gives them.
+        args: The flags of the run, as `head_flags.single` gives them.
         run: The run to go on with; None begins one in `args.out`.
 
     Returns:
@@ -462,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fill_in(args)
         check(args)
     COMPARISON.carry_out(
-        *(single(args), run, args.out),
+        *(head_flags.single(args, COMPARISON), run, args.out),
         train=train,
         main=main,
         title=f"{stem(args.data_dir)}, {args.test_people} people never seen",

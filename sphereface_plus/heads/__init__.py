@@ -6,10 +6,11 @@ from sphereface_plus.heads.cosface import CosFace, cosface_logits
 from sphereface_plus.heads.normface import NormFace
 from sphereface_plus.heads.sphereface import SphereFace, sphereface_logits
 from sphereface_plus.heads.sphereface2 import SphereFace2, sphereface2_logits
-from sphereface_plus.heads.sphereface_plus import SphereFacePlus, class_energies
+from sphereface_plus.heads.sphereface_plus import OVER, SphereFacePlus, class_energies
 from sphereface_plus.heads.sphereface_r import SphereFaceR, sphereface_r_logits
 
 __all__ = [
+    "OVER",
     "ArcFace",
     "CosFace",
     "MarginHead",

@@ -1,0 +1,181 @@
+"""The heads by name, and the flags that say which is trained and how large its margin is."""
+
+import argparse
+import inspect
+from typing import Any
+
+import keras
+
+import mhe
+from mhe.harness import recipes
+from mhe.harness.comparisons import Comparison
+from mhe.harness.errors import BadInput
+from mhe.harness.flags import Parser, integer, number
+from sphereface_plus import heads
+
+HEADS = {
+    "normface": heads.NormFace,
+    "sphereface": heads.SphereFace,
+    "sphereface_plus": heads.SphereFacePlus,
+    "sphereface_r": heads.SphereFaceR,
+    "sphereface2": heads.SphereFace2,
+    "cosface": heads.CosFace,
+    "arcface": heads.ArcFace,
+}
+# Flags that are arguments of some heads. Those that are not given leave a head's own default.
+_ARGUMENTS = (
+    *("scale", "m", "lambda_start", "lambda_end", "gamma"),
+    *("version", "normalization", "t", "weight"),
+)
+
+
+def add(parser: Parser, default: str) -> None:
+    """Adds the flags.
+
+    Args:
+        parser: A program's parser.
+        default: The default of `--model_name`.
+
+    Example:
+
+    >>> parser = Parser("sphereface_plus/x.py", "Trains.")
+    >>> add(parser, "sphereface")
+    >>> parser.settle(["--m", "2", "3"])[0].m
+    [2.0, 3.0]
+    """
+    above, rate = number(0, above=True), number(0)
+    parser.add_argument(
+        "--model_name",
+        nargs="+",
+        choices=list(HEADS),
+        default=[default],
+        help="the head: which margin, on what; sphereface_plus is sphereface with the energy of "
+        "the class weights",
+    )
+    parser.add_argument(
+        "--scale", type=above, help="length that features are brought to (default: the head's own)"
+    )
+    parser.add_argument(
+        "--m", type=rate, nargs="+", help="the margin (default: the head's published one)"
+    )
+    parser.add_argument(
+        "--lambda_start",
+        type=rate,
+        help="sphereface, sphereface_plus: weight of the plain logit at the start, which falls as "
+        "1/(1 + gamma step) (default: 1000)",
+    )
+    parser.add_argument(
+        "--lambda_end", type=rate, help="the same: where it stops falling (default: 5)"
+    )
+    parser.add_argument("--gamma", type=rate, help="the same: how fast it falls (default: 0.12)")
+    parser.add_argument(
+        "--version",
+        type=integer(0, 2),
+        help="sphereface_r: which multiplicative margin (default: 1)",
+    )
+    parser.add_argument(
+        "--normalization",
+        choices=["hard", "soft", "none"],
+        help="sphereface_r: what becomes of the length of features (default: hard)",
+    )
+    parser.add_argument(
+        "--t", type=above, help="sphereface2: exponent of the similarity (default: 3)"
+    )
+    parser.add_argument(
+        "--weight", type=above, help="sphereface2: weight of the true class (default: 0.7)"
+    )
+    parser.add_argument(
+        "--power_s",
+        choices=list(recipes.POWERS),
+        default="a2",
+        help="sphereface_plus: the power s of the energy, with 'a' over angles",
+    )
+    parser.add_argument(
+        "--strength", type=rate, default=1.0, help="sphereface_plus: weight of the energy"
+    )
+    parser.add_argument(
+        "--energy_over",
+        choices=heads.OVER,
+        default="all",
+        help="sphereface_plus: pairs of all classes, or, as published, of those in the batch with "
+        "all",
+    )
+    parser.add_argument(
+        "--sample",
+        type=integer(2),
+        help="sphereface_plus: take the energy of so many classes, drawn at every step "
+        "(default: of all)",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that none of the heads takes.
+
+    Args:
+        args: The settled flags, with lists.
+
+    Raises:
+        BadInput: If there is one.
+    """
+    taken = set().union(*(_taken(name) for name in args.model_name))
+    for flag in _ARGUMENTS:
+        if getattr(args, flag) is not None and flag not in taken:
+            names = ", ".join(args.model_name)
+            raise BadInput(f"--{flag} does not apply to --model_name {names}")
+
+
+def single(args: argparse.Namespace, comparison: Comparison) -> dict[str, argparse.Namespace]:
+    """Returns the flags of every run that is asked for, by the name of the run.
+
+    Args:
+        args: The settled flags, with lists.
+        comparison: The program's, which varies `model_name` and `m`.
+
+    Returns:
+        Of each run, without the flags that its head does not take.
+    """
+
+    def applicable(values: dict[str, Any]) -> dict[str, Any]:
+        return values if "m" in _taken(values["model_name"]) else {**values, "m": None}
+
+    found = comparison.combinations(args, applicable)
+    for flags in found.values():
+        for flag in set(_ARGUMENTS) - _taken(flags.model_name):
+            setattr(flags, flag, None)
+    return found
+
+
+def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
+    """Builds the head of a run.
+
+    Args:
+        args: The flags of one run, `weight_decay` among them.
+        classes: The number of classes.
+
+    Raises:
+        BadInput: If the head does not take the numbers.
+    """
+    options = {name: getattr(args, name) for name in _ARGUMENTS if getattr(args, name) is not None}
+    if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
+        options["m"] = int(options["m"])
+    if args.weight_decay:
+        options["kernel_regularizer"] = keras.regularizers.L2(args.weight_decay / 2)
+    if args.model_name == "sphereface_plus":
+        s, distance = recipes.POWERS[args.power_s]
+        options["energy"] = mhe.MHE(
+            args.strength, s=s, distance=distance, space="full", sample=args.sample
+        )
+        options["energy_over"] = args.energy_over
+    try:
+        return HEADS[args.model_name](classes, **options)
+    except ValueError as error:
+        raise BadInput(f"--model_name {args.model_name}: {error}") from error
+
+
+def _taken(model_name: str) -> set[str]:
+    """The arguments of a head, its parents' too."""
+    return {
+        name
+        for each in HEADS[model_name].__mro__
+        for name in inspect.signature(each.__init__).parameters
+    }
