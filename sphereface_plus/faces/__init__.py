@@ -2,6 +2,7 @@
 
 from sphereface_plus.faces.alignment import align, crop, reference, similarity
 from sphereface_plus.faces.batches import FaceBatches, load
+from sphereface_plus.faces.landmarks import read_landmarks
 from sphereface_plus.faces.people import People, find_people
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "crop",
     "find_people",
     "load",
+    "read_landmarks",
     "reference",
     "similarity",
 ]

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ def find_people(
     *,
     least: int = 2,
     skip_small: bool = False,
+    pattern: str = "*",
     decode: bool = True,
 ) -> People:
     """Find people and their images, and check all of them before anything else begins.
@@ -124,6 +126,8 @@ def find_people(
         path: The folder or the zip.
         least: Images that a person needs.
         skip_small: Whether to leave out a person with fewer, rather than to fail.
+        pattern: What the file names of the images must match, such as `*.pgm`: copies of ORL go
+            round with a stray `s10/target.jpg` that shows somebody else.
         decode: Whether to check every image by decoding it, which finds files that are cut short.
             `False` reads no more than the headers, for very large sets that were checked before.
 
@@ -153,11 +157,12 @@ def find_people(
     if not Path(path).expanduser().exists():
         raise BadInput(f"{source}: expected a folder or a zip of <person>/<image>. It is not there")
     tree = Tree(path)
-    images = [name for name in tree.names if name.lower().endswith(_KINDS)]
+    every = [name for name in tree.names if name.lower().endswith(_KINDS)]
+    images = [name for name in every if fnmatchcase(name.rsplit("/", 1)[-1], pattern)]
     if not images:
         raise BadInput(
-            f"{source} holds no images: expected <person>/<image>, and images of the kinds "
-            f"{' '.join(_KINDS)}"
+            f"{source} holds no images: expected <person>/<image> with names like {pattern} and of "
+            f"the kinds {' '.join(_KINDS)}"
         )
     wrapper = _wrapper(images)
     members, misplaced = _members(tree.names, images, wrapper)
@@ -180,7 +185,7 @@ def find_people(
     if faults:
         raise BadInput(f"{source}: {'; '.join(faults)}")
     labels = np.repeat(np.arange(len(names)), [len(members[name]) for name in names])
-    known = frozenset(name.removeprefix(wrapper) for name in images)
+    known = frozenset(name.removeprefix(wrapper) for name in every)
     return People(source, names, ordered, labels, known, tree, wrapper)
 
 
