@@ -1,6 +1,8 @@
-"""Figures of verification and identification as PNG."""
+"""Figures of verification, identification and features on the plane as PNG."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,4 +114,69 @@ def draw_cmc(rates: Mapping[str, np.ndarray], path: str | Path, title: str = "")
     axes.xaxis.get_major_locator().set_params(integer=True)
     canvas.label(axes, "rank", "identification rate")
     axes.legend(loc="lower right")
+    canvas.save(figure, path)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Features in two dimensions, and which way the vectors of the classes point.
+
+    Attributes:
+        features: `(N, 2)`.
+        labels: The class of each, `(N,)`.
+        classes: The vector of each class, `(classes, 2)`, of any length.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    classes: np.ndarray
+
+
+def draw_planes(
+    planes: Mapping[str, Plane], class_names: Sequence[str], path: str | Path, title: str = ""
+) -> None:
+    """Draws features on the plane, one panel each, with a ray along the vector of each class.
+
+    Args:
+        planes: The features of each network, by the name to show.
+        class_names: The names of the classes, for the legend.
+        path: The PNG to write.
+        title: A title for the figure.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "plane.png")
+    >>> plane = Plane(np.array([[2.0, 0.1], [0.0, 3.0]]), np.array([0, 1]), np.eye(2))
+    >>> draw_planes({"m = 1": plane}, ["cat", "dog"], path)
+    >>> path.exists()
+    True
+    """
+    colors = canvas.colors(len(class_names))
+    columns = min(len(planes), 4)
+    rows = math.ceil(len(planes) / columns)
+    figure = canvas.blank(4 * columns, 4.2 * rows, title)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (name, plane) in zip(panels, planes.items(), strict=False):
+        # All but the longest features, so that one outlier does not shrink the rest.
+        reach = float(np.percentile(np.linalg.norm(plane.features, axis=1), 99)) or 1.0
+        lengths = np.linalg.norm(plane.classes, axis=1, keepdims=True)
+        rays = reach * plane.classes / np.where(lengths > 0, lengths, 1.0)
+        for ray, color in zip(rays, colors, strict=True):
+            axes.plot([0, ray[0]], [0, ray[1]], color=color, linewidth=0.8, zorder=1)
+        axes.scatter(
+            *plane.features.T, s=5, c=colors[plane.labels], alpha=0.6, linewidths=0, zorder=2
+        )
+        axes.set_xlim(-1.1 * reach, 1.1 * reach)
+        axes.set_ylim(-1.1 * reach, 1.1 * reach)
+        axes.set_aspect("equal")
+        axes.set_title(name, fontsize=10)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(planes) :]:
+        axes.set_axis_off()
+    handles = [
+        panels[0].scatter([], [], s=20, color=[color], label=name)
+        for name, color in zip(class_names, colors, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 10))
     canvas.save(figure, path)

@@ -165,12 +165,14 @@ def load(args: argparse.Namespace) -> Dataset:
     """
     data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label)
     (images, labels), values = data.train, data.values
-    if args.validation:
-        held = datasets.held_out(labels, args.validation, args.seed)
+    # Not every program has the flag.
+    share = vars(args).get("validation")
+    if share:
+        held = datasets.held_out(labels, share, args.seed)
         if held.all() or not held.any():
             raise BadInput(
                 f"--validation must leave images to train on and to validate on. "
-                f"Received: {args.validation:g} of {labels.size} images"
+                f"Received: {share:g} of {labels.size} images"
             )
         data = dataclasses.replace(
             data,

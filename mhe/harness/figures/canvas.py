@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mhe.harness.errors import BadInput
 from mhe.harness.runs import replacing
 
@@ -69,6 +71,29 @@ def label(axes: "Axes", x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
+
+
+def colors(count: int) -> np.ndarray:
+    """A color for each class, as different as that many can be.
+
+    Args:
+        count: The number of classes.
+
+    Returns:
+        Red, green, blue and opacity from 0 to 1, `(count, 4)`.
+
+    Example:
+
+    >>> colors(3).shape
+    (3, 4)
+    """
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return colormaps["tab10"](np.arange(count))
+    if count <= 20:
+        return colormaps["tab20"](np.arange(count))
+    return colormaps["hsv"](np.arange(count) / count)
 
 
 def save(figure: "Figure", path: str | Path) -> None:

@@ -67,7 +67,7 @@ def draw_circle(
     # A ring has some breadth, so that many points in one direction are seen as many.
     breadth = np.random.default_rng(0).uniform(0.1, 0.9, len(points))
     radii = inner + width * (labels + breadth)
-    colors = _colors(len(units))
+    colors = canvas.colors(len(units))
     for each, (unit, name, color) in enumerate(zip(units, class_names, colors, strict=True)):
         own = labels == each
         axes.plot([0, unit[0]], [0, unit[1]], color=color, linewidth=0.8, alpha=0.6, zorder=1)
@@ -114,7 +114,7 @@ def draw_sphere(
     """
     units, points, labels, caption = _checked(prototypes, embeddings, labels, class_names, 3)
     figure = canvas.blank(12, 6.6, title)
-    colors = _colors(len(units))
+    colors = canvas.colors(len(units))
     # The second is seen from the opposite point, so that each point shows in one of the two.
     sides = {"front": _view(30.0, 20.0), "back": _view(210.0, -20.0)}
     for axes, (side, view) in zip(figure.subplots(1, 2), sides.items(), strict=True):
@@ -297,17 +297,6 @@ def _directions(rows: Any) -> np.ndarray:
     rows = np.asarray(rows, np.float64)
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(norms == 0, 1.0, norms)
-
-
-def _colors(count: int) -> np.ndarray:
-    """A color `(count, 4)` for each class, as different as that many can be."""
-    from matplotlib import colormaps
-
-    if count <= 10:
-        return colormaps["tab10"](np.arange(count))
-    if count <= 20:
-        return colormaps["tab20"](np.arange(count))
-    return colormaps["hsv"](np.arange(count) / count)
 
 
 def _bare(axes: "Axes", reach: float, title: str) -> None:

@@ -1,0 +1,265 @@
+"""Shows what a margin does: the features of ten classes on the plane, one panel a head.
+
+    python sphereface_plus/plane.py --out runs/plane
+
+Without flags this trains SphereFace with m = 1, 2, 3 and 4 on scikit-learn's embedded digits, with
+embeddings of two numbers. `plane.png` shows the features of the training images: every class is a
+ray, and the larger the margin, the narrower the rays and the wider the gaps between them. Each run
+has a folder of its own; a table of them says how wide.
+
+Reference: Liu et al., SphereFace (arXiv 1704.08063), figure 2, and its published toy example.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import layers
+
+from mhe.harness import datasets, recipes, runs
+from mhe.harness.batches import Batches
+from mhe.harness.comparisons import Comparison, Varied, stem
+from mhe.harness.errors import BadInput
+from mhe.harness.figures import require_matplotlib
+from mhe.harness.flags import Parser, integer, number, program
+from sphereface_plus import head_flags
+from sphereface_plus.face_model import FaceModel
+from sphereface_plus.figures import Plane, draw_planes
+
+PROGRAM = "sphereface_plus/plane.py"
+COMPARISON = Comparison(
+    PROGRAM,
+    [Varied("model_name"), Varied("m", prefix="m")],
+    {"test_accuracy": 100, "spread": 1, "gap": 1},
+    shared=["dataset"],
+)
+
+_FEATURES = "features.npz"
+_FIGURE = "plane.png"
+_MARGINS = [1.0, 2.0, 3.0, 4.0]
+# Of each class, the directions of so many features count as its ray; the rest are outliers.
+_OF_RAY = 0.95
+
+
+def make_parser() -> Parser:
+    """Returns the parser of this program's flags."""
+    parser = Parser(
+        PROGRAM,
+        "Draws the features of classes on the plane, one panel a head. A list in --model_name or "
+        "--m, or --seeds, makes a folder of runs, a table of them and one figure.",
+    )
+    positive, above = integer(1), number(0, above=True)
+    head_flags.add(parser, "sphereface")
+    parser.set_defaults(gamma=1.2)
+    parser.add_data_flags("digits")
+    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
+    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
+    parser.add_argument("--epochs", type=positive, default=60, help="epochs to train for")
+    parser.add_argument("--batch_size", type=positive, default=64, help="images in a batch")
+    parser.add_argument("--base_lr", type=above, default=0.02, help="learning rate at the start")
+    parser.add_argument(
+        "--drops",
+        default="0.6,0.85",
+        metavar="PARTS",
+        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
+    )
+    parser.add_argument(
+        "--weight_decay",
+        type=number(0),
+        default=5e-4,
+        help="adds this times |w|^2/2 to the loss, for all kernels",
+    )
+    return parser
+
+
+def fill_in(args: argparse.Namespace) -> None:
+    """Settles the flags whose default depends on others; those of a resumed run are settled."""
+    if args.m is None and set(args.model_name) <= {"sphereface", "sphereface_plus"}:
+        args.m = list(_MARGINS)
+    if not {"sphereface", "sphereface_plus"}.intersection(args.model_name):
+        args.gamma = None
+    if args.out is None:
+        args.out = Path("runs", f"{stem(args.dataset)}-plane")
+
+
+def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> FaceModel:
+    """Builds and compiles a small network that ends in two numbers.
+
+    Args:
+        args: The flags of one run.
+        shape: `(H, W, C)` of the images, at least 4 pixels each way.
+        classes: The number of classes.
+        steps: The iterations of the whole training.
+    """
+    decay = keras.regularizers.L2(args.weight_decay / 2)
+    stack = [keras.Input(tuple(shape))]
+    for stage, filters in enumerate((32, 64), 1):
+        filters = max(1, round(filters * args.width))
+        for place in (1, 2):
+            stack += [
+                layers.Conv2D(
+                    filters,
+                    3,
+                    padding="same",
+                    kernel_regularizer=decay,
+                    name=f"conv{stage}_{place}",
+                ),
+                layers.PReLU(shared_axes=[1, 2], name=f"prelu{stage}_{place}"),
+            ]
+        stack.append(layers.MaxPooling2D(name=f"pool{stage}"))
+    stack += [
+        layers.Flatten(name="flat"),
+        layers.Dense(2, kernel_regularizer=decay, name="plane"),
+    ]
+    model = FaceModel(keras.Sequential(stack), head_flags.build(args, classes))
+    model(np.zeros((1, *shape), "float32"))
+    model.compile(
+        recipes.optimizer(args, steps),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    return model
+
+
+def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
+    """Trains one network, and leaves a complete run folder.
+
+    Args:
+        args: The flags of the run, as `head_flags.single` gives them.
+        run: The run to go on with; None begins one in `args.out`.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        BadInput: If the data, the flags and the folder cannot be used together.
+        Diverged: If the loss is no longer a number.
+    """
+    require_matplotlib()
+    if run is None:
+        runs.require_unused(args.out)
+    data = recipes.load(args)
+    data.require_classes()
+    images, labels = data.train
+    keras.utils.set_random_seed(args.seed)
+    batches = Batches(images, labels, args.batch_size, seed=args.seed)
+    model = build(args, images.shape[1:], len(data.class_names), args.epochs * len(batches))
+    run = runs.Run.begin_or_go_on(run, PROGRAM, args)
+    batches.epoch = done = run.restore(model)
+    with run:
+        if done < args.epochs:
+            model.fit(
+                batches,
+                validation_data=Batches(*data.test, recipes.TEST_BATCH, shuffle=False),
+                initial_epoch=done,
+                epochs=args.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=run.callbacks(args.epochs, seed=args.seed),
+            )
+        features = model.embed(Batches(images, labels, recipes.TEST_BATCH, shuffle=False))
+        plane = Plane(features, labels, keras.ops.convert_to_numpy(model.head.kernel).T)
+        with runs.replacing(run.folder / _FEATURES) as partial:
+            np.savez(partial, features=plane.features, labels=labels, classes=plane.classes)
+        spread, gap = rays(features, labels)
+        draw_planes({run.folder.name: plane}, data.class_names, run.folder / _FIGURE)
+        return run.finish(
+            {
+                "test_accuracy": run.rows[-1]["val_accuracy"],
+                "train_accuracy": run.rows[-1]["accuracy"],
+                "spread": spread,
+                "gap": gap,
+                "epochs": args.epochs,
+            }
+        )
+
+
+def rays(features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """How narrow the rays of the classes are, and how wide the gaps between them.
+
+    Args:
+        features: `(N, 2)`.
+        labels: `(N,)`.
+
+    Returns:
+        In degrees: the root mean square of the angle between a feature and its class's mean
+        direction, the mean over the classes; and the angle between the rays of neighbours, the
+        mean around the circle. A ray holds the middle 95 % of its class; where rays overlap, the
+        angle is negative.
+
+    Example:
+
+    >>> turns = np.radians([0.0, 2.0, 90.0, 92.0, 200.0, 202.0])
+    >>> features = np.column_stack([np.cos(turns), np.sin(turns)])
+    >>> spread, gap = rays(features, np.array([0, 0, 1, 1, 2, 2]))
+    >>> round(spread, 2), round(gap, 2)
+    (1.0, 118.1)
+    """
+    around = np.exp(1j * np.arctan2(features[:, 1], features[:, 0]))
+    edges, spreads = [], []
+    for each in np.unique(labels):
+        own = around[labels == each]
+        middle = np.angle(own.mean())
+        off = np.degrees(np.angle(own * np.exp(-1j * middle)))
+        low, high = np.percentile(off, [50 * (1 - _OF_RAY), 50 * (1 + _OF_RAY)])
+        edges.append((np.degrees(middle), low, high))
+        spreads.append(np.sqrt(np.mean(off**2)))
+    edges.sort()
+    following = [*edges[1:], (edges[0][0] + 360, *edges[0][1:])]
+    gaps = [
+        (middle + low) - (before + high)
+        for (before, _, high), (middle, low, _) in zip(edges, following, strict=True)
+    ]
+    return float(np.mean(spreads)), float(np.mean(gaps))
+
+
+def load_plane(folder: Path) -> Plane:
+    """Reads the features that a complete run left.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        BadInput: If they cannot be read.
+    """
+    path = folder / _FEATURES
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return Plane(found["features"], found["labels"], found["classes"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains, goes on training, or compares.
+
+    Args:
+        argv: The flags; those of the process by default.
+    """
+    args, run = make_parser().settle(argv)
+    if run is None:
+        fill_in(args)
+        recipes.parts(args.drops)
+        head_flags.check(args)
+    asked = head_flags.single(args, COMPARISON)
+    COMPARISON.carry_out(
+        *(asked, run, args.out),
+        train=train,
+        main=main,
+        title=f"{stem(args.dataset)}: features in two dimensions",
+    )
+    if len(asked) > 1:
+        out = Path(args.out)
+        names = datasets.load(args.dataset, args.data_dir, args.image_size, args.label).class_names
+        draw_planes({name: load_plane(out / name) for name in asked}, names, out / _FIGURE)
+        print(f"Features: {out / _FIGURE}")
+
+
+if __name__ == "__main__":
+    sys.exit(program(main))
