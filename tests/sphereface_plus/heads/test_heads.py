@@ -1,0 +1,454 @@
+"""All heads: logits, losses and gradients against the papers' formulas in float64.
+
+The formulas are in terms of angles and share nothing with the heads. All heads are run as one
+function, each on arrays of its own: compiling one costs less than compiling many.
+"""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import mhe
+from sphereface_plus import heads
+
+array = ops.convert_to_numpy
+
+SAMPLES, CLASSES, DIMS = 6, 5, 3
+LABELS = np.array([0, 1, 2, 3, 4, 1])
+# How much each sample counts, so that none can stand for another.
+WEIGHTS = np.array([1.0, 0.5, 2.0, 1.5, 0.25, 3.0])
+
+
+# --- the formulas -------------------------------------------------------------------------------
+
+
+def angles(x, w):
+    cosines = x @ w / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(w, axis=0)
+    return np.arccos(np.clip(cosines, -1, 1))
+
+
+def put(values, targets):
+    """Values in which the true classes have other ones."""
+    values = values.copy()
+    values[np.arange(len(LABELS)), LABELS] = targets
+    return values
+
+
+def true(values):
+    return values[np.arange(len(LABELS)), LABELS]
+
+
+def softmax(logits):
+    return np.log(np.exp(logits - true(logits)[:, None]).sum(axis=1))
+
+
+def falling(theta, m):
+    """(-1)^k cos(mθ) - 2k."""
+    k = np.floor(m * theta / np.pi)
+    return (-1.0) ** k * np.cos(m * theta) - 2 * k
+
+
+def norm_face(x, w, start):
+    return 5 * np.cos(angles(x, w))
+
+
+def cos_face(x, w, start):
+    cosines = np.cos(angles(x, w))
+    return 6 * put(cosines, true(cosines) - 0.3)
+
+
+def arc_face(easy):
+    def logits(x, w, start):
+        theta = angles(x, w)
+        target = true(theta)
+        beyond = np.cos(target) if easy else np.cos(target) - 0.8 * np.sin(0.8)
+        further = target < (np.pi / 2 if easy else np.pi - 0.8)
+        return 6 * put(np.cos(theta), np.where(further, np.cos(target + 0.8), beyond))
+
+    return logits
+
+
+def sphere_face(m, annealing):
+    def logits(x, w, start):
+        theta = angles(x, w)
+        target = true(theta)
+        mixed = (annealing * np.cos(target) + falling(target, m)) / (1 + annealing)
+        return np.linalg.norm(x, axis=1)[:, None] * put(np.cos(theta), mixed)
+
+    return logits
+
+
+def sphere_face_r(version, hard, detach):
+    def margins(theta):
+        if version == 2:
+            return put(np.cos(theta / 1.7), np.cos(true(theta)))
+        target = true(theta)
+        turned = falling(target, 1.7) if version == 0 else np.cos(np.minimum(1.7 * target, np.pi))
+        return put(np.cos(theta), turned)
+
+    def logits(x, w, start):
+        theta = angles(x, w)
+        moved = margins(theta)
+        if detach:
+            theta0 = angles(*start)
+            moved = np.cos(theta) + margins(theta0) - np.cos(theta0)
+        return (7.0 if hard else np.linalg.norm(x, axis=1)[:, None]) * moved
+
+    return logits
+
+
+def sphere_face_2(detach):
+    def similarity(theta):
+        return 2 * ((np.cos(theta) + 1) / 2) ** 3 - 1
+
+    def logits(x, w, start):
+        theta = angles(x, w)
+        adjusted = similarity(theta)
+        if detach:
+            theta0 = angles(*start)
+            adjusted = np.cos(theta) + similarity(theta0) - np.cos(theta0)
+        return 5 * put(adjusted + 0.4, true(adjusted) - 0.4) + 0.5
+
+    return logits
+
+
+def binary(logits):
+    losses = np.log1p(np.exp(logits)) * 0.3
+    return (losses.sum(axis=1) - true(losses) + 0.7 * np.log1p(np.exp(-true(logits)))) / 5
+
+
+def batch_energy(w, s, distance, space):
+    """mean_{j≠y} f_s(ρ(ŵ_y, ŵ_j)) of each sample, times 0.3."""
+    points = (w / np.linalg.norm(w, axis=0)).T
+    if space == "half":
+        points = np.concatenate([points, -points])
+    energies = []
+    for label in LABELS:
+        others = np.delete(points, label, axis=0)
+        apart = np.linalg.norm(others - points[label], axis=1)
+        if distance == "angle":
+            apart = 2 * np.arcsin(np.minimum(apart / 2, 1))
+        energies.append(np.mean(-np.log(apart) if s == 0 else apart**-s))
+    return 0.3 * np.array(energies)
+
+
+def with_energy(m, s, distance, space):
+    head = heads.SphereFacePlus(
+        CLASSES, m, mhe.MHE(0.3, s, distance, space), "batch", lambda_start=1, lambda_end=0
+    )
+
+    def losses(logits, w):
+        return softmax(logits) + batch_energy(w, s, distance, space)
+
+    return head, sphere_face(m, 1), losses
+
+
+def cases():
+    """Heads, their logits, and the losses of these where they are no softmax."""
+    annealed = {"lambda_start": 2, "lambda_end": 1}
+    yield "normface", heads.NormFace(CLASSES, 5), norm_face
+    yield "cosface", heads.CosFace(CLASSES, 6, 0.3), cos_face
+    for easy in (False, True):
+        head = heads.ArcFace(CLASSES, 6, 0.8, easy_margin=easy)
+        yield f"arcface, easy {easy}", head, arc_face(easy)
+    yield "sphereface", heads.SphereFace(CLASSES, 4, **annealed), sphere_face(4, 2)
+    yield "sphereface+ angle", *with_energy(3, 2, "angle", "full")
+    yield "sphereface+ half", *with_energy(2, 0, "euclidean", "half")
+    for version, normalization, detach in (
+        (0, "none", False),
+        (1, "hard", True),
+        (1, "soft", False),
+        (2, "none", False),
+    ):
+        options = {"version": version, "normalization": normalization, "detach": detach}
+        formula = sphere_face_r(version, normalization == "hard", detach)
+        yield f"sphereface-r {options}", heads.SphereFaceR(CLASSES, 7, **options), formula
+    for detach in (False, True):
+        head = heads.SphereFace2(CLASSES, 5, detach=detach)
+        yield f"sphereface2, detach {detach}", head, sphere_face_2(detach), lambda z, w: binary(z)
+
+
+def plain(head, x, w, start):
+    """Logits without labels."""
+    cosines = np.cos(angles(x, w))
+    if isinstance(head, heads.SphereFace2):
+        adjusted = 2 * ((cosines + 1) / 2) ** 3 - 1
+        if head.detach:
+            cosines0 = np.cos(angles(*start))
+            adjusted = cosines + 2 * ((cosines0 + 1) / 2) ** 3 - 1 - cosines0
+        return 5 * adjusted + 0.5
+    keeps_norms = isinstance(head, heads.SphereFace) or (
+        isinstance(head, heads.SphereFaceR) and head.normalization != "hard"
+    )
+    return (np.linalg.norm(x, axis=1)[:, None] if keeps_norms else head.scale) * cosines
+
+
+# --- what is tested -----------------------------------------------------------------------------
+
+
+def split(packed):
+    """Features and kernel of a head out of the rows in which they are packed."""
+    return packed[:SAMPLES], ops.transpose(packed[SAMPLES:])
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Name → head, formula of logits, formula of losses; every kernel is built."""
+    found = {}
+    for name, head, logits, *losses in cases():
+        head.build((None, DIMS))
+        if isinstance(head, heads.SphereFace2):
+            head.bias.assign(0.5)
+        found[name] = head, logits, losses[0] if losses else lambda z, w: softmax(z)
+    return found
+
+
+@pytest.fixture(scope="module")
+def factors():
+    """By what all logits are multiplied, those with labels and those without."""
+    return np.random.default_rng(6).normal(size=(2, SAMPLES, CLASSES)) * 0.1
+
+
+@pytest.fixture(scope="module")
+def step(built, factors, gradient_step):
+    """From `(heads, samples + classes, dims)` to a sum of all losses and logits, and its gradient.
+
+    Every loss and logit has a weight of its own.
+    """
+    labelled, unlabelled = factors.astype("float32")
+    weights = WEIGHTS.astype("float32")
+
+    def total(packed):
+        value = 0.0
+        for number, (head, *_) in enumerate(built.values()):
+            features, kernel = split(packed[number])
+            # The head's own weight, with a gradient on all backends.
+            with keras.StatelessScope(state_mapping=[(head.kernel, kernel)]):
+                logits = head(features, labels=LABELS)
+                value = value + ops.sum(head.loss(LABELS, logits) * weights)
+                value = value + ops.sum(logits * labelled) + ops.sum(head(features) * unlabelled)
+        return value
+
+    return gradient_step(total)
+
+
+@pytest.fixture(scope="module")
+def drawn(built):
+    """Arrays of every head, float32 that are exact in float64."""
+    rng = np.random.default_rng(5)
+    packed = rng.normal(size=(len(built), SAMPLES + CLASSES, DIMS)) * 1.5
+    # Some features near their class, some on its other side.
+    for sample, label in enumerate(LABELS):
+        towards = 1.2 if sample % 2 else -1.2
+        packed[:, sample] += towards * packed[:, SAMPLES + label]
+    return packed.astype("float32")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the next test has it all")
+def test_logits_and_losses(built, drawn):
+    """One by one, so that it can be told what is wrong."""
+    for number, (name, (head, formula, losses)) in enumerate(built.items()):
+        x, kernel = drawn[number, :SAMPLES], drawn[number, SAMPLES:].T
+        head.kernel.assign(kernel)
+        wide = x.astype("float64"), kernel.astype("float64")
+        expected = formula(*wide, start=wide)
+        found = head(x, labels=LABELS)
+        for one, other in (
+            (found, expected),
+            (head(x), plain(head, *wide, start=wide)),
+            (head.loss(LABELS[:, None], found), losses(expected, wide[1])),
+        ):
+            np.testing.assert_allclose(array(one), other, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+def test_values_and_gradients_follow_the_float64_formulas(
+    built, drawn, factors, step, reference_gradient
+):
+    value, gradients = step(drawn)
+    labelled, unlabelled = factors
+    sum_of_all = 0.0
+    for number, (name, (head, formula, losses)) in enumerate(built.items()):
+        packed = drawn[number].astype("float64")
+        start = packed[:SAMPLES], packed[SAMPLES:].T
+
+        def total(at, head=head, formula=formula, losses=losses, start=start):
+            x, kernel = at[:SAMPLES], at[SAMPLES:].T
+            logits = formula(x, kernel, start=start)
+            value = np.sum(WEIGHTS * losses(logits, kernel)) + np.sum(labelled * logits)
+            return value + np.sum(unlabelled * plain(head, x, kernel, start))
+
+        expected = reference_gradient(total, packed)
+        np.testing.assert_allclose(
+            gradients[number],
+            expected,
+            rtol=1e-4,
+            atol=1e-5 * np.abs(expected).max(),
+            err_msg=name,
+        )
+        sum_of_all += total(packed)
+    assert value == pytest.approx(sum_of_all, rel=1e-5)
+
+
+def test_degenerate_features_and_classes(built, drawn, step):
+    """Angles of 0 and π, zero features and classes, equal classes, lengths near the limits."""
+    packed = drawn.copy()
+    packed[:, 0] = packed[:, SAMPLES]  # θ = 0 of sample 0
+    packed[:, 1] = -2 * packed[:, SAMPLES + 1]  # θ = π
+    packed[:, 2] = 0
+    packed[:, SAMPLES + 3] = 0
+    packed[:, SAMPLES + 4] = packed[:, SAMPLES]  # equal class vectors
+    packed[:, 4] *= 1e-25
+    packed[:, 5] *= 1e3
+    value, gradients = step(packed)
+    assert np.isfinite(value)
+    names = list(built)
+    bad = [names[number] for number in np.flatnonzero(~np.isfinite(gradients).all(axis=(1, 2)))]
+    assert bad == []
+    # A zero feature and a zero class can leave zero.
+    assert np.abs(gradients[:, SAMPLES + 3]).max(axis=1).min() > 0
+    assert np.abs(gradients[:, 2]).max(axis=1).min() > 0
+
+
+@pytest.fixture(params=["normface", "sphereface+ angle", "sphereface2, detach False"])
+def one_of_each_loss(request, built):
+    return built[request.param][0]
+
+
+def test_huge_logits(one_of_each_loss):
+    logits = np.full((SAMPLES, CLASSES), 1e5, "float32")
+    logits[:, 0] = -1e5
+    losses = array(one_of_each_loss.loss(LABELS, logits))
+    assert np.isfinite(losses).all()
+    assert losses[0] > 1e3
+
+
+def test_bad_labels(one_of_each_loss):
+    head = one_of_each_loss
+    x, logits = np.ones((SAMPLES, DIMS), "float32"), np.zeros((SAMPLES, CLASSES), "float32")
+    labels = ops.convert_to_tensor([0, CLASSES, 4, -1, 0, 0])
+    assert np.isnan(array(head.loss(labels, logits))).tolist() == [False, True] * 2 + [False] * 2
+    assert np.isfinite(array(head(x, labels))).all()
+    for labels, named in (
+        ([0, CLASSES], "from 0 to 4, as there are 5 classes. Received: label 5"),
+        (np.array([-1, 0]), "Received: label -1"),
+        (np.array([0.5, 0]), "Received: label 0.5"),
+        (np.zeros(3, int), r"one number a sample.*Received: targets \(3,\)"),
+    ):
+        if not isinstance(head, heads.NormFace):
+            with pytest.raises(ValueError, match=named):
+                head(x, labels=labels)
+        with pytest.raises(ValueError, match=named):
+            head.loss(labels, logits)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="configs are Python's alone")
+def test_configs(built):
+    regularized = heads.SphereFacePlus(
+        CLASSES, energy=mhe.MHE(2.0, s=0), kernel_regularizer=keras.regularizers.L2(0.5)
+    )
+    for head in (*(head for head, *_ in built.values()), regularized, heads.SphereFacePlus(3)):
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(head)))
+        copy = keras.saving.deserialize_keras_object(config)
+        assert type(copy) is type(head)
+        assert copy.get_config() == head.get_config()
+        assert repr(copy.kernel_regularizer) == repr(head.kernel_regularizer)
+        assert config["registered_name"].startswith("sphereface_plus>")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bad arguments are Python's")
+@pytest.mark.parametrize(
+    ("kind", "options", "named"),
+    [
+        ("NormFace", {"classes": 1}, "`classes`.*Received: classes=1"),
+        ("NormFace", {"scale": 0}, "`scale`.*> 0. Received: scale=0"),
+        ("CosFace", {"m": -0.1}, "`m`.*>= 0. Received: m=-0.1"),
+        ("ArcFace", {"m": 2.0}, "at most π/2.*Received: m=2.0"),
+        ("SphereFace", {"m": 5}, "1, 2, 3 or 4. Received: m=5"),
+        ("SphereFace", {"lambda_end": math.inf}, "Received: lambda_end=inf"),
+        ("SphereFaceR", {"m": 0.5}, "`m`.*>= 1. Received: m=0.5"),
+        ("SphereFaceR", {"version": 3}, "0, 1 or 2. Received: version=3"),
+        ("SphereFaceR", {"normalization": True}, '"none". Received: normalization=True'),
+        ("SphereFace2", {"t": 0.5}, "`t`.*Received: t=0.5"),
+        ("SphereFace2", {"weight": 1}, "less than 1. Received: weight=1"),
+        ("SphereFacePlus", {"energy": "mhe"}, "must be a mhe.MHE.*Received: energy='mhe'"),
+        ("SphereFacePlus", {"energy": mhe.MHE(axis=0)}, "Received: .* with axis=0"),
+        ("SphereFacePlus", {"energy_over": "some"}, "Received: energy_over='some'"),
+        (
+            "SphereFacePlus",
+            {"energy": mhe.MHE(sample=5), "energy_over": "batch"},
+            "cannot draw any. Received: .*sample=5",
+        ),
+    ],
+)
+def test_bad_arguments(kind, options, named):
+    with pytest.raises(ValueError, match=named):
+        getattr(heads, kind)(**{"classes": 5, **options})
+
+
+def test_unknown_dims():
+    with pytest.raises(ValueError, match=r"known number of dims. Received: shape \(None, None\)"):
+        heads.CosFace(5).build((None, None))
+
+
+# --- dtypes and models --------------------------------------------------------------------------
+
+
+def test_dtypes():
+    x = np.random.default_rng(0).normal(size=(3, 8)).astype("float16")
+    kernel = np.random.default_rng(1).normal(size=(8, 4)).astype("float32")
+    options = {"kernel_initializer": keras.initializers.Constant(1.0)}
+    found = {}
+    # What the other backends make of float64 depends on their settings.
+    doubled = ["float64"] if keras.backend.backend() == "tensorflow" else []
+    for dtype in ("float32", "mixed_float16", *doubled):
+        head = heads.ArcFace(4, dtype=dtype, **options)
+        head.build((None, 8))
+        head.kernel.assign(kernel)
+        logits = head(x, labels=[1, 2, 3])
+        found[dtype] = array(logits)
+        expected = "float64" if dtype == "float64" else "float32"
+        for each in (head.kernel, logits, head.loss([1, 2, 3], logits)):
+            assert keras.backend.standardize_dtype(each.dtype) == expected
+    np.testing.assert_array_equal(found["mixed_float16"], found["float32"])
+    for wide in doubled:
+        np.testing.assert_allclose(found["float32"], found[wide], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("weights_from_numpy")
+def test_fit_counts_steps_and_saving_keeps_them(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    energy = mhe.MHE(0.5, s=1, distance="euclidean", space="full")
+    head = heads.SphereFacePlus(CLASSES, 2, energy, lambda_end=0)
+    model = mhe.HeadModel(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), head)
+    model.compile(keras.optimizers.SGD(0.0))
+    model.fit(x, LABELS, batch_size=2, epochs=2, verbose=0)
+    model.evaluate(x, LABELS, verbose=0)
+    assert int(array(head.step)) == 6
+    assert float(array(head.annealing())) == pytest.approx(1000 / (1 + 0.12 * 6), rel=1e-6)
+    assert len(model.losses) == 1
+    assert float(array(model.losses[0])) == pytest.approx(float(array(energy(head.kernel))))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert int(array(loaded.head.step)) == 6
+    assert len(loaded.losses) == 1
+    np.testing.assert_array_equal(
+        array(loaded.head(x[:, :3], labels=LABELS)), array(head(x[:, :3], labels=LABELS))
+    )
+
+
+@pytest.mark.usefixtures("weights_from_numpy")
+def test_soft_normalization_adds_to_the_loss():
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    head = heads.SphereFaceR(CLASSES, 3, normalization="soft", penalty=2.0)
+    model = mhe.HeadModel(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), head)
+    model.compile(keras.optimizers.SGD(0.0))
+    features = array(model.backbone(x))
+    loss = array(head.loss(LABELS, head(features, labels=LABELS))).mean()
+    penalty = 2.0 * np.abs(np.linalg.norm(features.astype("float64"), axis=1) - 3).mean()
+    assert model.train_on_batch(x, LABELS) == pytest.approx(loss + penalty, rel=1e-5)
+    model(x)
+    assert model.losses == []
