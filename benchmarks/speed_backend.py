@@ -1,4 +1,4 @@
-"""How the backend of this process compiles, waits and counts memory, for `speed.py`.
+"""How the backend of this process compiles, waits and counts memory, for the speed programs.
 
 Keras has no words for these, so this is where the backends are named.
 """
@@ -175,6 +175,22 @@ def peak_memory(call: Callable[[], Any]) -> int | None:
     before = in_use()
     call()
     return peak() - before
+
+
+def peak_resident() -> int | None:
+    """Returns the most bytes of RAM that this process held, libraries included, since it began.
+
+    Or since the last `peak_memory` on a CPU, which begins anew. None where the system does not
+    tell (only Linux does).
+
+    Example:
+
+    >>> peak = peak_resident()
+    >>> peak is None or peak > 2**20
+    True
+    """
+    status = Path("/proc/self/status")
+    return _from_proc(status, "VmHWM") if status.exists() else None
 
 
 def _gpu_counters():
