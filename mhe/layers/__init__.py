@@ -14,6 +14,14 @@ from mhe.layers.representatives import (
     mixture_posterior,
     region_logits,
 )
+from mhe.layers.spectral_norm import (
+    SpectralNorm,
+    hold_spectral_norms,
+    kernel_matrix,
+    power_iteration,
+    singular_value,
+    update_spectral_norms,
+)
 
 __all__ = [
     "HierarchicalLogits",
@@ -23,14 +31,20 @@ __all__ = [
     "PolarHead",
     "PrototypeHead",
     "Representatives",
+    "SpectralNorm",
     "background_probability",
     "class_sums",
     "distances",
     "hierarchical_log_probabilities",
+    "hold_spectral_norms",
+    "kernel_matrix",
     "mixture_posterior",
     "polar_value",
+    "power_iteration",
     "prototype_cosines",
     "region_logits",
     "similarities",
+    "singular_value",
     "unit_vectors",
+    "update_spectral_norms",
 ]

@@ -1,0 +1,410 @@
+"""Spectral normalisation as a reparametrisation: a layer uses W/σ(W), and W itself is trained."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+from mhe import checks
+from mhe.layers.head import unit_vectors
+from mhe.precision import at_least_float32
+
+# A kernel whose norm is not above this counts as zero and is left as it is: what is divided by it,
+# the gradient above all, would leave float32.
+_SMALLEST = 1e-30
+
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_SUPPORTED = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    *_TRANSPOSED,
+    *_DEPTHWISE,
+    keras.layers.Embedding,
+)
+
+
+def kernel_matrix(kernel: Any, axes: tuple[int, ...] = (-1,)) -> Any:
+    """A kernel as a matrix: a row for each output, its columns all the rest.
+
+    Args:
+        kernel: Tensor of any rank.
+        axes: The axes that count the outputs.
+
+    Returns:
+        A tensor `(outputs, rest)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> kernel = np.arange(6.0).reshape(1, 2, 3)
+    >>> np.asarray(kernel_matrix(kernel, axes=(-1,)))[0]
+    array([0., 3.])
+    """
+    outputs = 1
+    for axis in axes:
+        outputs *= kernel.shape[axis]
+    return ops.reshape(ops.moveaxis(kernel, axes, tuple(range(len(axes)))), (outputs, -1))
+
+
+def power_iteration(matrix: Any, u: Any, iterations: int = 1) -> tuple[Any, Any]:
+    """Approaches the first singular vectors of a matrix: v ← Wᵀu/‖Wᵀu‖, u ← Wv/‖Wv‖.
+
+    Args:
+        matrix: W `(outputs, rest)`.
+        u: Where it starts, `(outputs,)`, of any length but 0.
+        iterations: How often.
+
+    Returns:
+        Unit vectors u `(outputs,)` and v `(rest,)` without a gradient; zero vectors where W is
+        zero. They are float64 for a float64 matrix, else float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> u, v = power_iteration(np.diag([3.0, 1.0]), np.array([1.0, 1.0]), iterations=20)
+    >>> np.asarray(u).round(4), np.asarray(v).round(4)
+    (array([1., 0.]), array([1., 0.]))
+
+    Reference:
+        Miyato et al., Spectral normalization for generative adversarial networks, ICLR 2018
+        ([arXiv:1802.05957](https://arxiv.org/abs/1802.05957)), algorithm 1.
+    """
+    matrix = ops.stop_gradient(at_least_float32(matrix))
+    u = ops.cast(u, matrix.dtype)
+    for _ in range(iterations):
+        v = unit_vectors(ops.matmul(u, matrix))
+        u = unit_vectors(ops.matmul(matrix, v))
+    return u, v
+
+
+def singular_value(matrix: Any, u: Any, v: Any) -> Any:
+    """σ = uᵀWv, whose gradient is uvᵀ: u and v are held.
+
+    Args:
+        matrix: W `(outputs, rest)`.
+        u: Unit vector `(outputs,)`.
+        v: Unit vector `(rest,)`.
+
+    Returns:
+        A scalar: float64 for a float64 matrix, else float32. With the vectors of
+        `power_iteration` it is at most the spectral norm, and it approaches it.
+
+    Example:
+
+    >>> import numpy as np
+    >>> float(singular_value(np.diag([3.0, 1.0]), np.array([1.0, 0.0]), np.array([1.0, 0.0])))
+    3.0
+
+    Reference:
+        Miyato et al., Spectral normalization for generative adversarial networks, ICLR 2018
+        ([arXiv:1802.05957](https://arxiv.org/abs/1802.05957)), appendix A.
+    """
+    matrix = at_least_float32(matrix)
+    u, v = (ops.stop_gradient(ops.cast(each, matrix.dtype)) for each in (u, v))
+    # No matrix products: some devices round what goes into those to a few digits.
+    return ops.sum(matrix * (u[:, None] * v[None, :]))
+
+
+@keras.saving.register_keras_serializable(package="mhe")
+class SpectralNorm(keras.layers.Wrapper):
+    """Makes a layer use W/σ(W) in the place of its kernel W, with σ the spectral norm of W.
+
+    W stays the trainable weight: the optimiser moves it, regularizers see it, `mhe.attach` and
+    `mhe.EnergyLogger` find it. The gradient of a loss L flows through σ = uᵀWv with u and v held,
+
+        dL/dW = (G - ⟨G, W/σ⟩ uvᵀ) / σ,   G = dL/d(W/σ).
+
+    `keras.layers.SpectralNormalization` overwrites W with W/σ at each call instead. That is
+    a projection, and it has no gradient through σ.
+
+    W is taken as a matrix of outputs × all the rest:
+
+        Dense, Embedding       (in, out)             out × in
+        Conv1D/2D/3D           (..., in, out)        out × (... · in)
+        Conv1D/2D/3DTranspose  (..., out, in)        out × (... · in)
+        DepthwiseConv1D/2D     (..., in, multiplier) (in · multiplier) × (...)
+
+    The vectors u and v are weights that are not trained. One power iteration makes new ones in
+    the first call with `training=True` after W has changed, and all calls use the same ones until
+    W changes again. So in a training step, in which the optimiser moves W once, the vectors take
+    one step, however often the layer is called, on real and on fake images, shared within
+    a model, or in accumulated batches; and all these calls see the same W/σ. To know whether W has
+    changed, the layer keeps a copy of it, as a third weight. All this is arithmetic on weights: it
+    is the same in TensorFlow's graphs, in JAX's stateless calls and in eager PyTorch, and a
+    restored run goes on where it was. Only a layer that is called by itself, in no model, iterates
+    at each call with `training=True`.
+
+    Without `training=True`, or with `trainable=False`, there is no iteration; u and v stay. A step
+    that calls the layer again after W has moved, as the generator's step of a GAN calls
+    a discriminator that was just trained, would count as a further step. `hold_spectral_norms`
+    prevents that, and `update_spectral_norms` iterates when it is told to:
+
+        update_spectral_norms(discriminator)            # one power iteration in each layer
+        with hold_spectral_norms(discriminator):        # and none in here
+            ...                                         # both steps
+
+    σ is computed in at least float32, and W/σ rounded to the compute dtype of the layer after
+    that. A kernel of zeros is used as it is, with a finite gradient.
+
+    Args:
+        layer: A `Dense`, `Conv1D/2D/3D`, `Conv1D/2D/3DTranspose`, `DepthwiseConv1D/2D` or
+            `Embedding`, built or not, without LoRA and not quantized.
+        power_iterations: How many power iterations are made at a time.
+        **kwargs: Keras's own: `name`, `trainable`. The dtype is always that of the layer.
+
+    Attributes:
+        layer: The layer inside.
+        u: The first left singular vector, approximately, `(outputs,)`; at first a random one.
+        v: The right one, `(rest,)`; zeros before the first iteration.
+
+    Raises:
+        ValueError: If the layer is none of the above, or `power_iterations` is no integer >= 1.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> import numpy as np
+    >>> layer = mhe.layers.SpectralNorm(keras.layers.Dense(2, use_bias=False), power_iterations=20)
+    >>> layer.build((None, 2))
+    >>> layer.kernel.assign(np.diag([4.0, 2.0])) is None
+    False
+    >>> keras.ops.convert_to_numpy(layer(np.ones((1, 2), "float32"), training=True)).round(4)
+    array([[1. , 0.5]], dtype=float32)
+    >>> keras.ops.convert_to_numpy(layer.kernel).tolist()
+    [[4.0, 0.0], [0.0, 2.0]]
+
+    Reference:
+        Miyato et al., Spectral normalization for generative adversarial networks, ICLR 2018
+        ([arXiv:1802.05957](https://arxiv.org/abs/1802.05957)).
+    """
+
+    def __init__(self, layer: keras.layers.Layer, power_iterations: int = 1, **kwargs: Any) -> None:
+        checks.check_count("power_iterations", power_iterations, 1)
+        _check_layer(layer)
+        # No half precision around the layer: it casts its inputs itself, and σ needs all of W.
+        kwargs = {**kwargs, "dtype": layer.variable_dtype}
+        super().__init__(layer, **kwargs)
+        self.autocast = False
+        self.supports_masking = layer.supports_masking
+        self.power_iterations = int(power_iterations)
+        self._held = 0
+
+    @property
+    def kernel(self) -> keras.Variable:
+        """The kernel W of the layer inside, not divided by σ."""
+        return vars(self.layer)[_slot(self.layer)]
+
+    @property
+    def sigma(self) -> Any:
+        """σ(W) with the vectors as they are, as calls at inference use it: a scalar tensor."""
+        matrix = self._matrix()
+        return singular_value(matrix, *self._stored(matrix))
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        kernel = self.kernel
+        outputs, rest = kernel_matrix(keras.KerasTensor(kernel.shape), self._axes).shape
+        dtype = keras.backend.result_type(kernel.dtype, "float32")
+        self.u = self._state("u", (outputs,), dtype, _random_unit_vector)
+        self.v = self._state("v", (rest,), dtype)
+        self._iterated = self._state("iterated", kernel.shape, kernel.dtype)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """What the layer makes of its inputs with W/σ(W) for its kernel."""
+        _check_plain(self.layer)
+        matrix = self._matrix()
+        if training and self._moves and not self._held:
+            changed = ops.any(ops.not_equal(self.kernel, self._iterated))
+            u, v = self._iterate(matrix, ops.logical_or(changed, self._is_called_alone()))
+        else:
+            u, v = self._stored(matrix)
+        sigma = singular_value(matrix, u, v)
+        sigma = ops.where(sigma > _SMALLEST, sigma, ops.ones_like(sigma))
+        kernel = ops.convert_to_tensor(self.kernel)
+        normalised = ops.cast(ops.cast(kernel, sigma.dtype) / sigma, self.layer.compute_dtype)
+        with _in_place_of_kernel(self.layer, normalised):
+            return self.layer(inputs)
+
+    def update(self) -> None:
+        """Makes the power iterations of one training step now, whether or not W has changed.
+
+        Until W changes, calls make no more of them. With `trainable=False` nothing happens.
+        """
+        if self._moves:
+            self._iterate(self._matrix(), True)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.layer.compute_output_spec(inputs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return self.layer.compute_mask(inputs, mask)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "power_iterations": self.power_iterations}
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        if isinstance(self.layer, _TRANSPOSED):
+            return (-2,)
+        return (-2, -1) if isinstance(self.layer, _DEPTHWISE) else (-1,)
+
+    @property
+    def _moves(self) -> bool:
+        return self.trainable and self.kernel.trainable
+
+    def _state(self, name: str, shape: Any, dtype: str, initializer: Any = "zeros") -> Any:
+        # TensorFlow's replicas all come to the same vectors, as they have the same W.
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            initializer=initializer,
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def _matrix(self) -> Any:
+        return kernel_matrix(at_least_float32(self.kernel), self._axes)
+
+    def _stored(self, matrix: Any) -> tuple[Any, Any]:
+        # Copies: PyTorch changes weights in place, maybe before the gradient is taken.
+        u, v = (ops.copy(ops.convert_to_tensor(each)) for each in (self.u, self.v))
+        # Before the first iteration there is no v.
+        first = unit_vectors(ops.matmul(u, ops.stop_gradient(matrix)))
+        return u, ops.where(ops.any(v != 0), v, first)
+
+    def _iterate(self, matrix: Any, needed: Any) -> tuple[Any, Any]:
+        """Vectors after the iterations where they are needed, and else as they are; kept."""
+        u, v = (ops.copy(ops.convert_to_tensor(each)) for each in (self.u, self.v))
+        new_u, new_v = power_iteration(matrix, u, self.power_iterations)
+        # A kernel of zeros has no vectors, and none of one that is not finite should stay.
+        found = ops.logical_and(needed, ops.sum(ops.square(new_u)) > 0.5)
+        u, v = ops.where(found, new_u, u), ops.where(found, new_v, v)
+        self.u.assign(u)
+        self.v.assign(v)
+        self._iterated.assign(ops.stop_gradient(self.kernel))
+        return u, v
+
+    def _is_called_alone(self) -> bool:
+        context = self._get_call_context()
+        # Where `call` was called directly, the context that this made must not stay.
+        self._maybe_reset_call_context()
+        return context.entry_layer is self
+
+
+def update_spectral_norms(model: keras.layers.Layer) -> None:
+    """Makes one training step's power iterations in every `SpectralNorm` of a model.
+
+    For training steps that call a model again after they have moved its kernels; see
+    `SpectralNorm`, which needs no telling otherwise. On JAX, call it where the updates of weights
+    are collected, inside a `keras.StatelessScope` or a stateless function.
+
+    Args:
+        model: A built model or layer. Layers with `trainable=False` are left as they are.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> norm = mhe.layers.SpectralNorm(keras.layers.Dense(3))
+    >>> model = keras.Sequential([keras.Input((4,)), norm])
+    >>> for _ in range(50):
+    ...     mhe.layers.update_spectral_norms(model)
+    >>> largest = keras.ops.svd(norm.kernel, compute_uv=False)[0]
+    >>> bool(abs(float(norm.sigma) - float(largest)) < 1e-3)
+    True
+    """
+    for layer in _spectral_norms(model):
+        layer.update()
+
+
+@contextlib.contextmanager
+def hold_spectral_norms(model: keras.layers.Layer) -> Iterator[None]:
+    """Inside this context, calls of a model make no power iterations, whatever its kernels do.
+
+    Every σ = uᵀWv is that of W as it is at the call; u and v stay as they are.
+    `update_spectral_norms` works in here too. A compiled step keeps what it was traced with.
+
+    Args:
+        model: A model or layer.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> import numpy as np
+    >>> norm = mhe.layers.SpectralNorm(keras.layers.Dense(3))
+    >>> model = keras.Sequential([keras.Input((4,)), norm])
+    >>> before = keras.ops.convert_to_numpy(norm.u)
+    >>> with mhe.layers.hold_spectral_norms(model):
+    ...     _ = model(np.ones((1, 4), "float32"), training=True)
+    >>> bool((keras.ops.convert_to_numpy(norm.u) == before).all())
+    True
+    """
+    held = _spectral_norms(model)
+    for layer in held:
+        layer._held += 1
+    try:
+        yield
+    finally:
+        for layer in held:
+            layer._held -= 1
+
+
+def _spectral_norms(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, SpectralNorm)]
+
+
+def _random_unit_vector(shape, dtype=None):
+    return unit_vectors(keras.initializers.RandomNormal(stddev=1.0)(shape, dtype=dtype))
+
+
+def _check_layer(layer):
+    if not isinstance(layer, _SUPPORTED):
+        names = ", ".join(kind.__name__ for kind in _SUPPORTED)
+        raise ValueError(
+            f"SpectralNorm needs a layer with one kernel: {names}. Of recurrent, attention or "
+            "nested layers, normalise the ones inside. "
+            f"Received: layer={layer!r} (of type {type(layer).__name__})"
+        )
+    _check_plain(layer)
+
+
+def _check_plain(layer):
+    quantized = getattr(layer, "quantization_mode", None)
+    if quantized or getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
+        what = f"quantized ({quantized})" if quantized else "LoRA"
+        raise ValueError(
+            "SpectralNorm divides a kernel that is trained itself, without LoRA and not "
+            f"quantized. Received: layer={layer.name!r} with {what}"
+        )
+
+
+def _slot(layer):
+    """The attribute in which a layer keeps its kernel: behind a property, or not."""
+    names = ("_kernel", "kernel", "_embeddings", "embeddings")
+    return next(name for name in names if name in vars(layer))
+
+
+@contextlib.contextmanager
+def _in_place_of_kernel(layer, tensor):
+    """Lets a layer see a tensor where its kernel is."""
+    slot = _slot(layer)
+    variable = vars(layer)[slot]
+    # Past `__setattr__`, which tracks what it is given.
+    vars(layer)[slot] = tensor
+    try:
+        yield
+    finally:
+        vars(layer)[slot] = variable
