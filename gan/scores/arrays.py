@@ -1,0 +1,69 @@
+"""What every score expects of its arrays."""
+
+from typing import Any
+
+import numpy as np
+
+
+def rows(array: Any, name: str, least: int = 1) -> np.ndarray:
+    """Checks features or probabilities, one row an image.
+
+    Args:
+        array: Numbers `(N, D)`, whatever NumPy makes an array of.
+        name: What they are called in errors.
+        least: How many rows there must be.
+
+    Returns:
+        An array `(N, D)` of the same dtype.
+
+    Raises:
+        ValueError: If they are not such numbers, too few, or not finite.
+
+    Example:
+
+    >>> rows([[1.0, 2.0]], "features").shape
+    (1, 2)
+    """
+    array = np.asarray(array)
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"`{name}` must be real numbers (N, D). "
+            f"Received: shape {array.shape}, dtype {array.dtype}"
+        )
+    if len(array) < least:
+        raise ValueError(f"`{name}` must have {least} rows or more. Received: {len(array)} rows")
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"`{name}` must be finite. Received: NaN or infinity in "
+            f"{np.count_nonzero(~np.isfinite(array).all(axis=1))} of {len(array)} rows"
+        )
+    return array
+
+
+def two_sets(first: Any, second: Any, names: tuple[str, str], least: int) -> list[np.ndarray]:
+    """Checks two sets of features that are to be compared.
+
+    Args:
+        first: Numbers `(N, D)`.
+        second: Numbers `(M, D)`.
+        names: What they are called in errors.
+        least: How many rows each must have.
+
+    Returns:
+        Both as arrays.
+
+    Raises:
+        ValueError: If one is wrong, or their dimensions differ.
+
+    Example:
+
+    >>> two_sets([[1.0, 2.0]], [[3.0, 3.0]], ("real", "fake"), 1)[1]
+    array([[3., 3.]])
+    """
+    sets = [rows(each, name, least) for each, name in zip((first, second), names, strict=True)]
+    if sets[0].shape[1] != sets[1].shape[1]:
+        raise ValueError(
+            f"`{names[0]}` and `{names[1]}` must be features of one classifier. "
+            f"Received: shapes {sets[0].shape} and {sets[1].shape}"
+        )
+    return sets
