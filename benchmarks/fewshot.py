@@ -211,9 +211,7 @@ def build(args: argparse.Namespace, input_shape: tuple[int, int, int]) -> keras.
     rate = keras.optimizers.schedules.ExponentialDecay(
         args.base_lr, args.halve_every, 0.5, staircase=True
     )
-    # On a CPU, XLA takes half as long again for these convolutions as TensorFlow's own kernels.
-    plain = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
-    model.compile(keras.optimizers.Adam(rate), jit_compile=False if plain else "auto")
+    model.compile(keras.optimizers.Adam(rate), jit_compile=recipes.jit_compile())
     return model
 
 

@@ -167,7 +167,8 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         )
         options["energy_over"] = args.energy_over
     try:
-        return HEADS[args.model_name](classes, **options)
+        # A name of its own, so that weights and columns of a log are called alike in every run.
+        return HEADS[args.model_name](classes, name="head", **options)
     except ValueError as error:
         raise BadInput(f"--model_name {args.model_name}: {error}") from error
 

@@ -123,6 +123,7 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     model.compile(
         recipes.optimizer(args, steps),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=recipes.jit_compile(),
     )
     return model
 

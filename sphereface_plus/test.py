@@ -47,6 +47,11 @@ def make_parser() -> LineParser:
         "the run was not trained on are scored",
     )
     parser.add_argument(
+        "--pattern",
+        default="*",
+        help="the files that are images of people, such as *.jpg, where there are others",
+    )
+    parser.add_argument(
         "--landmarks", metavar="FILE", help="five points of every image, to align the faces by"
     )
     parser.add_argument(
@@ -84,7 +89,8 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     runs.require_unused(folder)
     known = set(trained.trained_people(run.folder))
     # A list of pairs may need people with a single image.
-    people = faces.find_people(args.data_dir, least=2 if args.pairs is None else 1)
+    least = 2 if args.pairs is None else 1
+    people = faces.find_people(args.data_dir, least=least, pattern=args.pattern)
     pairs = None
     if args.pairs is None:
         unseen = [name for name in people.names if name not in known]

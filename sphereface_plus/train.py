@@ -63,6 +63,11 @@ def make_parser() -> Parser:
         help="a folder or zip of people: <person>/<image>, in any common format (always needed)",
     )
     parser.add_argument(
+        "--pattern",
+        default="*",
+        help="the files that are images of people, such as *.jpg, where there are others",
+    )
+    parser.add_argument(
         "--landmarks",
         metavar="FILE",
         help="a line an image: its name, and x and y of eyes, nose and corners of the mouth, to "
@@ -215,12 +220,10 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
         raise BadInput(f"--arch {args.arch}: {error}") from error
     model = FaceModel(backbone, head_flags.build(args, classes), name=args.model_name)
     model(np.zeros((1, *backbone.input_shape[1:]), "float32"))
-    # On a CPU, XLA takes longer for these convolutions than TensorFlow's own kernels.
-    plain = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
     model.compile(
         recipes.optimizer(args, max(1, steps)),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False if plain else "auto",
+        jit_compile=recipes.jit_compile(),
     )
     return model
 
@@ -265,7 +268,9 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     figures.require_matplotlib()
     if run is None:
         runs.require_unused(args.out)
-    everybody = faces.find_people(args.data_dir, skip_small=args.small_people == "skip")
+    everybody = faces.find_people(
+        args.data_dir, skip_small=args.small_people == "skip", pattern=args.pattern
+    )
     people, tested = part(everybody, args.test_people, args.seed)
     landmarks = None
     if args.landmarks is not None:

@@ -108,5 +108,5 @@ def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> No
         kernel = keras.ops.convert_to_numpy(model.head.kernel).copy()
         kernel[:, own] = keras.ops.convert_to_numpy(trained.head.kernel)[:, other]
         model.head.kernel.assign(kernel)
-    if hasattr(model.head, "steps") and hasattr(trained.head, "steps"):
-        model.head.steps.assign(trained.head.steps)
+    if hasattr(model.head, "step") and hasattr(trained.head, "step"):
+        model.head.step.assign(trained.head.step)

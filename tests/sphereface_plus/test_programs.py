@@ -1,0 +1,184 @@
+"""Training, testing and the plane from the command line, and what they refuse."""
+
+import csv
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from mhe.harness import runs
+from mhe.harness.flags import program
+from sphereface_plus import head_flags, plane, test, train, trained
+from sphereface_plus.heads import SphereFace, SphereFacePlus
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="programs over parts tested on every backend"
+)
+
+SMALL = [
+    *("--arch", "sfnet4", "--width", "0.06", "--dims", "8", "--image_size", "16x16"),
+    *("--channels", "1", "--batch_size", "8", "--epochs", "3", "--base_lr", "0.05"),
+    *("--test_people", "2", "--weight_decay", "1e-4"),
+]
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def trained_on(people, out, *flags):
+    """Ends a training, whatever it is."""
+    return program(train.main, [*SMALL, "--data_dir", str(people), "--out", str(out), *flags])
+
+
+def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, monkeypatch):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    base = ("--model_name", "sphereface", "--gamma", "10")
+    assert trained_on(people, unbroken, *base) == 0
+    said = capsys.readouterr().out
+    assert "16 images of 4 people to train on; 2 people to test on" in said
+    assert "12 pairs of one person, 16 of two" in said
+
+    def interrupt(self, epoch, logs=None):
+        if epoch == 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Progress, "on_epoch_end", interrupt)
+        assert trained_on(people, broken, *base) == 130
+    assert program(train.main, ["--resume", str(broken)]) == 0
+    for row, other in zip(*(rows(run / "log.csv") for run in (broken, unbroken)), strict=True):
+        assert row.keys() == other.keys() >= {"loss", "accuracy", "lr", "energy"}
+        for name in row.keys() - {"seconds"}:
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=2e-3)
+    result = json.loads((unbroken / "result.json").read_text())
+    described = {"model_name": "sphereface", "power_s": "a2", "dataset": str(people), "seed": 0}
+    assert described.items() <= result.items()
+    metrics = result["metrics"]
+    listed = {side: [row["person"] for row in rows(unbroken / "people.csv") if row["set"] == side]
+              for side in ("train", "test")}  # fmt: skip
+    assert sorted(listed["train"] + listed["test"]) == [f"p{number}" for number in range(6)]
+    for name in ("roc.png", "scores.png", "cmc.png", "curves.png", "folds.csv"):
+        assert (unbroken / name).exists()
+
+    # Tested by itself, it is what training ended with: the people never seen are the same.
+    assert program(test.main, ["--run", str(unbroken), "--data_dir", str(people)]) == 0
+    found = json.loads((unbroken / "test-people" / "result.json").read_text())
+    for name, value in found["metrics"].items():
+        assert value == pytest.approx(metrics[f"test_{name}"], abs=1e-6)
+    assert any("needs 100 pairs" in note for note in found["notes"])
+
+    # A list of pairs may hold people the network knows, which is said.
+    seen = listed["train"][0]
+    pairs = tmp_path / "pairs.txt"
+    other = listed["test"][0]
+    lines = [f"{who}\t{n}\t{n + 1}" for who in (seen, other) for n in (1, 2)]
+    lines += [f"{seen}\t{n}\t{other}\t{n}" for n in range(1, 5)]
+    blocks = [lines[0:2] + lines[4:6], lines[2:4] + lines[6:8]]
+    pairs.write_text("2\t2\n" + "\n".join(line for block in blocks for line in block) + "\n")
+    asked = ["--run", str(unbroken), "--data_dir", str(people), "--pairs", str(pairs)]
+    capsys.readouterr()
+    assert program(test.main, asked) == 0
+    assert "4 of 6 people have the names of people that the network" in capsys.readouterr().err
+    assert len(rows(unbroken / "test-people-pairs" / "folds.csv")) == 2
+
+    # Fine-tuning begins where the other run ended, the margin's annealing too.
+    tuned = tmp_path / "tuned"
+    flags = ("--model_name", "sphereface_plus", "--gamma", "10", "--finetune", str(unbroken))
+    assert trained_on(people, tuned, *flags, "--epochs", "0") == 0
+    (one, _), (two, _) = (trained.load_model(run) for run in (unbroken, tuned))
+    assert type(two.head) is SphereFacePlus
+    for weight, expected in zip(two.get_weights(), one.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert trained_on(people, tmp_path / "x", *flags, "--width", "0.1") == 2
+    assert "must be a run with the same network" in capsys.readouterr().err
+
+
+def test_flags_make_the_head_that_they_name():
+    parser = train.make_parser()
+    args, _ = parser.settle(["--model_name", "normface", "sphereface_plus", "--m", "2", "3"])
+    asked = head_flags.single(args, train.COMPARISON)
+    assert list(asked) == [
+        *("normface-seed0", "sphereface_plus-m2-seed0", "sphereface_plus-m3-seed0"),
+    ]
+    head = head_flags.build(asked["sphereface_plus-m3-seed0"], 5)
+    assert (head.classes, head.m, head.energy.distance, head.energy.s) == (5, 3, "angle", 2)
+    assert asked["normface-seed0"].m is None
+    args, _ = parser.settle(["--model_name", "sphereface"])
+    (one,) = head_flags.single(args, train.COMPARISON).values()
+    head = head_flags.build(one, 5)
+    default = SphereFace(5)
+    assert (head.m, head.lambda_start, head.gamma) == (default.m, 1000, default.gamma)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--data_dir must name a folder or zip of people. Received: none"),
+        (["--data_dir", "nowhere"], "nowhere"),
+        (["--image_size", "16"], "--image_size must be a height and a width.* Received: 16"),
+        (["--test_people", "5"], "leave at least 2 people to train on. Received: 5 of 6"),
+        (["--model_name", "normface", "--m", "1"], "--m does not apply to --model_name normface"),
+        (["--model_name", "sphereface", "--m", "2.5"], "`m` must be 1, 2, 3 or 4"),
+        (["--arch", "iresnet18", "--norm", "none"], "--norm none needs an sfnet"),
+        (["--image_size", "8x8"], "--arch sfnet4: "),
+        (["--finetune", "nowhere"], "nowhere is not a run's folder"),
+        (["--per_person", "3"], "batch_size=8, per_person=3"),
+    ],
+)
+def test_bad_flags_of_the_trainer(people, flags, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    given = [] if not flags else ["--data_dir", str(people)]
+    assert program(train.main, [*SMALL, *given, *flags, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error)
+    assert not (out / "config.json").exists()
+
+
+def test_bad_flags_of_the_tester(people, tmp_path, capsys):
+    def refused(*flags):
+        assert program(test.main, ["--data_dir", str(people), *flags]) == 2
+        return capsys.readouterr().err
+
+    assert "is not a run's folder" in refused("--run", str(tmp_path / "nowhere"))
+    run = tmp_path / "run"
+    assert trained_on(people, run, "--model_name", "normface", "--epochs", "0") == 0
+    capsys.readouterr()
+    missing = tmp_path / "pairs.txt"
+    assert f"{missing} cannot be read" in refused("--run", str(run), "--pairs", str(missing))
+    missing.write_text("p0\t1\t9\n")
+    assert "there is no image p0/p0_0009.*" in refused("--run", str(run), "--pairs", str(missing))
+    everybody = tmp_path / "all"
+    assert trained_on(people, everybody, "--epochs", "0", "--test_people", "0") == 0
+    capsys.readouterr()
+    assert "whom" in (error := refused("--run", str(everybody)))
+    assert "Received: 0 of 6" in error
+
+
+def test_a_plane_for_every_margin(tmp_path, capsys):
+    out = tmp_path / "plane"
+    flags = ["--m", "1", "4", "--epochs", "1", "--width", "0.1", "--train_images", "100"]
+    assert program(plane.main, [*flags, "--out", str(out)]) == 0
+    assert (out / "plane.png").exists()
+    table = rows(out / "table.csv")
+    assert [float(line["m"]) for line in table] == [1, 4]
+    kept = plane.load_plane(out / "sphereface-m4-seed0")
+    assert kept.features.shape == (100, 2)
+    assert kept.classes.shape == (10, 2)
+    assert float(table[1]["gap"]) == pytest.approx(plane.rays(kept.features, kept.labels)[1])
+
+
+def test_rays_against_their_definition():
+    # Two rays, one across the half turn: 170° to 190°, and 9° to 11°.
+    first = np.radians(np.linspace(170, 190, 101))
+    second = np.radians(np.linspace(9, 11, 101))
+    turns = np.concatenate([first, second])
+    features = 3.0 * np.column_stack([np.cos(turns), np.sin(turns)])
+    spread, gap = plane.rays(features, np.repeat([0, 1], 101))
+    offsets = [np.linspace(-10, 10, 101), np.linspace(-1, 1, 101)]
+    assert spread == pytest.approx(np.mean([np.sqrt(np.mean(each**2)) for each in offsets]))
+    assert gap == pytest.approx((360 - 0.95 * (20 + 2)) / 2)
