@@ -16,6 +16,8 @@ from mhe.precision import at_least_float32
 # Class vectors below this length count as zero: the gradient of the inverse of their length, which
 # goes as its third power, would leave float32.
 _SHORTEST = 1e-12
+# Features below this length have no cosine: squares of shorter ones leave float32.
+_SHORTEST_FEATURE = 1e-18
 
 
 def class_products(features: Any, kernel: Any) -> Any:
@@ -66,6 +68,18 @@ def lengths(vectors: Any) -> Any:
     vectors = at_least_float32(vectors)
     # Along a vector of unit length a vector has its own length, and its slope is that unit vector.
     return ops.sum(vectors * ops.stop_gradient(unit_vectors(vectors)), axis=-1)
+
+
+def cosines_of(products: Any, norms: Any) -> Any:
+    """ρ cos θ over ρ, of the same shape; a feature shorter than 1e-18 has a cosine near 0.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(cosines_of(np.array([1.0, 0.0], "float32"), np.array([2.0, 0.0], "float32")))
+    array([0.5, 0. ], dtype=float32)
+    """
+    return products / ops.where(norms > _SHORTEST_FEATURE, norms, 1.0)
 
 
 def true_class(labels: Any, logits: Any) -> tuple[Any, Any]:

@@ -8,7 +8,13 @@ from keras import ops
 
 from mhe import checks
 from mhe.precision import at_least_float32
-from sphereface_plus.heads.base import MarginHead, class_products, lengths, with_margin
+from sphereface_plus.heads.base import (
+    MarginHead,
+    class_products,
+    cosines_of,
+    lengths,
+    with_margin,
+)
 
 MARGINS = (1, 2, 3, 4)
 
@@ -78,8 +84,7 @@ def sphereface_logits(
     """
 
     def margin(product: Any) -> Any:
-        # Zero features have zero products: their cosine counts as 0, and ψ counts for nothing.
-        cosine = product / ops.where(norms > 0, norms, 1.0)
+        cosine = cosines_of(product, norms)
         return product + norms * (multiplied_angle(cosine, m) - cosine) / (1.0 + annealing)
 
     return with_margin(at_least_float32(products), labels, margin)

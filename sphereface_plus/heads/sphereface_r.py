@@ -12,6 +12,7 @@ from mhe.precision import at_least_float32
 from sphereface_plus.heads.base import (
     MarginHead,
     class_products,
+    cosines_of,
     lengths,
     sine,
     true_class,
@@ -122,7 +123,7 @@ def sphereface_r_logits(
         return products
 
     def moved(products: Any, norms: Any, multiple: float) -> Any:
-        cosines = products / ops.where(norms > 0, norms, 1.0)
+        cosines = cosines_of(products, norms)
         difference = cosine_of_multiple(cosines, multiple, unfolded=version == 0) - cosines
         return products + norms * (ops.stop_gradient(difference) if detach else difference)
 
