@@ -15,6 +15,7 @@ Hyperspherical Energy, NeurIPS 2018 (arXiv 1805.09298), on SphereFace+.
 """
 
 import argparse
+import functools
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ import numpy as np
 
 import mhe
 from mhe.harness import figures, recipes, runs
+from mhe.harness.affine import random_affine
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
@@ -42,6 +44,8 @@ ARCHITECTURES = [
     *(f"sfnet{depth}" for depth in (4, 10, 20, 36, 64)),
     *(f"iresnet{depth}" for depth in (18, 34, 50, 100)),
 ]
+# About as much as faces differ where nothing has aligned them.
+_AFFINE = functools.partial(random_affine, degrees=8, stretch=0.1, shear=0.05, shift=0.06)
 COMPARISON = Comparison(
     PROGRAM,
     [Varied("model_name"), Varied("m", prefix="m")],
@@ -127,6 +131,13 @@ def make_parser() -> Parser:
         metavar="K",
         help="batches of K images of each of --batch_size / K people (default: drawn from all "
         "images)",
+    )
+    parser.add_argument(
+        "--augment",
+        choices=["mirror", "affine"],
+        default="mirror",
+        help="mirror half of the faces, as published; affine: and turn, stretch, shear and shift "
+        "all of them a little, for small sets without landmarks",
     )
     parser.add_argument("--base_lr", type=above, default=0.1, help="learning rate at the start")
     parser.add_argument(
@@ -285,6 +296,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
         "seed": args.seed,
         "per_person": args.per_person,
         "cache": args.cache == "memory",
+        "augment": _AFFINE if args.augment == "affine" else None,
     }
     batches = faces.FaceBatches(people, **draw, epoch=0 if run is None else run.epoch)
     model = build(args, len(people.names), args.epochs * len(batches))

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "mhe").rglob("*.py"))
-PROGRAMS = sorted((ROOT / "benchmarks").glob("*.py"))
+FACES = sorted((ROOT / "sphereface_plus").rglob("*.py"))
+PROGRAMS = [*sorted((ROOT / "benchmarks").glob("*.py")), *FACES]
 BACKENDS = {"tensorflow", "jax", "torch"}
 LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", "PIL"}
 # What files and folders at the bottom of the library may import of it.
@@ -64,7 +65,15 @@ def test_library_imports(path):
             } == set()
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FACES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_faces_import_no_backend(path):
+    everything = set(imports(path))
+    assert not {module.split(".")[0] for module in everything} & {*BACKENDS, "gan", "benchmarks"}
+    first = {module.split(".")[0] for module in imports(path, top_level=True)}
+    assert not first & LOADED_WHERE_NEEDED
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_programs_never_unpickle(path):
     assert not {module.split(".")[0] for module in imports(path)} & {"pickle", "dill", "joblib"}
     assert "allow_pickle=True" not in path.read_text("utf-8")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mhe.harness.batches import Batches, pad_crop_flip
+from mhe.harness.batches import Augmentation, Batches, pad_crop_flip
 from mhe.harness.datasets.images import pillow
 from mhe.harness.errors import BadInput
 from sphereface_plus.faces.alignment import align, crop, fault_of
@@ -38,6 +38,9 @@ class FaceBatches(Batches):
             `read_landmarks`. `None` takes the middle of every image.
         seed: Non-negative integer; with the epoch and the batch's place it decides everything.
         flip: Whether to mirror every face left to right with probability 1/2.
+        augment: What else becomes of the uint8 faces `(B, h, w, channels)` of a batch, before they
+            are mirrored: a callable `(faces, rng) -> faces` such as
+            `mhe.harness.affine.random_affine`, or `None`.
         shuffle: Whether every epoch draws its batches from a new permutation of all images.
         per_person: `None`, or the number of images of each person in a batch.
         drop_remainder: Whether to leave out the last batch of an epoch when it is smaller.
@@ -76,6 +79,7 @@ class FaceBatches(Batches):
         landmarks: Landmarks | None = None,
         seed: int = 0,
         flip: bool = True,
+        augment: Augmentation | None = None,
         shuffle: bool = True,
         per_person: int | None = None,
         drop_remainder: bool = False,
@@ -92,7 +96,7 @@ class FaceBatches(Batches):
             batch_size,
             seed=seed,
             shuffle=shuffle,
-            augment=functools.partial(pad_crop_flip, padding=0) if flip else None,
+            augment=functools.partial(_mirrored, augment=augment) if flip else augment,
             drop_remainder=drop_remainder or per_person is not None,
             epoch=epoch,
             # These wait for the threads that read. Two, so that those have work while a batch is
@@ -200,6 +204,12 @@ class _Faces:
         if channels == 1 and face.shape[2] == 3:
             return np.asarray(pillow().fromarray(face).convert("L"))[..., None]
         return face  # one channel is repeated where it is written among three
+
+
+def _mirrored(
+    faces: np.ndarray, rng: np.random.Generator, augment: Augmentation | None
+) -> np.ndarray:
+    return pad_crop_flip(faces if augment is None else augment(faces, rng), rng, padding=0)
 
 
 def _checked(people: People, landmarks: Landmarks) -> np.ndarray:
