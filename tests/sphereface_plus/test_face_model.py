@@ -102,7 +102,7 @@ def test_trains_by_the_loss_of_its_head_and_is_saved_whole_and_in_part(tmp_path)
     assert (features.dtype, logits.dtype) == ("float32", "float32")
     margins = logits.astype("float64") - np.eye(3)[labels]
     logs = margins - np.log(np.exp(margins).sum(axis=1, keepdims=True))
-    expected = -np.mean(logs[np.arange(5), labels]) + float(sum(model.losses))
+    expected = -np.mean(logs[np.arange(5), labels]) + sum(map(array, model.losses))
 
     def trained(model):
         return [array(model.backbone.get_layer("conv1_1").kernel), array(model.head.kernel)]
@@ -145,7 +145,7 @@ def test_what_is_no_backbone():
         (np.zeros((2, *SHAPE)), {"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
         (np.zeros((2, 4)), {"mirror": True}, r"\(B, H, W, C\). Received: shape \(2, 4\)"),
     ],
-    ids=str,
+    ids=["none", "number", "batch size", "not images"],
 )
 def test_what_cannot_be_embedded(images, options, message):
     with pytest.raises(ValueError, match=message):
