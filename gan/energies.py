@@ -1,0 +1,90 @@
+"""The published hyperspherical energy of a discriminator, in this project's terms."""
+
+from typing import Any
+
+import mhe
+from mhe.attach import Attachments
+from mhe.checks import check_number
+from mhe.harness.errors import BadInput
+from mhe.neurons import neuron_weights
+
+# Published factors of the energy of each kernel, without and with spectral norm.
+PUBLISHED_MAGNITUDES = {False: 1e-6, True: 1e-7}
+
+
+def published_strength(magnitude: float, neurons: int) -> float:
+    """The strength of `mhe.MHE(strength, s=0, space="full")` that a published magnitude means.
+
+    Published is λ times the mean of −log(2 − 2 cos θ_ij + 1e-4) over N×N entries for N neurons, in
+    a matrix whose entries on and below the diagonal are constants, so that every pair counts once.
+    As 2 − 2 cos θ_ij = ρ_ij², a pair gives −2 log ρ_ij, and
+
+        λ/N² · Σ_{i<j} −2 log ρ_ij = λ/N² · Σ_{i≠j} −log ρ_ij = λ · (N − 1)/N · E
+
+    where E is the mean of −log ρ_ij over the N(N − 1) ordered pairs. What is left out are the
+    constant and the 1e-4, which only blunts the energy of neurons nearer than 0.01.
+
+    Args:
+        magnitude: The published λ.
+        neurons: N, at least 1.
+
+    Returns:
+        The strength.
+
+    Raises:
+        ValueError: If the magnitude is no finite number >= 0, or there is no neuron.
+
+    Example:
+
+    >>> published_strength(1e-6, 64)
+    9.84375e-07
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        (arXiv 1805.09298), section 4.4, and its published code.
+    """
+    check_number("magnitude", magnitude, least=0)
+    if neurons < 1:
+        raise ValueError(f"There must be at least one neuron. Received: {neurons}")
+    return magnitude * (neurons - 1) / neurons
+
+
+def attach_published(discriminator: Any, magnitude: float) -> Attachments:
+    """Attaches the published energy to every kernel of a discriminator that has pairs of neurons.
+
+    The dense layer to the one logit has one neuron, hence no energy.
+
+    Args:
+        discriminator: A built model.
+        magnitude: The published λ, see `PUBLISHED_MAGNITUDES`.
+
+    Returns:
+        The table of what is attached, as `mhe.attached` gives it.
+
+    Raises:
+        ValueError: If the model is not built or has no kernel with pairs of neurons, or the
+            magnitude is no finite number >= 0.
+
+    Example:
+
+    >>> import gan
+    >>> network = gan.networks.discriminator(width=0.1)
+    >>> table = attach_published(network, PUBLISHED_MAGNITUDES[False])
+    >>> print(table[0].weight.count, table[0].regularizer, len(table))
+    6 MHE(8.33333e-07, s=0, euclidean, full) 7
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        (arXiv 1805.09298), section 4.4, and its published code.
+    """
+    counts = {weight.path: weight.count for weight in neuron_weights(discriminator)}
+    for count in sorted(set(counts.values()) - {1}):
+        strength = published_strength(magnitude, count)
+        paths = [path for path, each in counts.items() if each == count]
+        mhe.attach(discriminator, mhe.MHE(strength, s=0, space="full"), layers=paths)
+    if set(counts.values()) <= {1}:
+        raise BadInput(
+            "The discriminator must have a kernel with at least two neurons. "
+            f"Received: {discriminator.name!r}"
+        )
+    return mhe.attached(discriminator)
