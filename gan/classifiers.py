@@ -30,8 +30,9 @@ class Classifier:
     """A network that tells what is on images, with its class probabilities and its features.
 
     The features are what goes into the last layer with a kernel, averaged over places if they
-    still have any. The outputs are taken as probabilities if those of all images that are scored
-    in one call are not negative and sum to 1, and as logits otherwise.
+    still have any. Outputs are probabilities if the model ends in a softmax, or in something
+    unknown that gives distributions; a sigmoid is refused; everything else gives logits, and
+    softmax is applied to them.
 
     Args:
         model: A functional or sequential model with one input and one output `(B, classes)`. It
@@ -64,7 +65,8 @@ class Classifier:
         self.name = f"{name} ({digest[:8]})"
         self.digest = digest
         self.image_shape = tuple(image_shape)
-        self._model = _with_features(model, name, self.image_shape)
+        self._model, ending = _with_features(model, name, self.image_shape)
+        self._has_softmax = _has_softmax(ending, name)
         self.dims, self.classes = (output.shape[-1] for output in self._model.outputs)
 
     def score(self, images: np.ndarray, batch_size: int = 100) -> tuple[np.ndarray, np.ndarray]:
@@ -101,14 +103,14 @@ class Classifier:
     def _probabilities(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():
             raise BadInput(f"{self.name} gives outputs that are NaN or infinite")
-        if (outputs >= 0).all():
-            if (np.abs(outputs.sum(axis=1) - 1) <= _OFF).all():
-                return outputs
-            if (outputs <= 1).all():
-                raise BadInput(
-                    f"{self.name} must give logits, or probabilities that sum to 1 as those of a "
-                    "softmax do. Received: outputs between 0 and 1 that do not sum to 1"
-                )
+        apart = np.abs(outputs.sum(axis=1) - 1)
+        if (outputs >= 0).all() and (apart <= _OFF).all():
+            return outputs
+        if self._has_softmax:
+            raise BadInput(
+                f"{self.name} must end in its softmax, or before it. Received: outputs after a "
+                f"softmax that sum to 1 ± {apart.max():g}"
+            )
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
@@ -203,8 +205,10 @@ def _inception(weights: str | os.PathLike | None, image_shape: Sequence[int]) ->
     return Classifier(model, "InceptionV3", digest.hexdigest(), image_shape)
 
 
-def _with_features(model: keras.Model, name: str, image_shape: tuple[int, ...]) -> keras.Model:
-    """A model of the features `(B, dims)` and the outputs `(B, classes)`."""
+def _with_features(
+    model: keras.Model, name: str, image_shape: tuple[int, ...]
+) -> tuple[keras.Model, list[keras.Operation]]:
+    """A model of the features `(B, dims)` and the outputs `(B, classes)`, and what it ends in."""
     if not _is_graph(model):
         raise BadInput(f"{name} must be a functional or sequential model, which is built")
     shapes = [tensor.shape[1:] for tensor in model.inputs]
@@ -222,16 +226,18 @@ def _with_features(model: keras.Model, name: str, image_shape: tuple[int, ...]) 
             f"{name} must give one number for each of two classes or more. "
             f"Received: a model of outputs of shape {', '.join(map(str, outputs))}"
         )
-    split = _split(model, name)
+    split, ending = _split(model, name)
     images = layers.Input(image_shape)
     features, outputs = split(images)
     if len(features.shape) > 2:
         features = keras.ops.mean(features, axis=tuple(range(1, len(features.shape) - 1)))
-    return keras.Model(images, [features, outputs])
+    return keras.Model(images, [features, outputs]), ending
 
 
-def _split(model: keras.Model, name: str) -> keras.Model:
-    """A model of what goes into the last layer with a kernel, and of the outputs."""
+def _split(model: keras.Model, name: str) -> tuple[keras.Model, list[keras.Operation]]:
+    """A model of what goes into the last layer with a kernel and of the outputs, and the chain of
+    that layer and all after it.
+    """
     tensor, after = model.outputs[0], []
     while True:
         layer, call, _ = tensor._keras_history
@@ -242,17 +248,34 @@ def _split(model: keras.Model, name: str) -> keras.Model:
                 f"Received: a model that ends otherwise, in {layer.name}"
             )
         if _is_graph(layer):
-            features, tensor = _split(layer, name)(given[0])
+            inner, ending = _split(layer, name)
+            features, tensor = inner(given[0])
             break
         # A norm or a scale that follows the kernel has vectors alone.
         if any(len(weight.shape) > 1 for weight in getattr(layer, "weights", [])):
-            features = given[0]
+            features, ending = given[0], [layer]
             break
-        after.append(layer)
+        after.insert(0, layer)
         tensor = given[0]
-    for layer in reversed(after):
+    for layer in after:
         tensor = layer(tensor)
-    return keras.Model(model.inputs, [features, tensor])
+    return keras.Model(model.inputs, [features, tensor]), [*ending, *after]
+
+
+def _has_softmax(ending: list[keras.Operation], name: str) -> bool:
+    """Whether the last nonlinearity is known to be a softmax."""
+    for layer in reversed(ending):
+        activation = getattr(layer, "activation", None)
+        # The layers and the operations of `keras.ops` have the same names.
+        kind = type(layer).__name__ if activation is None else activation.__name__
+        if kind.lower() == "softmax":
+            return True
+        if kind.lower() == "sigmoid":
+            raise BadInput(
+                f"{name} must give logits, or the probabilities of a softmax. "
+                f"Received: the sigmoid of {layer.name}"
+            )
+    return False
 
 
 def _is_graph(layer: keras.layers.Layer) -> bool:

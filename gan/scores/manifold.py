@@ -59,7 +59,7 @@ def _share_within(points, others, k):
         np.fill_diagonal(distances[:, block], np.inf)
         radii[block] = np.partition(distances, k - 1, axis=1)[:, k - 1]
     inside = sum(
-        np.count_nonzero((_squared_distances(points[block], others) <= radii).any(axis=1))
+        int((_squared_distances(points[block], others) <= radii).any(axis=1).sum())
         for block in _blocks(points, others)
     )
     return inside / len(points)

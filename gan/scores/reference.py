@@ -106,7 +106,8 @@ class Reference:
 
 def _read(path: Path, key: Mapping[str, Any]) -> Reference | None:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        # NumPy would leave a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
             if json.loads(str(kept["key"])) != key:
                 raise ValueError("it is of other images or another classifier")
             statistics = Statistics.restored(kept["count"], kept["mu"], kept["sigma"])
