@@ -64,13 +64,14 @@ class GAN(keras.Model):
 
     Example:
 
+    >>> import keras, gan
     >>> import numpy as np
-    >>> import gan
-    >>> shape = (8, 8, 1)
-    >>> model = gan.GAN(
-    ...     gan.networks.generator(0.05, latent_dims=4, image_shape=shape),
-    ...     gan.networks.discriminator(0.05, image_shape=shape),
+    >>> dense, shape = keras.layers.Dense, (8, 8, 1)
+    >>> generator = keras.Sequential(
+    ...     [keras.Input((4,)), dense(64, activation="tanh"), keras.layers.Reshape(shape)]
     ... )
+    >>> discriminator = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), dense(1)])
+    >>> model = gan.GAN(generator, discriminator)
     >>> model.compile()
     >>> history = model.fit(np.zeros((6, *shape), "uint8"), batch_size=3, verbose=0)
     >>> sorted(history.history)
@@ -151,7 +152,8 @@ class GAN(keras.Model):
             side.compile(optimizer, **scaled)
             if not side.optimizer.built:
                 side.optimizer.build(side.trainable_variables)
-        super().compile(_BothOptimizers(*(side.optimizer for side in self._sides)), **kwargs)
+        both = _BothOptimizers(*(side.optimizer for side in self._sides))
+        super().compile(both, auto_scale_loss=False, **kwargs)
         self._compiled_with = {
             "generator_optimizer": chosen[0],
             "discriminator_optimizer": chosen[1],
