@@ -31,12 +31,13 @@ import numpy as np
 import mhe
 from mhe.harness import figures, recipes, runs
 from mhe.harness.affine import random_affine
-from mhe.harness.comparisons import Comparison, Varied, stem
+from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from sphereface_plus import evaluation, faces, head_flags, trained
 from sphereface_plus.backbones import iresnet, sfnet
 from sphereface_plus.face_model import FaceModel
+from sphereface_plus.table import COMPARISON
 
 PROGRAM = trained.PROGRAM
 
@@ -46,12 +47,6 @@ ARCHITECTURES = [
 ]
 # About as much as faces differ where nothing has aligned them.
 _AFFINE = functools.partial(random_affine, degrees=8, stretch=0.1, shear=0.05, shift=0.06)
-COMPARISON = Comparison(
-    PROGRAM,
-    [Varied("model_name"), Varied("m", prefix="m")],
-    {"test_accuracy": 100, "test_auc": 100, "test_eer": 100, "class_energy": 1},
-    shared=["dataset", "test_people"],
-)
 
 
 def make_parser() -> Parser:

@@ -10,7 +10,7 @@ import pytest
 
 from mhe.harness import runs
 from mhe.harness.flags import program
-from sphereface_plus import head_flags, plane, test, train, trained
+from sphereface_plus import head_flags, plane, table, test, train, trained
 from sphereface_plus.heads import SphereFace, SphereFacePlus
 
 pytestmark = pytest.mark.skipif(
@@ -100,7 +100,7 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
 def test_flags_make_the_head_that_they_name():
     parser = train.make_parser()
     args, _ = parser.settle(["--model_name", "normface", "sphereface_plus", "--m", "2", "3"])
-    asked = head_flags.single(args, train.COMPARISON)
+    asked = head_flags.single(args, table.COMPARISON)
     assert list(asked) == [
         *("normface-seed0", "sphereface_plus-m2-seed0", "sphereface_plus-m3-seed0"),
     ]
@@ -108,7 +108,7 @@ def test_flags_make_the_head_that_they_name():
     assert (head.classes, head.m, head.energy.distance, head.energy.s) == (5, 3, "angle", 2)
     assert asked["normface-seed0"].m is None
     args, _ = parser.settle(["--model_name", "sphereface"])
-    (one,) = head_flags.single(args, train.COMPARISON).values()
+    (one,) = head_flags.single(args, table.COMPARISON).values()
     head = head_flags.build(one, 5)
     default = SphereFace(5)
     assert (head.m, head.lambda_start, head.gamma) == (default.m, 1000, default.gamma)
