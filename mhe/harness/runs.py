@@ -351,8 +351,8 @@ class Run:
         Raises:
             Diverged: If a loss or a weight is not finite. Nothing is written then.
         """
+        self.refuse_divergence(logs, model)
         epoch = self.epoch + 1
-        self._refuse_divergence(model, logs, epoch)
         row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
         row["seconds"] = round(seconds, 3)
         row = {name: row[name] for name in sorted(row, key=_column)}
@@ -368,11 +368,41 @@ class Run:
             model.save_weights(partial)
         self._forget_old_checkpoints()
 
-    def finish(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+    def refuse_divergence(
+        self, logs: Mapping[str, float], model: keras.Model | None = None
+    ) -> None:
+        """Ends a run whose numbers are no longer numbers.
+
+        Args:
+            logs: The numbers of the epoch, or of the part of it that is done.
+            model: The model as it is then; None does not look at its weights.
+
+        Raises:
+            Diverged: If a loss or a weight is not finite.
+        """
+        broken = [
+            f"{name} is {value}"
+            for name, value in logs.items()
+            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value)
+        ]
+        if not broken and model is not None:
+            broken = [
+                f"{variable.path} holds numbers that are not finite"
+                for variable in model.weights
+                if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable)))
+            ][:1]
+        if broken:
+            kept = f"The checkpoint of epoch {self.epoch} is intact. " if self.epoch else ""
+            raise Diverged(
+                f"In epoch {self.epoch + 1}, {', '.join(broken)}. {kept}{self.advice}".rstrip()
+            )
+
+    def finish(self, metrics: Mapping[str, float], **described: Any) -> dict[str, Any]:
         """Writes `result.json`, which makes the run complete.
 
         Args:
             metrics: Plain, finite numbers by name.
+            **described: What else the file is to say of them; plain values that JSON can hold.
 
         Returns:
             What the file holds.
@@ -386,6 +416,7 @@ class Run:
         result = {name: self.config[name] for name in ("model_name", "power_s", "dataset", "seed")}
         result["metrics"] = {name: float(value) for name, value in metrics.items()}
         result["seconds"] = round(sum(row["seconds"] for row in self.rows), 3)
+        result |= described
         write_json(self.folder / "result.json", result)
         return result
 
@@ -427,22 +458,6 @@ class Run:
                     print(f"{names} cannot be read; going back to {path}", file=sys.stderr)
                 return _epoch_of(path)
         raise BadInput(f"No checkpoint can be read: {', '.join(unreadable)}")
-
-    def _refuse_divergence(self, model: keras.Model, logs: Mapping[str, float], epoch: int) -> None:
-        broken = [
-            f"{name} is {value}"
-            for name, value in logs.items()
-            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value)
-        ]
-        if not broken:
-            broken = [
-                f"{variable.path} holds numbers that are not finite"
-                for variable in model.weights
-                if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable)))
-            ][:1]
-        if broken:
-            kept = f"The checkpoint of epoch {self.epoch} is intact. " if self.epoch else ""
-            raise Diverged(f"In epoch {epoch}, {', '.join(broken)}. {kept}{self.advice}".rstrip())
 
     def _read_log(self) -> list[dict[str, float]]:
         path = self.folder / "log.csv"

@@ -1,0 +1,268 @@
+"""Trains a GAN, with or without spectral norm and minimum hyperspherical energy, and scores it.
+
+Without flags this is MHE with spectral norm by the published recipe: CIFAR-10, 200,000 iterations
+of a step of the generator and one of the discriminator, batches of 64, Adam at 1e-4 with β 0.5 and
+0.999, the softplus loss, the energy s = 0 on every kernel of the discriminator. The inception score
+is InceptionV3's; where its weights cannot be downloaded, train a classifier by
+`gan/train_classifier.py` and give it by `--classifier`.
+
+An epoch of a run is what lies between two snapshots: a row of the log, a checkpoint, images of
+always the same latents in `samples/`, scores. The best snapshot by inception score is kept
+(`best-step-NNNNNN.weights.h5`), and at the end scored on more images, with latents of their own, as
+`gan/test.py` does at any time.
+
+A list in --model_name, or --seeds, makes a folder of runs and a table of them.
+
+Reference: Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+(arXiv 1805.09298), section 4.4; Miyato et al., Spectral Normalization for Generative Adversarial
+Networks, ICLR 2018 (arXiv 1802.05957).
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+
+import mhe
+from gan import figures, scorer, snapshots, trained
+from gan.losses import LOSSES
+from gan.real_images import RealImages
+from gan.scorer import Scorer
+from mhe.harness import recipes, runs
+from mhe.harness.comparisons import Comparison, Varied, stem
+from mhe.harness.errors import BadInput
+from mhe.harness.figures import require_matplotlib
+from mhe.harness.flags import Parser, integer, number, program
+from mhe.neurons import neuron_weights
+
+PROGRAM = trained.PROGRAM
+COMPARISON = Comparison(
+    PROGRAM,
+    [Varied("model_name")],
+    {
+        "test_inception_score": 1,
+        "test_frechet_distance": 1,
+        "test_kernel_inception_distance": 1,
+        "test_precision": 100,
+        "test_recall": 100,
+        "energy": 1,
+    },
+    shared=["dataset", "scored_by", "images"],
+)
+
+
+def make_parser() -> Parser:
+    """Returns the parser of this program's flags."""
+    parser = Parser(
+        PROGRAM,
+        "Trains a GAN on images. A list in --model_name, or --seeds, makes a folder of runs and a "
+        "table of them.",
+    )
+    positive, above = integer(1), number(0, above=True)
+    parser.add_argument(
+        "--model_name",
+        nargs="+",
+        choices=list(trained.MODELS),
+        default=["sn_mhe"],
+        help="what the discriminator has: nothing, spectral norm, energies, or both",
+    )
+    parser.add_argument(
+        "--power_s",
+        choices=list(recipes.POWERS),
+        default="0",
+        help="mhe, sn_mhe: the power s of the energy, with 'a' over angles instead of Euclidean "
+        "distances; for all models that of the energy in the log",
+    )
+    parser.add_argument(
+        "--strength",
+        type=number(0),
+        help="mhe, sn_mhe: strength of mhe.MHE on every kernel (default: what the published "
+        "magnitudes mean, 1e-6 (N-1)/N for N neurons, a tenth of it with spectral norm; there is "
+        "none for another --power_s than 0)",
+    )
+    parser.add_data_flags("cifar10")
+    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
+    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
+    parser.add_argument("--steps", type=positive, default=200_000, help="iterations to train for")
+    parser.add_argument(
+        "--snapshot_every",
+        type=positive,
+        default=5000,
+        metavar="STEPS",
+        help="iterations from one snapshot to the next, an epoch of the run",
+    )
+    parser.add_argument("--batch_size", type=positive, default=64, help="images in a batch")
+    parser.add_argument("--base_lr", type=above, default=1e-4, help="learning rate of both sides")
+    parser.add_argument(
+        "--loss", choices=LOSSES, default="softplus", help="what both sides minimise"
+    )
+    parser.add_argument(
+        "--ema",
+        type=above,
+        metavar="DECAY",
+        help="generate by a moving average of the generator's weights with this decay, such as "
+        "0.999 (default: by the weights themselves)",
+    )
+    scorer.add_flags(parser)
+    parser.add_argument(
+        "--score_images",
+        type=integer(0),
+        default=5000,
+        metavar="N",
+        help="generate and score so many images at every snapshot, to keep the best; 0: keep the "
+        "last",
+    )
+    parser.add_argument(
+        "--images",
+        type=integer(0),
+        default=50_000,
+        metavar="N",
+        help="at the end generate and score so many by the best snapshot; 0: none",
+    )
+    # Where the statistics lie changes nothing in a run.
+    parser.apart.add("statistics")
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that cannot be used.
+
+    Raises:
+        BadInput: If they cannot.
+    """
+    with_energies = [name for name in args.model_name if trained.MODELS[name][1]]
+    names = ", ".join(args.model_name)
+    if args.strength is not None and not with_energies:
+        raise BadInput(f"--strength does not apply to --model_name {names}")
+    if args.strength is None and with_energies and args.power_s != "0":
+        raise BadInput(
+            "--strength must be given where nothing is published, which is for another --power_s "
+            f"than 0. Received: --power_s {args.power_s}"
+        )
+    if args.ema is not None and args.ema >= 1:
+        raise BadInput(f"--ema must be less than 1. Received: {args.ema:g}")
+    scorer.require_enough("--score_images", args.score_images, args.splits)
+    scorer.require_enough("--images", args.images, args.splits)
+
+
+def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """Returns the flags of every run that is asked for, by the name of the run.
+
+    Args:
+        args: The settled flags, with lists.
+
+    Returns:
+        Of each run, without a strength where there are no energies.
+    """
+    found = COMPARISON.combinations(args)
+    for flags in found.values():
+        if not trained.MODELS[flags.model_name][1]:
+            flags.strength = None
+    return found
+
+
+def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
+    """Trains one GAN, and leaves a complete run folder.
+
+    Args:
+        args: The flags of the run, as `single` gives them.
+        run: The run to go on with; None begins one in `args.out`.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        BadInput: If the data, the flags and the folder cannot be used together.
+        Diverged: If a loss is no longer a number.
+    """
+    require_matplotlib()
+    if run is None:
+        runs.require_unused(args.out)
+    data = recipes.load(args)
+    images, _ = data.train
+    keras.utils.set_random_seed(args.seed)
+    model = trained.build(args, images.shape[1:])
+    shared = {"every": args.snapshot_every, "seed": args.seed}
+    # Refuses too few images before the run has a folder.
+    RealImages(images, args.batch_size, **shared)
+    scored = Scorer(args, data) if args.score_images or args.images else None
+    scored_by = None if scored is None else scored.name
+    run = runs.Run.begin_or_go_on(
+        run, PROGRAM, args, apart=("out", "resume", "statistics"), scored_by=scored_by
+    )
+    if run.config.get("scored_by") != scored_by:
+        raise BadInput(
+            f"{run.folder} was begun with scores by {run.config.get('scored_by')}, and scores by "
+            f"another classifier do not compare. Received: {scored_by}"
+        )
+    done = run.restore(model)
+    trained.keep_best(run)
+    print(f"{len(images):,} real images; {args.steps:,} steps of {args.batch_size} each")
+    s, distance = recipes.POWERS[args.power_s]
+    watched = [weight.path for weight in neuron_weights(model.discriminator)]
+    epochs = math.ceil(args.steps / args.snapshot_every)
+    # A last epoch that the steps cut short is a fit of its own.
+    whole, rest = divmod(args.steps, args.snapshot_every)
+    with run:
+        for end, last in ((whole, None), (epochs, rest)):
+            if done < end:
+                batches = RealImages(images, args.batch_size, **shared, last=last, epoch=done)
+                model.fit(
+                    batches,
+                    initial_epoch=done,
+                    epochs=end,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=[
+                        mhe.EnergyLogger(s=s, distance=distance, layers=watched),
+                        snapshots.Snapshots(
+                            *(run, args.snapshot_every, args.steps),
+                            *(scored, args.score_images),
+                        ),
+                        *run.callbacks(epochs, seed=args.seed),
+                        snapshots.KeepBest(run),
+                    ],
+                )
+                done = end
+        figures.draw_curves({run.folder.name: run.rows}, run.folder / "curves.png")
+        path, step = trained.best_snapshot(run)
+        trained.load_snapshot(model, path)
+        figures.draw_samples(model, run.folder)
+        metrics = {"steps": args.steps, "best_step": step, "energy": run.rows[-1]["energy"]}
+        if args.score_images:
+            chosen = next(row for row in run.rows if row["step"] == step)
+            metrics[f"snapshot_{trained.SCORE}"] = chosen[trained.SCORE]
+        if args.images:
+            found = scored.score(model, args.images, seed=snapshots.TEST_SEED)
+            print(scored.text(found, args.images))
+            metrics |= {f"test_{name}": value for name, value in found.items()}
+        return run.finish(metrics, **({} if scored is None else scored.described))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains, goes on training, or compares.
+
+    Args:
+        argv: The flags; those of the process by default.
+    """
+    args, run = make_parser().settle(argv)
+    asked = single(args)
+    if run is None:
+        check(args)
+        if args.out is None:
+            name = "gan" if len(asked) > 1 else next(iter(asked))
+            args.out = Path("runs", f"{stem(args.dataset)}-{name}")
+            # The flags of one run name its folder too.
+            asked = single(args)
+    COMPARISON.carry_out(asked, run, args.out, train=train, main=main, title=stem(args.dataset))
+
+
+if __name__ == "__main__":
+    sys.exit(program(main))
