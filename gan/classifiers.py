@@ -5,6 +5,7 @@ Scores by different classifiers do not compare, so every classifier has a name f
 
 import hashlib
 import os
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,14 +103,14 @@ class Classifier:
 
     def _probabilities(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():
-            raise BadInput(f"{self.name} gives outputs that are NaN or infinite")
+            raise BadInput(f"The classifier {self.name} gives outputs that are NaN or infinite")
         apart = np.abs(outputs.sum(axis=1) - 1)
         if (outputs >= 0).all() and (apart <= _OFF).all():
             return outputs
         if self._has_softmax:
             raise BadInput(
-                f"{self.name} must end in its softmax, or before it. Received: outputs after a "
-                f"softmax that sum to 1 ± {apart.max():g}"
+                f"The classifier {self.name} must end in its softmax, or before it. "
+                f"Received: outputs after a softmax that sum to 1 ± {apart.max():g}"
             )
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
@@ -160,8 +161,8 @@ def _saved(path: Path, image_shape: Sequence[int]) -> Classifier:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     # What Keras raises on a damaged file, or one of layers that it does not know.
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise BadInput(f"--classifier {file} cannot be read: {error}") from error
-    return Classifier(model, f"--classifier {path}", digest, image_shape)
+        raise BadInput(f"--classifier {file} cannot be read: {_brief(error)}") from error
+    return Classifier(model, path.resolve().name, digest, image_shape)
 
 
 def _inception(weights: str | os.PathLike | None, image_shape: Sequence[int]) -> Classifier:
@@ -172,25 +173,28 @@ def _inception(weights: str | os.PathLike | None, image_shape: Sequence[int]) ->
         )
     if weights is not None and not Path(weights).is_file():
         raise BadInput(f"--inception_weights must be a file. Received: {weights}")
-    # Built without the weights first: what goes wrong from then on is the weights' fault.
-    network = keras.applications.InceptionV3(weights=None)
-    try:
-        if weights is None:
+    if weights is None:
+        try:
             network = keras.applications.InceptionV3(weights="imagenet")
-        else:
-            network.load_weights(weights)
-    # Keras raises a bare `Exception` when a download fails.
-    except Exception as error:
-        if weights is not None:
+        # Keras raises a bare `Exception` when a download fails.
+        except Exception as error:
             raise BadInput(
-                "--inception_weights must be weights of InceptionV3 with its "
-                f"{_INCEPTION_CLASSES} classes. Received: {weights}: {error}"
+                "InceptionV3's ImageNet weights cannot be downloaded: give a file of them by "
+                "--inception_weights, or another classifier by --classifier, such as a run of "
+                f"gan/train_classifier.py ({_brief(error)})"
             ) from error
-        raise BadInput(
-            "InceptionV3's ImageNet weights cannot be downloaded: give a file of them by "
-            "--inception_weights, or another classifier by --classifier, such as a run of "
-            f"gan/train_classifier.py ({error})"
-        ) from error
+    else:
+        network = keras.applications.InceptionV3(weights=None)
+        try:
+            with warnings.catch_warnings():
+                # Keras only warns where it leaves a layer as it was drawn.
+                warnings.simplefilter("error", UserWarning)
+                network.load_weights(weights)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, UserWarning) as error:
+            raise BadInput(
+                f"--inception_weights must be weights of InceptionV3 with its {_INCEPTION_CLASSES} "
+                f"classes. Received: {weights}: {_brief(error)}"
+            ) from error
     digest = hashlib.sha256()
     for weight in network.get_weights():
         digest.update(np.ascontiguousarray(weight))
@@ -210,20 +214,22 @@ def _with_features(
 ) -> tuple[keras.Model, list[keras.Operation]]:
     """A model of the features `(B, dims)` and the outputs `(B, classes)`, and what it ends in."""
     if not _is_graph(model):
-        raise BadInput(f"{name} must be a functional or sequential model, which is built")
+        raise BadInput(
+            f"The classifier {name} must be a functional or sequential model, which is built"
+        )
     shapes = [tensor.shape[1:] for tensor in model.inputs]
     fits = len(shapes) == 1 and len(shapes[0]) == 3
     if not fits or any(
         wanted not in (None, given) for wanted, given in zip(shapes[0], image_shape, strict=True)
     ):
         raise BadInput(
-            f"{name} must take the images that are scored, of shape {image_shape}. Received: a "
-            f"classifier of inputs of shape {', '.join(map(str, shapes))}"
+            f"The classifier {name} must take the images that are scored, of shape {image_shape}. "
+            f"Received: a classifier of inputs of shape {', '.join(map(str, shapes))}"
         )
     outputs = [tensor.shape[1:] for tensor in model.outputs]
     if len(outputs) != 1 or len(outputs[0]) != 1 or (outputs[0][0] or 0) < 2:
         raise BadInput(
-            f"{name} must give one number for each of two classes or more. "
+            f"The classifier {name} must give one number for each of two classes or more. "
             f"Received: a model of outputs of shape {', '.join(map(str, outputs))}"
         )
     split, ending = _split(model, name)
@@ -244,8 +250,8 @@ def _split(model: keras.Model, name: str) -> tuple[keras.Model, list[keras.Opera
         given = layer._inbound_nodes[call].input_tensors
         if len(given) != 1:
             raise BadInput(
-                f"{name} must end in one layer with a kernel, and what follows it in a chain. "
-                f"Received: a model that ends otherwise, in {layer.name}"
+                f"The classifier {name} must end in one layer with a kernel, and what follows it "
+                f"in a chain. Received: a model that ends otherwise, in {layer.name}"
             )
         if _is_graph(layer):
             inner, ending = _split(layer, name)
@@ -272,7 +278,7 @@ def _has_softmax(ending: list[keras.Operation], name: str) -> bool:
             return True
         if kind.lower() == "sigmoid":
             raise BadInput(
-                f"{name} must give logits, or the probabilities of a softmax. "
+                f"The classifier {name} must give logits, or the probabilities of a softmax. "
                 f"Received: the sigmoid of {layer.name}"
             )
     return False
@@ -286,3 +292,8 @@ def _is_graph(layer: keras.layers.Layer) -> bool:
         return all(hasattr(tensor, "_keras_history") for tensor in layer.outputs)
     except AttributeError:
         return False
+
+
+def _brief(error: Exception) -> str:
+    """What Keras says, without its lists of hundreds of layers."""
+    return str(error).strip()[:300]

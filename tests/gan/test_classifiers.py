@@ -68,7 +68,7 @@ def test_features_and_probabilities(tmp_path):
     assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
     assert_allclose(probabilities, softmax(logits), rtol=1e-4, atol=1e-5)
     assert (classifier.dims, classifier.classes) == (4, 3)
-    assert classifier.name == f"--classifier {path} ({classifier.digest[:8]})"
+    assert classifier.name == f"mine.keras ({classifier.digest[:8]})"
 
 
 @on_tensorflow
