@@ -21,11 +21,12 @@ _NEIGHBOUR = 3
 _AT_ONCE = 100
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser, default: str = "InceptionV3") -> None:
     """Adds the flags that say how images are scored.
 
     Args:
         parser: A program's parser.
+        default: What scores images without `--classifier`, for the help.
 
     Example:
 
@@ -37,12 +38,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classifier",
         help="what scores images: a complete run of gan/train_classifier.py, or a .keras file of "
-        "a classifier of pixels from 0 to 255 (default: InceptionV3)",
+        f"a classifier of pixels from 0 to 255 (default: {default})",
     )
     parser.add_argument(
         "--inception_weights",
         metavar="FILE",
-        help="InceptionV3's weights with its 1000 classes (default: ImageNet's, downloaded)",
+        help="score by InceptionV3 with these weights of its 1000 classes (default: ImageNet's, "
+        "which are downloaded)",
     )
     parser.add_argument(
         "--splits", type=integer(1), default=10, help="parts of the inception score"

@@ -35,27 +35,15 @@ from gan import figures, scorer, snapshots, trained
 from gan.losses import LOSSES
 from gan.real_images import RealImages
 from gan.scorer import Scorer
+from gan.table import COMPARISON
 from mhe.harness import recipes, runs
-from mhe.harness.comparisons import Comparison, Varied, stem
+from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.neurons import neuron_weights
 
 PROGRAM = trained.PROGRAM
-COMPARISON = Comparison(
-    PROGRAM,
-    [Varied("model_name")],
-    {
-        "test_inception_score": 1,
-        "test_frechet_distance": 1,
-        "test_kernel_inception_distance": 1,
-        "test_precision": 100,
-        "test_recall": 100,
-        "energy": 1,
-    },
-    shared=["dataset", "scored_by", "images"],
-)
 
 
 def make_parser() -> Parser:

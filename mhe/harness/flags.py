@@ -14,7 +14,7 @@ from mhe.harness.runs import Diverged, Run, versions
 _UNSET = object()
 
 
-class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults, save where the help has to put the default into words."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -71,7 +71,7 @@ class Parser(LineParser):
         super().__init__(
             prog=program,
             description=description,
-            formatter_class=_Defaults,
+            formatter_class=Defaults,
             allow_abbrev=False,
         )
         self.apart = {"out", "resume"}

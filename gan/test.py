@@ -1,0 +1,114 @@
+"""Scores the best snapshot of a GAN's run, and draws what it makes.
+
+    python gan/test.py --run runs/cifar10-sn_mhe-seed0
+    python gan/test.py --run runs/cifar10-sn_mhe-seed0 --classifier runs/classifier --images 10000
+
+The best snapshot is that with the best inception score while it was trained, and where nothing was
+scored the last. The run may still be going on.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from gan import figures, scorer, snapshots, train, trained
+from gan.scorer import Scorer
+from mhe.harness import recipes, runs
+from mhe.harness.figures import require_matplotlib
+from mhe.harness.flags import Defaults, LineParser, integer, program
+
+
+def make_parser() -> LineParser:
+    """Returns the parser of this program's flags."""
+    parser = LineParser(
+        prog="gan/test.py",
+        description="Scores the best snapshot of a run of gan/train.py, and draws what it makes.",
+        formatter_class=Defaults,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run", required=True, help="the folder of a run of gan/train.py")
+    parser.add_argument(
+        "--images",
+        type=integer(1),
+        default=50_000,
+        metavar="N",
+        help="generate and score so many",
+    )
+    scorer.add_flags(parser, default="what the run was scored by")
+    parser.add_argument(
+        "--dataset", help="where the run's real images stand now, if they were moved"
+    )
+    parser.add_argument(
+        "--batch_size", type=integer(1), default=100, help="images that are made at once"
+    )
+    parser.add_argument(
+        "--out",
+        help="the report's folder, new or empty; by default test-<step>-<images>-<classifier> in "
+        "the run's",
+    )
+    return parser
+
+
+def test(args: argparse.Namespace) -> dict[str, Any]:
+    """Scores a snapshot, and writes the report.
+
+    Args:
+        args: The flags. Without a classifier it is the one that the run was scored by.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        BadInput: If the run, its data or the classifier cannot be used.
+    """
+    begun = time.monotonic()
+    require_matplotlib()
+    scorer.require_enough("--images", args.images, args.splits)
+    moved = [] if args.dataset is None else ["--dataset", args.dataset]
+    flags, run = train.make_parser().settle(["--resume", args.run, *moved])
+    (flags,) = train.single(flags).values()
+    path, step = trained.best_snapshot(run)
+    if args.classifier is None and args.inception_weights is None:
+        args.classifier, args.inception_weights = flags.classifier, flags.inception_weights
+    data = recipes.load(flags)
+    model = trained.build(flags, data.train[0].shape[1:])
+    trained.load_snapshot(model, path)
+    scored = Scorer(args, data)
+    name = f"test-{step}-{args.images}-{scored.digest[:8]}"
+    folder = Path(args.out) if args.out is not None else run.folder / name
+    runs.require_unused(folder)
+    found = scored.score(model, args.images, seed=snapshots.TEST_SEED, batch_size=args.batch_size)
+    print(f"Snapshot of step {step:,}:\n{scored.text(found, args.images)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.draw_samples(model, folder)
+    result = {
+        **{name: run.config[name] for name in ("model_name", "power_s", "dataset", "seed")},
+        "run": str(run.folder),
+        "step": step,
+        "images": args.images,
+        **scored.described,
+        "metrics": found,
+        "seconds": round(time.monotonic() - begun, 3),
+    }
+    runs.write_json(folder / "result.json", result)
+    print(f"Report in {folder}")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Tests a GAN.
+
+    Args:
+        argv: The flags; those of the process by default.
+    """
+    test(make_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(program(main))
