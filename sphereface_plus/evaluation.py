@@ -89,6 +89,26 @@ class Report:
             figures.draw_cmc({title: self.identification.cmc}, folder / "cmc.png", title)
 
 
+def require_pairs(people: People) -> None:
+    """Refuses people whose images make too few pairs to be tested on.
+
+    Args:
+        people: Whose images.
+
+    Raises:
+        BadInput: If there are fewer pairs of one person, or of two, than folds.
+    """
+    counts = np.bincount(people.labels)
+    same = int(np.sum(counts * (counts - 1) // 2))
+    different = len(people) * (len(people) - 1) // 2 - same
+    if min(same, different) < _FOLDS:
+        raise BadInput(
+            f"{people.source}: to test in {_FOLDS} folds, {_FOLDS} pairs of one person and as many "
+            f"of two are needed. Received: {same} and {different}, of {len(people)} images of "
+            f"{len(people.names)} people"
+        )
+
+
 def evaluate(
     model: FaceModel,
     people: People,

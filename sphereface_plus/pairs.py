@@ -69,7 +69,7 @@ def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
         unconstrained environments, University of Massachusetts, Amherst, 07-49, 2007.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             lines = [(number, _fields(line)) for number, line in enumerate(file, 1)]
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from error

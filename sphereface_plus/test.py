@@ -52,6 +52,12 @@ def make_parser() -> LineParser:
         help="the files that are images of people, such as *.jpg, where there are others",
     )
     parser.add_argument(
+        "--small_people",
+        choices=["refuse", "skip"],
+        default="refuse",
+        help="what becomes of people with one image, where all pairs are scored",
+    )
+    parser.add_argument(
         "--landmarks", metavar="FILE", help="five points of every image, to align the faces by"
     )
     parser.add_argument(
@@ -90,7 +96,12 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     known = set(trained.trained_people(run.folder))
     # A list of pairs may need people with a single image.
     least = 2 if args.pairs is None else 1
-    people = faces.find_people(args.data_dir, least=least, pattern=args.pattern)
+    people = faces.find_people(
+        args.data_dir,
+        least=least,
+        skip_small=args.small_people == "skip",
+        pattern=args.pattern,
+    )
     pairs = None
     if args.pairs is None:
         unseen = [name for name in people.names if name not in known]
@@ -100,6 +111,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
                 f"Received: {len(unseen)} of {len(people.names)}"
             )
         people = people.subset(unseen)
+        evaluation.require_pairs(people)
     else:
         pairs = read_pairs(args.pairs, people.images)
         seen = known.intersection(people.names)
@@ -112,6 +124,14 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     landmarks = None
     if args.landmarks is not None:
         landmarks = faces.read_landmarks(args.landmarks, people)
+    if (landmarks is None) != (run.config["landmarks"] is None):
+        words = ("aligned by landmarks", "not aligned")
+        known_as, tested_as = words if landmarks is None else words[::-1]
+        print(
+            f"the network was trained on faces that are {known_as}, and is tested on faces that "
+            f"are {tested_as}",
+            file=sys.stderr,
+        )
     report = evaluation.evaluate(
         model,
         people,

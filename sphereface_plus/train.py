@@ -246,6 +246,11 @@ def part(people: faces.People, count: int, seed: int) -> tuple[faces.People, fac
         BadInput: If fewer than two are left on a side.
     """
     if not count:
+        if len(people.names) < 2:
+            raise BadInput(
+                f"{people.source} must hold at least 2 people to train on. "
+                f"Received: {len(people.names)}"
+            )
         return people, None
     if count < 2 or len(people.names) - count < 2:
         raise BadInput(
@@ -278,6 +283,8 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
         args.data_dir, skip_small=args.small_people == "skip", pattern=args.pattern
     )
     people, tested = part(everybody, args.test_people, args.seed)
+    if tested is not None:
+        evaluation.require_pairs(tested)
     landmarks = None
     if args.landmarks is not None:
         landmarks = faces.read_landmarks(args.landmarks, everybody)
@@ -297,10 +304,8 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     model = build(args, len(people.names), args.epochs * len(batches))
     if args.finetune is not None and (run is None or not run.checkpoints):
         trained.begin_with(model, people.names, args.finetune)
-    is_new = run is None
     run = runs.Run.begin_or_go_on(run, PROGRAM, args, dataset=args.data_dir)
-    if is_new:
-        trained.list_people(run.folder, people, tested)
+    trained.list_people(run.folder, people, tested)
     done = run.restore(model)
     batches.epoch = done
     print(

@@ -25,19 +25,30 @@ def list_people(folder: Path, people: People, tested: People | None) -> None:
         folder: The run's folder.
         people: Those to train on.
         tested: Those to test on, or None.
+
+    Raises:
+        BadInput: If the file is there, and the people or their numbers of images have changed.
     """
+    path = folder / _PEOPLE
+    rows = [["person", "images", "set"]]
+    for side, each in (("train", people), ("test", tested)):
+        if each is not None:
+            counts = np.bincount(each.labels).tolist()
+            rows += [
+                [name, str(count), side] for name, count in zip(each.names, counts, strict=True)
+            ]
+    if path.exists():
+        if _read_people(path) != rows:
+            raise BadInput(
+                f"{people.source} must hold the people that {path} lists, each with as many "
+                "images, as when the run began. Received: others"
+            )
+        return
     with (
-        runs.replacing(folder / _PEOPLE) as partial,
+        runs.replacing(path) as partial,
         open(partial, "w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.writer(file)
-        writer.writerow(["person", "images", "set"])
-        for side, each in (("train", people), ("test", tested)):
-            if each is not None:
-                counts = np.bincount(each.labels).tolist()
-                writer.writerows(
-                    [name, count, side] for name, count in zip(each.names, counts, strict=True)
-                )
+        csv.writer(file).writerows(rows)
 
 
 def trained_people(folder: Path) -> list[str]:
@@ -51,10 +62,17 @@ def trained_people(folder: Path) -> list[str]:
     """
     path = folder / _PEOPLE
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [row["person"] for row in csv.DictReader(file) if row["set"] == "train"]
-    except (OSError, ValueError, KeyError) as error:
+        return [person for person, _, side in _read_people(path) if side == "train"]
+    except ValueError as error:
         raise BadInput(f"{path} is not a list of a run's people: {error}") from error
+
+
+def _read_people(path: Path) -> list[list[str]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
 
 
 def load_model(folder: str | Path) -> tuple[FaceModel, runs.Run]:
@@ -66,6 +84,8 @@ def load_model(folder: str | Path) -> tuple[FaceModel, runs.Run]:
     Raises:
         BadInput: If it holds no complete run of this program.
     """
+    if not (Path(folder) / "config.json").is_file():
+        raise BadInput(f"{folder} is not a run's folder: it holds no config.json")
     run = runs.Run.resume(folder)
     if run.config.get("program") != PROGRAM or not run.finished:
         raise BadInput(
