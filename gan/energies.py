@@ -67,11 +67,14 @@ def attach_published(discriminator: Any, magnitude: float) -> Attachments:
 
     Example:
 
-    >>> import gan
-    >>> network = gan.networks.discriminator(width=0.1)
+    >>> import keras
+    >>> layers = [keras.layers.Dense(5), keras.layers.Dense(4), keras.layers.Dense(1)]
+    >>> network = keras.Sequential([keras.Input((3,)), *layers], name="network")
     >>> table = attach_published(network, PUBLISHED_MAGNITUDES[False])
-    >>> print(table[0].weight.count, table[0].regularizer, len(table))
-    6 MHE(8.33333e-07, s=0, euclidean, full) 7
+    >>> for row in table:
+    ...     print(row.weight.count, row.regularizer)
+    5 MHE(8e-07, s=0, euclidean, full)
+    4 MHE(7.5e-07, s=0, euclidean, full)
 
     Reference:
         Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018

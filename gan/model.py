@@ -36,8 +36,10 @@ class GAN(keras.Model):
     distribution; real images and fakes go through the discriminator as two batches; the generator's
     batch norm takes the statistics of the batch, and its moving ones in `generate`. Spectral norms
     make one power iteration at the beginning of the step, so that every call in it sees the same
-    W/σ(W). Regularizers of weights, such as `mhe.attach` puts on, belong to the loss of the side
-    that has the weights; what layers add in a call (`add_loss`) belongs to neither.
+    W/σ(W); the published code makes one in either half. Its two sides also count the steps of one
+    Adam, which matters to the first steps alone; here each has its own optimizer. Regularizers of
+    weights, such as `mhe.attach` puts on, belong to the loss of the side that has the weights; what
+    layers add in a call (`add_loss`) belongs to neither.
 
     Each side's step is Keras's own train step of a model that shares the networks, so gradients are
     taken, losses scaled (`mixed_float16`) and optimizers called as Keras does on the backend.
@@ -152,8 +154,7 @@ class GAN(keras.Model):
             side.compile(optimizer, **scaled)
             if not side.optimizer.built:
                 side.optimizer.build(side.trainable_variables)
-        both = _BothOptimizers(*(side.optimizer for side in self._sides))
-        super().compile(both, auto_scale_loss=False, **kwargs)
+        super().compile(_BothOptimizers(self._sides), auto_scale_loss=False, **kwargs)
         self._compiled_with = {
             "generator_optimizer": chosen[0],
             "discriminator_optimizer": chosen[1],
@@ -209,6 +210,12 @@ class GAN(keras.Model):
                 logs.update(side.named(side_logs))
         values.run(self._follow)
         return logs, values.of(held)
+
+    def test_step(self, *args: Any) -> Any:
+        """Refuses: the losses of a game do not tell how good its images are."""
+        raise NotImplementedError(
+            "A GAN is not evaluated by its losses: generate images and score them."
+        )
 
     def _follow(self) -> None:
         """Moves the average towards the generator."""
@@ -428,10 +435,11 @@ class _BothOptimizers(keras.optimizers.Optimizer):
     generator's, and setting it sets both.
     """
 
-    def __init__(self, generator: Any, discriminator: Any) -> None:
+    def __init__(self, sides: _Sides) -> None:
         super().__init__(learning_rate=0.0, name="both")
-        self.generator = generator
-        self.discriminator = discriminator
+        self.generator = sides.generator.optimizer
+        self.discriminator = sides.discriminator.optimizer
+        self._sides = sides
         self.built = True
 
     @property
@@ -452,8 +460,8 @@ class _BothOptimizers(keras.optimizers.Optimizer):
         self.discriminator.learning_rate = rate
 
     def finalize_variable_values(self, variables: Any) -> None:
-        for each in (self.generator, self.discriminator):
-            each.finalize_variable_values(each._trainable_variables)
+        for side in self._sides:
+            side.optimizer.finalize_variable_values(side.trainable_variables)
 
     # Either optimizer is saved by itself.
     def save_own_variables(self, store: Any) -> None:

@@ -209,3 +209,6 @@ def test_what_is_no_game():
     ):
         with pytest.raises(ValueError, match=message):
             model.generate(latents)
+    model.compile()
+    with pytest.raises(NotImplementedError, match="generate images and score them"):
+        model.evaluate(np.zeros((2, *SHAPE)), verbose=0)
