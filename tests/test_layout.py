@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.numpy_only
+
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "mhe").rglob("*.py"))
 FACES = sorted((ROOT / "sphereface_plus").rglob("*.py"))

@@ -3,16 +3,13 @@
 import csv
 import doctest
 
-import keras
 import numpy as np
 import pytest
 
 from mhe.harness.flags import program
 from mhe.prototypes import cosine_lower_bound
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 
 @pytest.fixture

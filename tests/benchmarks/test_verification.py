@@ -3,15 +3,12 @@
 import csv
 import doctest
 
-import keras
 import pytest
 
 from mhe.harness.flags import program
 
 pytest.importorskip("sklearn")
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 
 def test_a_row_for_every_method(load, tmp_path, capsys):

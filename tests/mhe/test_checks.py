@@ -1,14 +1,11 @@
 """Checks of bad input: what they let pass, and what they name."""
 
-import keras
 import numpy as np
 import pytest
 
 from mhe import checks
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 
 @pytest.mark.parametrize(

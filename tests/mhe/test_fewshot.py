@@ -15,14 +15,11 @@ from mhe.fewshot import (
     evaluate,
 )
 
-numpy_only = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
 WAYS, SHOTS, QUERIES, DIMS = 3, 2, 2, 4
 NAMES = np.array(["b", "a", "c", "a", "b", "c", "a", "b", "c", "a", "b", "c", "d"])
 
 
-@numpy_only
+@pytest.mark.numpy_only
 def test_support_and_query_share_no_image_and_stand_in_rows_of_one_class():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(40), 7))
     seen = set()
@@ -37,7 +34,7 @@ def test_support_and_query_share_no_image_and_stand_in_rows_of_one_class():
     assert len(seen) > 200
 
 
-@numpy_only
+@pytest.mark.numpy_only
 def test_an_episode_is_a_function_of_the_seed_and_its_number():
     episodes = Episodes(np.arange(60) % 6, ways=2, shots=1, queries=2, seed=5)
     support, query = episodes[1]
@@ -50,7 +47,7 @@ def test_an_episode_is_a_function_of_the_seed_and_its_number():
     assert all(not np.array_equal(query, other) for _, other in others)
 
 
-@numpy_only
+@pytest.mark.numpy_only
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -72,14 +69,14 @@ def test_episodes_that_cannot_be_drawn(changes, message):
         Episodes(**given)
 
 
-@numpy_only
+@pytest.mark.numpy_only
 def test_small_classes_are_skipped_by_choice():
     episodes = Episodes(NAMES, ways=3, shots=1, queries=3, skip_small=True)
     assert episodes.classes.tolist() == ["a", "b", "c"]
     assert 12 not in np.concatenate(episodes[0], axis=1)
 
 
-@numpy_only
+@pytest.mark.numpy_only
 def test_batches_hold_the_images_of_their_episode():
     episodes = Episodes(NAMES, ways=2, shots=1, queries=3, skip_small=True)
     images = np.arange(26, dtype="uint8").reshape(13, 2)
@@ -228,7 +225,7 @@ def test_networks_and_episodes_that_do_not_fit():
         model(images)
 
 
-@numpy_only
+@pytest.mark.numpy_only
 @pytest.mark.parametrize("distance", ["squared", "cosine"])
 def test_evaluation_is_that_of_a_loop(distance):
     rng = np.random.default_rng(0)
@@ -251,7 +248,7 @@ def test_evaluation_is_that_of_a_loop(distance):
     assert 0.3 < found.accuracy < 1
 
 
-@numpy_only
+@pytest.mark.numpy_only
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -266,7 +263,7 @@ def test_embeddings_that_cannot_be_scored(change, message):
         evaluate(change, np.ones((13, 2)), NAMES, 3, 1, queries=2, skip_small=True)
 
 
-@numpy_only
+@pytest.mark.numpy_only
 def test_images_and_labels_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match=r"Received: 4 images, 13 labels"):
         evaluate(np.asarray, np.ones((4, 2)), NAMES, 3, 1, queries=2, skip_small=True)

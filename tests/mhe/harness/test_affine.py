@@ -1,14 +1,11 @@
 """Small affine maps of images: each amount alone is a map that is known exactly."""
 
-import keras
 import numpy as np
 import pytest
 
 from mhe.harness.affine import random_affine
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 NONE = {"degrees": 0, "stretch": 0, "shear": 0, "shift": 0}
 
 

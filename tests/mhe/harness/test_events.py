@@ -4,6 +4,8 @@ import pytest
 
 from mhe.harness.events import EventWriter
 
+pytestmark = pytest.mark.numpy_only
+
 
 def read(folder):
     tf = pytest.importorskip("tensorflow")

@@ -3,7 +3,6 @@
 import io
 import zipfile
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,9 +16,7 @@ from mhe.harness.datasets import (
 )
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 
 def made(names, name="data.zip", disjoint=False):

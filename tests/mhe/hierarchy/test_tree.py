@@ -10,9 +10,7 @@ import pytest
 import mhe
 from mhe.hierarchy import ClassTree
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 UNEVEN = ["animal/dog/poodle", "animal/dog/husky", "animal/cat", "plant/oak", "stone"]
 

@@ -4,7 +4,6 @@ import itertools
 import math
 import tracemalloc
 
-import keras
 import numpy as np
 import pytest
 
@@ -12,9 +11,7 @@ from mhe.prototypes import closed_forms, cosine_lower_bound, separation
 from mhe.prototypes.bounds import levenshtein
 from mhe.prototypes.configurations import catalogue
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 # Cohn and Kumar, Universally optimal distribution of points on spheres, table 1: each meets
 # Levenshtein's bound.

@@ -3,16 +3,13 @@
 import itertools
 import math
 
-import keras
 import numpy as np
 import pytest
 
 from mhe.prototypes import closed_forms, codes, separation
 from mhe.prototypes.configurations import catalogue, compose, derive
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 FAMILIES = sorted(
     {each.name for each in catalogue() if each.dims <= 301 and "BCH" not in each.name}

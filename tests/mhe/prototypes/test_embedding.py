@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import keras
 import numpy as np
 import pytest
 
@@ -12,9 +11,7 @@ from mhe import metrics
 from mhe.prototypes import embedding
 from mhe.prototypes.embedding import classical_scaling, embed, find
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 UNEVEN = mhe.ClassTree.from_paths(["a/b/c", "a/b/d", "a/e", "f", "g/h", "g/i"]).cost_matrix()
 

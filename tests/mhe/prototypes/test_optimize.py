@@ -3,16 +3,13 @@
 import itertools
 import math
 
-import keras
 import numpy as np
 import pytest
 
 from mhe.prototypes import optimize, separation
 from mhe.prototypes.optimize import STAGES, Effort, lbfgs, polish, search, sgd, slsqp, soft_maximum
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 GROUP = np.stack([np.linalg.matrix_power(TURN, power) for power in range(4)])

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,9 +13,7 @@ from mhe import prototypes
 from mhe.prototypes import cosine_lower_bound, find, order_kept, place, separation
 from mhe.prototypes.__main__ import run
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from mhe.prototypes import semantics
 from mhe.prototypes.bounds import unit
 from mhe.prototypes.semantics import RankingTerm, assign, order_kept, unit_semantics
 
+pytestmark = pytest.mark.numpy_only
+
 RNG = np.random.default_rng(0)
 WORDS = RNG.normal(size=(9, 5))
 # Attributes that classes have or have not: many similarities are equal.

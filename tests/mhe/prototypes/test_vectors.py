@@ -9,6 +9,8 @@ import pytest
 
 from mhe.prototypes import vectors
 
+pytestmark = pytest.mark.numpy_only
+
 WORDS = {
     "the": [0.5, -1.0, 2.0],
     "fish": [1.0, 0.0, 3.0],

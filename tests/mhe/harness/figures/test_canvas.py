@@ -7,6 +7,8 @@ import pytest
 from mhe.harness import figures
 from mhe.harness.errors import BadInput
 
+pytestmark = pytest.mark.numpy_only
+
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     def missing(name, *rest, imports=builtins.__import__):

@@ -1,14 +1,11 @@
 """Figures of prototypes that are images: what is pasted where, and what is said of it."""
 
-import keras
 import numpy as np
 import pytest
 
 from mhe.harness import figures
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 RNG = np.random.default_rng(0)
 

@@ -1,15 +1,12 @@
 """Figures of prototypes: what they draw, read back from matplotlib's objects."""
 
-import keras
 import numpy as np
 import pytest
 
 from mhe.harness import figures
 from mhe.harness.figures import prototypes as module
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 NAMES = ["cat", "dog", "eel"]
 LABELS = np.array([0, 0, 1, 2, 2, 1])

@@ -5,6 +5,8 @@ import pytest
 
 from mhe.harness import figures
 
+pytestmark = pytest.mark.numpy_only
+
 ROWS = [
     {
         "epoch": epoch,
