@@ -110,6 +110,10 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
                 f"{args.data_dir} must hold at least 2 people whom {args.run} was not trained on. "
                 f"Received: {len(unseen)} of {len(people.names)}"
             )
+        print(
+            f"{len(unseen):,} of {len(people.names):,} people have names that the network was not "
+            "trained on"
+        )
         people = people.subset(unseen)
         evaluation.require_pairs(people)
     else:

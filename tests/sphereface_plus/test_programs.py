@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from mhe.harness import runs
+from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
-from sphereface_plus import head_flags, plane, table, test, train, trained
+from sphereface_plus import faces, figures, head_flags, plane, table, test, train, trained
 from sphereface_plus.heads import SphereFace, SphereFacePlus
 
 pytestmark = pytest.mark.skipif(
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 SMALL = [
     *("--arch", "sfnet4", "--width", "0.06", "--dims", "8", "--image_size", "16x16"),
-    *("--channels", "1", "--batch_size", "8", "--epochs", "3", "--base_lr", "0.05"),
+    *("--channels", "1", "--batch_size", "8", "--epochs", "2", "--base_lr", "0.05"),
     *("--test_people", "2", "--weight_decay", "1e-4"),
 ]
 
@@ -49,11 +50,19 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
     with monkeypatch.context() as patch:
         patch.setattr(runs.Progress, "on_epoch_end", interrupt)
         assert trained_on(people, broken, *base) == 130
+    written = (broken / "people.csv").read_bytes()
+    # As a run is left that was killed in its first moments.
+    (broken / "people.csv").unlink()
+    for name in ("draw_roc", "draw_scores", "draw_cmc"):  # the first run's are enough
+        monkeypatch.setattr(figures, name, lambda *args: None)
     assert program(train.main, ["--resume", str(broken)]) == 0
     for row, other in zip(*(rows(run / "log.csv") for run in (broken, unbroken)), strict=True):
         assert row.keys() == other.keys() >= {"loss", "accuracy", "lr", "energy"}
         for name in row.keys() - {"seconds"}:
             assert float(row[name]) == pytest.approx(float(other[name]), rel=2e-3)
+    assert (broken / "people.csv").read_bytes() == written
+    with pytest.raises(BadInput, match=r"people must hold the people that .*people.csv lists"):
+        trained.list_people(broken, faces.find_people(people), None)
     result = json.loads((unbroken / "result.json").read_text())
     described = {"model_name": "sphereface", "power_s": "a2", "dataset": str(people), "seed": 0}
     assert described.items() <= result.items()
@@ -65,7 +74,14 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
         assert (unbroken / name).exists()
 
     # Tested by itself, it is what training ended with: the people never seen are the same.
-    assert program(test.main, ["--run", str(unbroken), "--data_dir", str(people)]) == 0
+    single = people / "single" / "single_0001.png"
+    single.parent.mkdir()
+    single.write_bytes((people / "p0" / "p0_0001.png").read_bytes())
+    asked = ["--run", str(unbroken), "--data_dir", str(people)]
+    assert program(test.main, asked) == 2
+    assert "at least 2 images. Received: single (1)" in capsys.readouterr().err
+    assert program(test.main, [*asked, "--small_people", "skip"]) == 0
+    assert "2 of 6 people have names that the network was not trained on" in capsys.readouterr().out
     found = json.loads((unbroken / "test-people" / "result.json").read_text())
     for name, value in found["metrics"].items():
         assert value == pytest.approx(metrics[f"test_{name}"], abs=1e-6)
@@ -79,12 +95,19 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
     lines += [f"{seen}\t{n}\t{other}\t{n}" for n in range(1, 5)]
     blocks = [lines[0:2] + lines[4:6], lines[2:4] + lines[6:8]]
     pairs.write_text("2\t2\n" + "\n".join(line for block in blocks for line in block) + "\n")
-    asked = ["--run", str(unbroken), "--data_dir", str(people), "--pairs", str(pairs)]
+    landmarks = tmp_path / "landmarks.txt"
+    points = " ".join(map(str, faces.reference((16, 16)).ravel()))
+    images = faces.find_people(people, least=1).images
+    landmarks.write_text("\n".join(f"{image} {points}" for image in images))
     capsys.readouterr()
-    assert program(test.main, asked) == 0
-    assert "4 of 6 people have the names of people that the network" in capsys.readouterr().err
+    assert program(test.main, [*asked, "--pairs", str(pairs), "--landmarks", str(landmarks)]) == 0
+    error = capsys.readouterr().err
+    assert "4 of 7 people have the names of people that the network" in error
+    assert "trained on faces that are not aligned, and is tested on faces that are aligned" in error
     assert len(rows(unbroken / "test-people-pairs" / "folds.csv")) == 2
 
+    single.unlink()
+    single.parent.rmdir()
     # Fine-tuning begins where the other run ended, the margin's annealing too.
     tuned = tmp_path / "tuned"
     flags = ("--model_name", "sphereface_plus", "--gamma", "10", "--finetune", str(unbroken))
@@ -120,6 +143,11 @@ def test_flags_make_the_head_that_they_name():
         ([], "--data_dir must name a folder or zip of people. Received: none"),
         (["--data_dir", "nowhere"], "nowhere"),
         (["--image_size", "16"], "--image_size must be a height and a width.* Received: 16"),
+        (
+            ["--pattern", "p0_*", "--small_people", "skip", "--test_people", "0"],
+            "at least 2 people to train on. Received: 1",
+        ),
+        (["--pattern", "*[12].png"], "needed. Received: 2 and 4, of 4 images of 2 people"),
         (["--test_people", "5"], "leave at least 2 people to train on. Received: 5 of 6"),
         (["--model_name", "normface", "--m", "1"], "--m does not apply to --model_name normface"),
         (["--model_name", "sphereface", "--m", "2.5"], "`m` must be 1, 2, 3 or 4"),
@@ -146,16 +174,14 @@ def test_bad_flags_of_the_tester(people, tmp_path, capsys):
 
     assert "is not a run's folder" in refused("--run", str(tmp_path / "nowhere"))
     run = tmp_path / "run"
-    assert trained_on(people, run, "--model_name", "normface", "--epochs", "0") == 0
+    flags = ("--model_name", "normface", "--epochs", "0", "--test_people", "0")
+    assert trained_on(people, run, *flags) == 0
     capsys.readouterr()
     missing = tmp_path / "pairs.txt"
     assert f"{missing} cannot be read" in refused("--run", str(run), "--pairs", str(missing))
     missing.write_text("p0\t1\t9\n")
     assert "there is no image p0/p0_0009.*" in refused("--run", str(run), "--pairs", str(missing))
-    everybody = tmp_path / "all"
-    assert trained_on(people, everybody, "--epochs", "0", "--test_people", "0") == 0
-    capsys.readouterr()
-    assert "whom" in (error := refused("--run", str(everybody)))
+    assert "whom" in (error := refused("--run", str(run)))
     assert "Received: 0 of 6" in error
 
 
