@@ -16,6 +16,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mhe-tests-jax-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# The arrays of tests are small: what is saved in running them is less than it costs to compile.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,6 +27,32 @@ import pytest
 
 # Before pytest collects mhe/attach.py for its doctests: the function `mhe.attach` has its name.
 import mhe  # noqa: F401
+
+# Sources in which no backend takes part: their examples are the same on every one.
+NUMPY_ONLY = tuple(
+    Path(__file__).parent / path
+    for path in (
+        "gan/scores",
+        "mhe/harness/figures",
+        "mhe/prototypes",
+        "sphereface_plus/faces",
+        "sphereface_plus/figures.py",
+        "sphereface_plus/identification.py",
+        "sphereface_plus/pairs.py",
+        "sphereface_plus/verification",
+    )
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Runs what no backend takes part in on one backend alone."""
+    if keras.backend.backend() == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason="NumPy only: the same on every backend")
+    for item in items:
+        of_numpy = any(item.path.is_relative_to(path) for path in NUMPY_ONLY)
+        if of_numpy or item.get_closest_marker("numpy_only"):
+            item.add_marker(skip)
 
 
 def pytest_unconfigure():

@@ -1,20 +1,10 @@
-"""What tests share that build models, and tests that no backend takes part in."""
+"""What tests that build models share."""
 
 import math
 
 import keras
 import numpy as np
 import pytest
-
-
-def pytest_collection_modifyitems(items):
-    """Runs what is `numpy_only` on one backend alone."""
-    if keras.backend.backend() == "tensorflow":
-        return
-    skip = pytest.mark.skip(reason="NumPy only: the same on every backend")
-    for item in items:
-        if item.get_closest_marker("numpy_only"):
-            item.add_marker(skip)
 
 
 @pytest.fixture
