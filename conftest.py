@@ -6,6 +6,7 @@ The formulas are written from the paper, over all pairs of points, and share not
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,8 +19,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # The arrays of tests are small: what is saved in running them is less than it costs to compile.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-
-from pathlib import Path
 
 import keras
 import numpy as np
