@@ -8,6 +8,8 @@ import numpy as np
 from keras import ops
 
 import mhe
+from mhe import checks
+from mhe.losses.targets import is_readable
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
@@ -48,6 +50,20 @@ class FaceModel(mhe.HeadModel):
         shape = getattr(backbone, "output_shape", None)
         if shape is not None:
             _check_embeddings(shape)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's own `fit`, which checks the labels first where they can be read.
+
+        In a traced step they cannot, and a label that is no class makes the head's loss NaN.
+
+        Raises:
+            ValueError: If the loss is the head's own, and a label in an array or a list is no
+                class.
+        """
+        classes = getattr(self.head, "classes", None)
+        if classes is not None and self._compile_loss is None and is_readable(y):
+            checks.check_labels(y, classes)
+        return super().fit(x, y, *args, **kwargs)
 
     def embed(self, images: Any, mirror: bool = False, batch_size: int = 128) -> np.ndarray:
         """The embeddings of faces, a batch at a time.

@@ -7,6 +7,7 @@ from keras import ops
 
 from sphereface_plus.backbones import sfnet
 from sphereface_plus.face_model import FaceModel
+from sphereface_plus.heads import CosFace
 
 array = ops.convert_to_numpy
 SHAPE = (16, 17, 1)
@@ -135,6 +136,14 @@ def test_what_is_no_backbone():
     unbuilt = FaceModel(keras.Sequential([keras.layers.ReLU()]), Margin())
     with pytest.raises(ValueError, match=r"\(B, dims\).* Received: outputs \(5, 16, 17, 1\)"):
         unbuilt.embed(data()[0])
+
+
+def test_labels_that_are_no_class():
+    model = FaceModel(flat(), CosFace(3))
+    model.compile("sgd")
+    images, labels = data()
+    with pytest.raises(ValueError, match=r"from 0 to 2, as there are 3 classes. Received: label 3"):
+        model.fit(images, labels + 1, verbose=0)
 
 
 @pytest.mark.parametrize(
