@@ -9,8 +9,8 @@ pytestmark = pytest.mark.numpy_only
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "mhe").rglob("*.py"))
-FACES = sorted((ROOT / "sphereface_plus").rglob("*.py"))
-PROGRAMS = [*sorted((ROOT / "benchmarks").glob("*.py")), *FACES]
+PACKAGES = [*(ROOT / "sphereface_plus").rglob("*.py"), *(ROOT / "gan").rglob("*.py")]
+PROGRAMS = sorted([*(ROOT / "benchmarks").glob("*.py"), *PACKAGES])
 BACKENDS = {"tensorflow", "jax", "torch"}
 LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", "PIL"}
 # What files and folders at the bottom of the library may import of it.
@@ -67,10 +67,11 @@ def test_library_imports(path):
             } == set()
 
 
-@pytest.mark.parametrize("path", FACES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_faces_import_no_backend(path):
-    everything = set(imports(path))
-    assert not {module.split(".")[0] for module in everything} & {*BACKENDS, "gan", "benchmarks"}
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_packages_import_no_backend_and_not_each_other(path):
+    everything = {module.split(".")[0] for module in imports(path)}
+    other = {"sphereface_plus", "gan"} - {path.relative_to(ROOT).parts[0]}
+    assert not everything & {*BACKENDS, *other, "benchmarks"}
     first = {module.split(".")[0] for module in imports(path, top_level=True)}
     assert not first & LOADED_WHERE_NEEDED
 

@@ -1,4 +1,4 @@
-"""Heads over an embedding, from embeddings to cosines, distances, log-probabilities or a value."""
+"""Heads over an embedding, and a wrapper of layers: spectral norm."""
 
 from mhe.layers.class_means import NearestClassMean, class_sums
 from mhe.layers.distance import distances
