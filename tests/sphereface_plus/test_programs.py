@@ -55,6 +55,7 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
     (broken / "people.csv").unlink()
     for name in ("draw_roc", "draw_scores", "draw_cmc"):  # the first run's are enough
         monkeypatch.setattr(figures, name, lambda *args: None)
+    monkeypatch.setattr(train.figures, "draw_metrics", lambda *args: None)
     assert program(train.main, ["--resume", str(broken)]) == 0
     for row, other in zip(*(rows(run / "log.csv") for run in (broken, unbroken)), strict=True):
         assert row.keys() == other.keys() >= {"loss", "accuracy", "lr", "energy"}
@@ -185,11 +186,15 @@ def test_bad_flags_of_the_tester(people, tmp_path, capsys):
     assert "Received: 0 of 6" in error
 
 
-def test_a_plane_for_every_margin(tmp_path, capsys):
-    out = tmp_path / "plane"
+def test_a_plane_for_every_margin(tmp_path, monkeypatch):
+    out, drawn = tmp_path / "plane", []
+    # Drawing has tests of its own.
+    monkeypatch.setattr(plane, "draw_planes", lambda *args: drawn.append(args))
     flags = ["--m", "1", "4", "--epochs", "1", "--width", "0.1", "--train_images", "100"]
     assert program(plane.main, [*flags, "--out", str(out)]) == 0
-    assert (out / "plane.png").exists()
+    names = ["sphereface-m1-seed0", "sphereface-m4-seed0"]
+    assert [list(planes) for planes, *_ in drawn] == [names[:1], names[1:], names]
+    assert [path for *_, path in drawn] == [out / name / "plane.png" for name in (*names, "")]
     table = rows(out / "table.csv")
     assert [float(line["m"]) for line in table] == [1, 4]
     kept = plane.load_plane(out / "sphereface-m4-seed0")
