@@ -166,7 +166,8 @@ def test_weight_decay_is_half_the_sum_of_squares_of_all_but_biases():
         (iresnet, {"weight_decay": -1.0}, "must not be negative. Received: -1.0"),
         (iresnet, {"dropout": 1.0}, "less than 1. Received: 1.0"),
     ],
-    ids=str,
+    # The functions' own text would hold an address, and differ from process to process.
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_no_network_is_built_of(build, options, message):
     with pytest.raises(ValueError, match=message):
