@@ -139,7 +139,7 @@ class Comparison:
             for name, value in result["metrics"].items()
             if name.startswith(("test_", "validation_"))
         ]
-        print(f"{', '.join(said)}, results and figures in {folder}")
+        print(", ".join([*said, f"results and figures in {folder}"]))
 
     def _make(
         self,
