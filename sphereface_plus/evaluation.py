@@ -42,6 +42,8 @@ class Report:
     def metrics(self) -> dict[str, float]:
         """Its numbers by name; what the pairs are too few for is left out."""
         found = self.verification.metrics()
+        # A table of runs has a column of that name for the spread over seeds.
+        found["accuracy_over_folds_std"] = found.pop("accuracy_std")
         if self.identification is not None:
             found["rank_1"] = self.identification.rank(1)
         return {name: value for name, value in found.items() if value is not None}

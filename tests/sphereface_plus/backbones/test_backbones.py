@@ -86,6 +86,11 @@ class Reference:
         return self.norm(self.embedding(self.norm(x, "stage4")), "embedding")
 
 
+def named(value):
+    """What to call a parameter: a function's own text holds an address, other in every process."""
+    return getattr(value, "__name__", str(value))
+
+
 @pytest.mark.parametrize(
     ("build", "options", "formula"),
     [
@@ -93,7 +98,7 @@ class Reference:
         (sfnet, {"depth": 10, "batch_norm": True}, "sfnet10_norm"),
         (iresnet, {"depth": 18}, "iresnet18"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_embeddings(build, options, formula):
     rng = np.random.default_rng(0)
@@ -166,8 +171,7 @@ def test_weight_decay_is_half_the_sum_of_squares_of_all_but_biases():
         (iresnet, {"weight_decay": -1.0}, "must not be negative. Received: -1.0"),
         (iresnet, {"dropout": 1.0}, "less than 1. Received: 1.0"),
     ],
-    # The functions' own text would hold an address, and differ from process to process.
-    ids=lambda value: getattr(value, "__name__", str(value)),
+    ids=named,
 )
 def test_what_no_network_is_built_of(build, options, message):
     with pytest.raises(ValueError, match=message):
