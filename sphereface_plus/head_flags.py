@@ -27,6 +27,8 @@ _ARGUMENTS = (
     *("scale", "m", "lambda_start", "lambda_end", "gamma"),
     *("version", "normalization", "t", "weight"),
 )
+# Flags of the energy, which sphereface_plus alone has, with what they are where not given.
+_ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
 
 
 def add(parser: Parser, default: str) -> None:
@@ -87,18 +89,16 @@ def add(parser: Parser, default: str) -> None:
     parser.add_argument(
         "--power_s",
         choices=list(recipes.POWERS),
-        default="a2",
-        help="sphereface_plus: the power s of the energy, with 'a' over angles",
+        help="sphereface_plus: the power s of the energy, with 'a' over angles (default: a2)",
     )
     parser.add_argument(
-        "--strength", type=rate, default=1.0, help="sphereface_plus: weight of the energy"
+        "--strength", type=rate, help="sphereface_plus: weight of the energy (default: 1)"
     )
     parser.add_argument(
         "--energy_over",
         choices=heads.OVER,
-        default="all",
         help="sphereface_plus: pairs of all classes, or, as published, of those in the batch with "
-        "all",
+        "all (default: all)",
     )
     parser.add_argument(
         "--sample",
@@ -118,7 +118,7 @@ def check(args: argparse.Namespace) -> None:
         BadInput: If there is one.
     """
     taken = set().union(*(_taken(name) for name in args.model_name))
-    for flag in _ARGUMENTS:
+    for flag in (*_ARGUMENTS, *_ENERGY):
         if getattr(args, flag) is not None and flag not in taken:
             names = ", ".join(args.model_name)
             raise BadInput(f"--{flag} does not apply to --model_name {names}")
@@ -140,8 +140,12 @@ def single(args: argparse.Namespace, comparison: Comparison) -> dict[str, argpar
 
     found = comparison.combinations(args, applicable)
     for flags in found.values():
-        for flag in set(_ARGUMENTS) - _taken(flags.model_name):
+        taken = _taken(flags.model_name)
+        for flag in {*_ARGUMENTS, *_ENERGY} - taken:
             setattr(flags, flag, None)
+        for flag in taken.intersection(_ENERGY):
+            if getattr(flags, flag) is None:
+                setattr(flags, flag, _ENERGY[flag])
     return found
 
 
@@ -174,9 +178,10 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
 
 
 def _taken(model_name: str) -> set[str]:
-    """The arguments of a head, its parents' too."""
-    return {
+    """The flags that a head takes: its arguments, its parents' too, and those of its energy."""
+    arguments = {
         name
         for each in HEADS[model_name].__mro__
         for name in inspect.signature(each.__init__).parameters
     }
+    return arguments | set(_ENERGY if "energy" in arguments else ())

@@ -84,8 +84,6 @@ def load_model(folder: str | Path) -> tuple[FaceModel, runs.Run]:
     Raises:
         BadInput: If it holds no complete run of this program.
     """
-    if not (Path(folder) / "config.json").is_file():
-        raise BadInput(f"{folder} is not a run's folder: it holds no config.json")
     run = runs.Run.resume(folder)
     if run.config.get("program") != PROGRAM or not run.finished:
         raise BadInput(
@@ -100,7 +98,7 @@ def load_model(folder: str | Path) -> tuple[FaceModel, runs.Run]:
 
 def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> None:
     """Gives a network the weights of a complete run: all of the backbone's, and of the head's those
-    of people whom both know, with the number of steps that a margin was annealed for.
+    of people whom both know, with the number of steps that a margin was annealed for, and a bias.
 
     Args:
         model: The network.
@@ -128,5 +126,6 @@ def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> No
         kernel = keras.ops.convert_to_numpy(model.head.kernel).copy()
         kernel[:, own] = keras.ops.convert_to_numpy(trained.head.kernel)[:, other]
         model.head.kernel.assign(kernel)
-    if hasattr(model.head, "step") and hasattr(trained.head, "step"):
-        model.head.step.assign(trained.head.step)
+    for name in ("step", "bias"):
+        if hasattr(model.head, name) and hasattr(trained.head, name):
+            getattr(model.head, name).assign(getattr(trained.head, name))

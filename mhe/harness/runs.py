@@ -257,7 +257,7 @@ class Run:
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise BadInput(f"--resume {folder} is not a run's folder: it holds no config.json")
+            raise BadInput(f"{folder} is not a run's folder: it holds no config.json")
         run = cls(folder, _read_json(folder / "config.json"), resumed=True)
         run.rows = run._read_log()
         return run

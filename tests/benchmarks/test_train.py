@@ -261,7 +261,7 @@ def test_a_run_at_chance_is_warned_of_once(train, capsys, accuracies, epochs, wa
         (["--dataset", "missing.zip"], "missing.zip"),
         (["--dataset", "digits", "--train_images", "9999"], "9999"),
         (["--dataset", ""], "--dataset must be a folder, a .zip file, or the name of a dataset"),
-        (["--resume", "missing"], "--resume missing is not a run's folder"),
+        (["--resume", "missing"], "missing is not a run's folder"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

@@ -65,7 +65,7 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
     with pytest.raises(BadInput, match=r"people must hold the people that .*people.csv lists"):
         trained.list_people(broken, faces.find_people(people), None)
     result = json.loads((unbroken / "result.json").read_text())
-    described = {"model_name": "sphereface", "power_s": "a2", "dataset": str(people), "seed": 0}
+    described = {"model_name": "sphereface", "power_s": None, "dataset": str(people), "seed": 0}
     assert described.items() <= result.items()
     metrics = result["metrics"]
     listed = {side: [row["person"] for row in rows(unbroken / "people.csv") if row["set"] == side]
@@ -130,7 +130,8 @@ def test_flags_make_the_head_that_they_name():
     ]
     head = head_flags.build(asked["sphereface_plus-m3-seed0"], 5)
     assert (head.classes, head.m, head.energy.distance, head.energy.s) == (5, 3, "angle", 2)
-    assert asked["normface-seed0"].m is None
+    assert (head.energy.strength, head.energy_over) == (1, "all")
+    assert asked["normface-seed0"].m is asked["normface-seed0"].power_s is None
     args, _ = parser.settle(["--model_name", "sphereface"])
     (one,) = head_flags.single(args, table.COMPARISON).values()
     head = head_flags.build(one, 5)
@@ -151,6 +152,7 @@ def test_flags_make_the_head_that_they_name():
         (["--pattern", "*[12].png"], "needed. Received: 2 and 4, of 4 images of 2 people"),
         (["--test_people", "5"], "leave at least 2 people to train on. Received: 5 of 6"),
         (["--model_name", "normface", "--m", "1"], "--m does not apply to --model_name normface"),
+        (["--model_name", "cosface", "--strength", "2"], "--strength does not apply to .* cosface"),
         (["--model_name", "sphereface", "--m", "2.5"], "`m` must be 1, 2, 3 or 4"),
         (["--arch", "iresnet18", "--norm", "none"], "--norm none needs an sfnet"),
         (["--image_size", "8x8"], "--arch sfnet4: "),
