@@ -161,8 +161,10 @@ def jit_compile() -> bool | str:
     >>> jit_compile() in (False, "auto")
     True
     """
-    on_cpu = not keras.distribution.list_devices("gpu")
-    return False if keras.backend.backend() == "tensorflow" and on_cpu else "auto"
+    # Other backends cannot be asked for devices that are not there.
+    if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
+        return False
+    return "auto"
 
 
 def load(args: argparse.Namespace) -> Dataset:

@@ -85,7 +85,11 @@ def repmet_loss(
     exponents = distances / (-2.0 * sigma**2)
     # Only their differences count, which are exact; far from all, logarithms of sums would not be.
     exponents = exponents - ops.stop_gradient(ops.max(exponents, axis=(-2, -1), keepdims=True))
-    nearest = ops.max(exponents, axis=-1)
+    # By its place: the gradient of a maximum looks for an equal number, which a compiler that
+    # computes the exponents twice may not find.
+    place = ops.argmax(exponents, axis=-1)
+    is_nearest = ops.one_hot(place, int(exponents.shape[-1]), dtype="bool")
+    nearest = ops.sum(ops.where(is_nearest, exponents, 0.0), axis=-1)
 
     def hinged(index: Any, of_classes: Any) -> Any:
         if version == 1:

@@ -10,7 +10,7 @@ import mhe
 array = ops.convert_to_numpy
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="test_head_model")
 class Margin(keras.layers.Layer):
     """Takes 1 from the logit of the true class, and has a loss of its own."""
 

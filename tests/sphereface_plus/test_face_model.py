@@ -13,7 +13,7 @@ array = ops.convert_to_numpy
 SHAPE = (16, 17, 1)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="test_face_model")
 class Margin(keras.layers.Layer):
     """Takes 1 from the logit of the true class, and has a loss of its own."""
 
