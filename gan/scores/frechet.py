@@ -61,6 +61,13 @@ def _root(sigma, name):
     size = np.abs(sigma).max()
     if np.abs(sigma - sigma.T).max() > _OFF * size:
         raise ValueError(f"`{name}` must be symmetric. Received: a matrix that is not")
+    # Of full rank, as where there are more images than features: by far the fastest root.
+    try:
+        root = np.linalg.cholesky(sigma)
+    except np.linalg.LinAlgError:
+        root = np.zeros_like(sigma)
+    if np.square(np.diag(root)).min() > len(sigma) * _EPSILON * size:
+        return root
     values, vectors = np.linalg.eigh((sigma + sigma.T) / 2)
     if values[0] < -_OFF * max(values[-1], size):
         raise ValueError(

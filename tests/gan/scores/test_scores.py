@@ -1,6 +1,5 @@
 """The scores against formulas written from the papers, in closed forms and at random."""
 
-import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -13,9 +12,7 @@ from gan.scores import (
     precision_recall,
 )
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.numpy_only
 
 
 def test_inception_score_of_closed_forms():
