@@ -27,13 +27,15 @@ import pytest
 # Before pytest collects mhe/attach.py for its doctests: the function `mhe.attach` has its name.
 import mhe  # noqa: F401
 
-# Sources in which no backend takes part: their examples are the same on every one.
-NUMPY_ONLY = tuple(
+# Sources in which no backend takes part, or Keras's layers alone, slow to build: their examples are
+# the same on every one.
+ONE_BACKEND = tuple(
     Path(__file__).parent / path
     for path in (
         "gan/scores",
         "mhe/harness/figures",
         "mhe/prototypes",
+        "sphereface_plus/backbones",
         "sphereface_plus/faces",
         "sphereface_plus/figures.py",
         "sphereface_plus/identification.py",
@@ -44,13 +46,13 @@ NUMPY_ONLY = tuple(
 
 
 def pytest_collection_modifyitems(items):
-    """Runs what no backend takes part in on one backend alone."""
+    """Runs what is the same on every backend on one alone."""
     if keras.backend.backend() == "tensorflow":
         return
-    skip = pytest.mark.skip(reason="NumPy only: the same on every backend")
+    skip = pytest.mark.skip(reason="the same on every backend")
     for item in items:
-        of_numpy = any(item.path.is_relative_to(path) for path in NUMPY_ONLY)
-        if of_numpy or item.get_closest_marker("numpy_only"):
+        is_same = any(item.path.is_relative_to(path) for path in ONE_BACKEND)
+        if is_same or item.get_closest_marker("numpy_only"):
             item.add_marker(skip)
 
 

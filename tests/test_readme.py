@@ -24,6 +24,10 @@ def test_every_block_is_of_a_kind_that_is_tested():
     assert README.count("```") == 2 * len(BLOCKS)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax",
+    reason="compiling its models one by one takes half a minute; their parts are tested on JAX",
+)
 @pytest.mark.usefixtures("weights_from_numpy")
 def test_python_blocks_run_in_order(capsys):
     namespace = {}

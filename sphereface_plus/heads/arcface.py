@@ -85,7 +85,8 @@ class ArcFace(MarginHead):
     >>> import keras, sphereface_plus
     >>> head = sphereface_plus.heads.ArcFace(2, scale=1, kernel_initializer="identity")
     >>> features = keras.ops.convert_to_tensor([[1.0, 0.0]])
-    >>> round(float(head(features, labels=[0])[0, 0]), 4)  # cos 0.5
+    >>> logits = keras.ops.convert_to_numpy(head(features, labels=[0]))
+    >>> round(float(logits[0, 0]), 4)  # cos 0.5
     0.8776
 
     Reference:

@@ -79,6 +79,7 @@ def cosines_of(products: Any, norms: Any) -> Any:
     >>> np.asarray(cosines_of(np.array([1.0, 0.0], "float32"), np.array([2.0, 0.0], "float32")))
     array([0.5, 0. ], dtype=float32)
     """
+    products, norms = at_least_float32(products), at_least_float32(norms)
     return products / ops.where(norms > _SHORTEST_FEATURE, norms, 1.0)
 
 

@@ -83,6 +83,8 @@ def sphereface_logits(
         ([arXiv:1704.08063](https://arxiv.org/abs/1704.08063)), equation 7 and appendix G.
     """
 
+    norms = at_least_float32(norms)
+
     def margin(product: Any) -> Any:
         cosine = cosines_of(product, norms)
         return product + norms * (multiplied_angle(cosine, m) - cosine) / (1.0 + annealing)

@@ -118,7 +118,7 @@ def sphereface_r_logits(
         Liu et al., SphereFace revived: unifying hyperspherical face recognition, TPAMI 2022
         ([arXiv:2109.05565](https://arxiv.org/abs/2109.05565)).
     """
-    products = at_least_float32(products)
+    products, norms = at_least_float32(products), at_least_float32(norms)
     if labels is None:
         return products
 
