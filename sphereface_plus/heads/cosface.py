@@ -56,7 +56,7 @@ class CosFace(MarginHead):
     >>> head = sphereface_plus.heads.CosFace(10)
     >>> features = keras.ops.ones((1, 16))
     >>> margin = head(features) - head(features, labels=[3])
-    >>> round(float(margin[0, 3]), 3)
+    >>> round(float(keras.ops.convert_to_numpy(margin)[0, 3]), 3)
     22.4
 
     Reference:

@@ -82,7 +82,6 @@ def sphereface_logits(
         Liu et al., SphereFace: deep hypersphere embedding for face recognition, CVPR 2017
         ([arXiv:1704.08063](https://arxiv.org/abs/1704.08063)), equation 7 and appendix G.
     """
-
     norms = at_least_float32(norms)
 
     def margin(product: Any) -> Any:
