@@ -140,8 +140,7 @@ class SpectralNorm(keras.layers.Wrapper):
     a model, or in accumulated batches; and all these calls see the same W/σ. To know whether W has
     changed, the layer keeps a copy of it, as a third weight. All this is arithmetic on weights: it
     is the same in TensorFlow's graphs, in JAX's stateless calls and in eager PyTorch, and a
-    restored run goes on where it was. Only a layer that is called by itself, in no model, iterates
-    at each call with `training=True`.
+    restored run goes on where it was.
 
     Without `training=True`, or with `trainable=False`, there is no iteration; u and v stay. A step
     that calls the layer again after W has moved, as the generator's step of a GAN calls
@@ -223,7 +222,7 @@ class SpectralNorm(keras.layers.Wrapper):
         matrix = self._matrix()
         if training and self._moves and not self._held:
             changed = ops.any(ops.not_equal(self.kernel, self._iterated))
-            u, v = self._iterate(matrix, ops.logical_or(changed, self._is_called_alone()))
+            u, v = self._iterate(matrix, changed)
         else:
             u, v = self._stored(matrix)
         sigma = singular_value(matrix, u, v)
@@ -296,12 +295,6 @@ class SpectralNorm(keras.layers.Wrapper):
         self.v.assign(v)
         self._iterated.assign(ops.stop_gradient(self.kernel))
         return u, v
-
-    def _is_called_alone(self) -> bool:
-        context = self._get_call_context()
-        # Where `call` was called directly, the context that this made must not stay.
-        self._maybe_reset_call_context()
-        return context.entry_layer is self
 
 
 def update_spectral_norms(model: keras.layers.Layer) -> None:

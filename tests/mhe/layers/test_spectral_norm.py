@@ -82,7 +82,7 @@ def test_the_layer_uses_the_kernel_over_its_norm(kind, draw):
 
 
 def test_each_step_is_that_of_the_paper(draw):
-    """Calls of the layer alone are a step each; one at inference is none."""
+    """Each that it is told to make; calls make none while the kernel stays, or is not trained."""
     norm = layers.SpectralNorm(keras.layers.Dense(4, use_bias=False))
     x = draw(3, 6)
     norm.build(x.shape)
@@ -92,11 +92,14 @@ def test_each_step_is_that_of_the_paper(draw):
     np.testing.assert_allclose(array(norm.sigma), np.linalg.norm(w.T @ u), rtol=1e-5)
     for _ in range(3):
         u, v = iterate(w, u)
-        found = array(norm(x, training=True))
-        np.testing.assert_allclose(found, x @ w.T / (u @ w @ v), rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(array(norm(x)), found, rtol=1e-5, atol=1e-6)
+        norm.update()
+        # A layer in no model is called twice in a step too, on real and on fake images.
+        for training in (True, True, False):
+            found = array(norm(x, training=training))
+            np.testing.assert_allclose(found, x @ w.T / (u @ w @ v), rtol=1e-4, atol=1e-6)
         for mine, expected in zip(vectors(norm), (u, v), strict=True):
             np.testing.assert_allclose(mine, expected, atol=1e-5)
+    norm.kernel.assign(draw(6, 4, seed=2))
     for layer in (norm, norm.layer):
         layer.trainable = False
         norm(x, training=True)
