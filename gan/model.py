@@ -144,8 +144,16 @@ class GAN(keras.Model):
             discriminator_optimizer: Likewise.
             **kwargs: `run_eagerly`, `jit_compile`, `steps_per_execution` and `auto_scale_loss` as
                 of `keras.Model.compile`.
+
+        Raises:
+            ValueError: If both are one optimizer.
         """
         given = generator_optimizer, discriminator_optimizer
+        if isinstance(given[0], keras.optimizers.Optimizer) and given[0] is given[1]:
+            raise ValueError(
+                "Each side must have an optimizer of its own, which keeps moments of its own "
+                f"weights. Received: {given[0].name!r} for both"
+            )
         chosen = [
             published_optimizer() if each is None else keras.optimizers.get(each) for each in given
         ]

@@ -181,12 +181,12 @@ def test_goes_on_where_it_was_saved(tmp_path):
     assert len(mhe.attached(loaded.discriminator)) == 1
 
 
-NUMPY_ONLY = pytest.mark.skipif(
+only_once = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the same on every backend"
 )
 
 
-@NUMPY_ONLY
+@only_once
 def test_what_is_no_game():
     generator, discriminator = small_networks()
     unbuilt = keras.Sequential([keras.layers.Dense(1)])
@@ -209,6 +209,9 @@ def test_what_is_no_game():
     ):
         with pytest.raises(ValueError, match=message):
             model.generate(latents)
+    one = keras.optimizers.SGD(0.1)
+    with pytest.raises(ValueError, match=r"an optimizer of its own, .* Received: 'sgd' for both"):
+        model.compile(one, one)
     model.compile()
     with pytest.raises(NotImplementedError, match="generate images and score them"):
         model.evaluate(np.zeros((2, *SHAPE)), verbose=0)
