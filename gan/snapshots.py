@@ -1,13 +1,20 @@
-"""What a training shows of itself at every snapshot."""
+"""Snapshots of a run: what they show, which is kept as the best, and how it is found again."""
 
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import keras
 
-from gan import figures, trained
+from gan import figures
+from gan.model import GAN
 from gan.scorer import Scorer
-from mhe.harness.runs import Run
+from mhe.harness.errors import BadInput
+from mhe.harness.runs import Run, replacing
 
+# What the best snapshot is best in.
+SCORE = "inception_score"
 # Latents of their own: those that a snapshot is chosen by are not those it is tested by.
 GRID_SEED, SCORE_SEED, TEST_SEED = range(3)
 
@@ -56,7 +63,7 @@ class Snapshots(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the snapshot with the best score, see `gan.trained.keep_best`.
+    """Keeps the snapshot with the best score, see `keep_best`.
 
     It stands behind the run's own callbacks, which record the epoch.
 
@@ -70,4 +77,72 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps what is to be kept."""
-        trained.keep_best(self.run)
+        keep_best(self.run)
+
+
+def keep_best(run: Run) -> None:
+    """Keeps a run's last snapshot if none before it has a better score, and forgets the other.
+
+    It is a copy of the checkpoint, made after the epoch is recorded: what a kill between the two
+    leaves out, the next call makes up for.
+
+    Args:
+        run: The run, whose last epoch is recorded and has its checkpoint.
+    """
+    scored = [row for row in run.rows if SCORE in row]
+    if not scored or max(scored, key=lambda row: row[SCORE]) is not run.rows[-1]:
+        return
+    path = run.folder / f"best-step-{int(run.rows[-1]['step']):06d}.weights.h5"
+    with replacing(path) as partial:
+        shutil.copyfile(run.checkpoints[-1], partial)
+    for other in _kept(run):
+        if other != path:
+            other.unlink()
+
+
+def best_snapshot(run: Run) -> tuple[Path, int]:
+    """Finds the snapshot of a run that is to be tested: the best, or without scores the last.
+
+    Args:
+        run: The run, complete or not.
+
+    Returns:
+        The file of its weights, and the iterations behind it.
+
+    Raises:
+        BadInput: If there is none.
+    """
+    kept = _kept(run)
+    if kept:
+        return kept[-1], _number(kept[-1])
+    if not run.checkpoints:
+        raise BadInput(f"{run.folder} must be a run with a snapshot. Received: a run without one")
+    path = run.checkpoints[-1]
+    return path, min(run.config["steps"], _number(path) * run.config["snapshot_every"])
+
+
+def load_snapshot(model: GAN, path: Path) -> None:
+    """Puts the weights of a snapshot into the GAN of its run.
+
+    Args:
+        model: The GAN as `gan.train.build` makes it.
+        path: The file.
+
+    Raises:
+        BadInput: If it cannot be read, or belongs to another GAN.
+    """
+    try:
+        model.load_weights(path)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    except ValueError as error:
+        raise BadInput(f"{path} belongs to another model: {error}") from error
+
+
+def _kept(run: Run) -> list[Path]:
+    # Two, the later one better, if a kill came between keeping one and forgetting the other.
+    return sorted(run.folder.glob("best-step-*.weights.h5"), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(re.search(r"\d+", path.name)[0])

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan import figures, trained
+from gan import figures
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.flags import program
 from mhe.harness.runs import Run
+
+PROGRAM = "gan/train.py"
 
 
 class Curves(Comparison):
@@ -34,7 +36,7 @@ class Curves(Comparison):
 
 
 COMPARISON = Curves(
-    trained.PROGRAM,
+    PROGRAM,
     [Varied("model_name")],
     {
         "test_inception_score": 1,
@@ -44,7 +46,7 @@ COMPARISON = Curves(
         "test_recall": 100,
         "energy": 1,
     },
-    shared=["dataset", "scored_by", "reference", "images"],
+    shared=["dataset", "scored_by", "reference", "images", "splits"],
 )
 
 

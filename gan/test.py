@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from gan import figures, scorer, snapshots, train, trained
+from gan import figures, scorer, snapshots, train
 from gan.scorer import Scorer
 from mhe.harness import recipes, runs
 from mhe.harness.figures import require_matplotlib
@@ -73,12 +73,12 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     moved = [] if args.dataset is None else ["--dataset", args.dataset]
     flags, run = train.make_parser().settle(["--resume", args.run, *moved])
     (flags,) = train.single(flags).values()
-    path, step = trained.best_snapshot(run)
+    path, step = snapshots.best_snapshot(run)
     if args.classifier is None and args.inception_weights is None:
         args.classifier, args.inception_weights = flags.classifier, flags.inception_weights
     data = recipes.load(flags)
-    model = trained.build(flags, data.train[0].shape[1:])
-    trained.load_snapshot(model, path)
+    model = train.build(flags, data.train[0].shape[1:])
+    snapshots.load_snapshot(model, path)
     scored = Scorer(args, data)
     name = f"test-{step}-{args.images}-{scored.digest[:8]}"
     folder = Path(args.out) if args.out is not None else run.folder / name

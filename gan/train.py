@@ -31,11 +31,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 import mhe
-from gan import figures, scorer, snapshots, trained
+from gan import figures, networks, scorer, snapshots
+from gan.energies import PUBLISHED_MAGNITUDES, attach_published
 from gan.losses import LOSSES
+from gan.model import GAN, published_optimizer
 from gan.real_images import RealImages
 from gan.scorer import Scorer
-from gan.table import COMPARISON
+from gan.table import COMPARISON, PROGRAM
 from mhe.harness import recipes, runs
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
@@ -43,7 +45,13 @@ from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.neurons import neuron_weights
 
-PROGRAM = trained.PROGRAM
+# Whether the discriminator has spectral norm, and whether energies.
+MODELS = {
+    "baseline": (False, False),
+    "sn": (True, False),
+    "mhe": (False, True),
+    "sn_mhe": (True, True),
+}
 
 
 def make_parser() -> Parser:
@@ -57,7 +65,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--model_name",
         nargs="+",
-        choices=list(trained.MODELS),
+        choices=list(MODELS),
         default=["sn_mhe"],
         help="what the discriminator has: nothing, spectral norm, energies, or both",
     )
@@ -125,7 +133,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they cannot.
     """
-    with_energies = [name for name in args.model_name if trained.MODELS[name][1]]
+    with_energies = [name for name in args.model_name if MODELS[name][1]]
     names = ", ".join(args.model_name)
     if args.strength is not None and not with_energies:
         raise BadInput(f"--strength does not apply to --model_name {names}")
@@ -151,9 +159,42 @@ def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     """
     found = COMPARISON.combinations(args)
     for flags in found.values():
-        if not trained.MODELS[flags.model_name][1]:
+        if not MODELS[flags.model_name][1]:
             flags.strength = None
     return found
+
+
+def build(args: argparse.Namespace, image_shape: Sequence[int]) -> GAN:
+    """Builds and compiles the GAN of a run.
+
+    Args:
+        args: The flags of one run.
+        image_shape: `(H, W, C)` of the real images.
+
+    Raises:
+        BadInput: If the networks cannot make such images.
+    """
+    spectral_norm, energies = MODELS[args.model_name]
+    shape = tuple(image_shape)
+    try:
+        generator = networks.generator(args.width, image_shape=shape)
+        discriminator = networks.discriminator(args.width, shape, spectral_norm)
+    except BadInput as error:
+        raise BadInput(
+            f"--dataset {args.dataset}: the networks cannot make its images, which --image_size "
+            f"brings to another size. {error}"
+        ) from error
+    if energies and args.strength is None:
+        attach_published(discriminator, PUBLISHED_MAGNITUDES[spectral_norm])
+    elif energies:
+        s, distance = recipes.POWERS[args.power_s]
+        mhe.attach(discriminator, mhe.MHE(args.strength, s=s, distance=distance, space="full"))
+    model = GAN(generator, discriminator, args.loss, args.ema, args.seed, name=args.model_name)
+    optimizers = [published_optimizer() for _ in range(2)]
+    for each in optimizers:
+        each.learning_rate = args.base_lr
+    model.compile(*optimizers, jit_compile=recipes.jit_compile())
+    return model
 
 
 def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
@@ -176,7 +217,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     data = recipes.load(args)
     images, _ = data.train
     keras.utils.set_random_seed(args.seed)
-    model = trained.build(args, images.shape[1:])
+    model = build(args, images.shape[1:])
     shared = {"every": args.snapshot_every, "seed": args.seed}
     # Refuses too few images before the run has a folder.
     RealImages(images, args.batch_size, **shared)
@@ -191,11 +232,12 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
             f"another classifier do not compare. Received: {scored_by}"
         )
     done = run.restore(model)
-    trained.keep_best(run)
+    snapshots.keep_best(run)
     print(f"{len(images):,} real images; {args.steps:,} steps of {args.batch_size} each")
     s, distance = recipes.POWERS[args.power_s]
     watched = [weight.path for weight in neuron_weights(model.discriminator)]
     epochs = math.ceil(args.steps / args.snapshot_every)
+    shown = snapshots.Snapshots(run, args.snapshot_every, args.steps, scored, args.score_images)
     # A last epoch that the steps cut short is a fit of its own.
     whole, rest = divmod(args.steps, args.snapshot_every)
     with run:
@@ -210,23 +252,20 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
                     verbose=0,
                     callbacks=[
                         mhe.EnergyLogger(s=s, distance=distance, layers=watched),
-                        snapshots.Snapshots(
-                            *(run, args.snapshot_every, args.steps),
-                            *(scored, args.score_images),
-                        ),
+                        shown,
                         *run.callbacks(epochs, seed=args.seed),
                         snapshots.KeepBest(run),
                     ],
                 )
                 done = end
         figures.draw_curves({run.folder.name: run.rows}, run.folder / "curves.png")
-        path, step = trained.best_snapshot(run)
-        trained.load_snapshot(model, path)
+        path, step = snapshots.best_snapshot(run)
+        snapshots.load_snapshot(model, path)
         figures.draw_samples(model, run.folder)
         metrics = {"steps": args.steps, "best_step": step, "energy": run.rows[-1]["energy"]}
         if args.score_images:
             chosen = next(row for row in run.rows if row["step"] == step)
-            metrics[f"snapshot_{trained.SCORE}"] = chosen[trained.SCORE]
+            metrics[f"snapshot_{snapshots.SCORE}"] = chosen[snapshots.SCORE]
         if args.images:
             found = scored.score(model, args.images, seed=snapshots.TEST_SEED)
             print(scored.text(found, args.images))

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from gan.classifiers import SAVED
-from mhe.harness import datasets, figures, models, recipes, runs
+from mhe.harness import figures, models, recipes, runs
 from mhe.harness.batches import Batches, normalize
 from mhe.harness.chance import ChanceWarning
 from mhe.harness.comparisons import stem
@@ -111,11 +111,9 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
     figures.require_matplotlib()
     if run is None:
         runs.require_unused(args.out)
-    data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label)
+    data = recipes.load(args)
     data.require_classes()
     images, labels = data.train
-    if args.train_images is not None:
-        images, labels = datasets.balanced_subset(images, labels, args.train_images, args.seed)
     steps_per_epoch = math.ceil(len(images) / args.batch_size)
 
     keras.utils.set_random_seed(args.seed)
@@ -128,6 +126,7 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
         ],
+        jit_compile=recipes.jit_compile(),
     )
     run = runs.Run.begin_or_go_on(run, PROGRAM, args, model_name=args.arch)
     done = run.restore(model)

@@ -11,8 +11,8 @@ from gan.scores import Reference, frechet_distance, inception_score, precision_r
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
 
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="of no backend: once is enough"
+only_once = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the same on every backend"
 )
 SHAPE = (8, 8, 1)
 
@@ -71,7 +71,7 @@ def test_features_and_probabilities(tmp_path):
     assert classifier.name == f"mine.keras ({classifier.digest[:8]})"
 
 
-@on_tensorflow
+@only_once
 @pytest.mark.parametrize(
     ("activation", "after"),
     [
@@ -100,7 +100,7 @@ def test_what_follows_the_last_kernel(activation, after):
     assert_allclose(probabilities, softmax(logits), rtol=1e-4, atol=1e-5)
 
 
-@on_tensorflow
+@only_once
 def test_maps_of_features_are_averaged():
     inputs = keras.Input(SHAPE)
     features = keras.layers.Conv2D(2, 3)(inputs)
@@ -112,7 +112,7 @@ def test_maps_of_features_are_averaged():
     assert_allclose(found, maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-3)
 
 
-@on_tensorflow
+@only_once
 def test_classifiers_that_are_refused(tmp_path):
     def refused(complaint, **options):
         with pytest.raises(BadInput, match=complaint):
@@ -159,7 +159,7 @@ def test_classifiers_that_are_refused(tmp_path):
         classifier.score(pixels(2))
 
 
-@on_tensorflow
+@only_once
 def test_inception_gets_pixels_as_it_was_trained_on(tmp_path, monkeypatch):
     """299×299 from −1 to 1; its place is taken by a network that is quick to build."""
 
@@ -188,7 +188,7 @@ def test_inception_gets_pixels_as_it_was_trained_on(tmp_path, monkeypatch):
         classifiers.load(path)
 
 
-@on_tensorflow
+@only_once
 def test_reference_and_all_scores(tmp_path, capsys):
     classifier = classifiers.Classifier(linear(), "mine", "0" * 64, SHAPE)
     images, fake = pixels(60), pixels(50, seed=1) // 2
@@ -236,7 +236,7 @@ def test_reference_and_all_scores(tmp_path, capsys):
         Reference.of(images, classifier, cache=kept)
 
 
-@on_tensorflow
+@only_once
 def test_train_classifier(tmp_path, monkeypatch, capsys):
     """Stopped after an epoch and resumed; what it keeps scores pixels as the run did."""
     from gan import train_classifier

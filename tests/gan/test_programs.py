@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan import table, test, train, trained
+from gan import snapshots, table, test, train
 from gan.model import GAN
 from gan.real_images import RealImages
 from mhe.harness import runs
@@ -121,12 +121,12 @@ def test_the_best_snapshot_is_kept(tmp_path):
         run.rows.append({"epoch": run.epoch + 1, "step": step, **scores})
         path = tmp_path / "checkpoints" / f"epoch-{run.epoch:06d}.weights.h5"
         path.write_text(f"weights of step {step}")
-        trained.keep_best(run)
-        path, best = trained.best_snapshot(run)
+        snapshots.keep_best(run)
+        path, best = snapshots.best_snapshot(run)
         return path.read_text(), best
 
     with pytest.raises(BadInput, match="must be a run with a snapshot"):
-        trained.best_snapshot(run)
+        snapshots.best_snapshot(run)
     # Without scores it is the last one.
     assert snapshot(10) == ("weights of step 10", 10)
     for step, score, best in ((20, 3.0, 20), (22, 2.0, 20), (23, 3.0, 20), (25, 3.5, 25)):
@@ -147,7 +147,7 @@ def test_divergence_ends_a_run_and_leaves_its_snapshot(trained_to, tmp_path, cap
     error = capsys.readouterr().err
     assert "In epoch 2, discriminator_loss is nan. The checkpoint of epoch 1 is intact" in error
     assert [row["epoch"] for row in rows(out / "log.csv")] == ["1"]
-    path, step = trained.best_snapshot(runs.Run.resume(out))
+    path, step = snapshots.best_snapshot(runs.Run.resume(out))
     assert (path.name, step) == ("epoch-000001.weights.h5", 2)
 
 
