@@ -1,6 +1,8 @@
 """What scores images: InceptionV3 with ImageNet weights, or any saved Keras classifier.
 
 Scores by different classifiers do not compare, so every classifier has a name for the reports.
+Published scores are by the InceptionV3 of 2015, with 1008 outputs; that of Keras Applications has
+other weights and 1000, so its scores do not compare with them either.
 """
 
 import hashlib
