@@ -217,7 +217,8 @@ class InputPrototypes(keras.layers.Layer):
         own = ops.reshape(ops.convert_to_tensor(self.prototypes), (count, *images.shape[1:]))
         rows = self.encoder(ops.concatenate([own, images], axis=0))
         rows = ops.reshape(at_least_float32(rows), (-1, self._dims))
-        return rows[count:], rows[:count]
+        # Where the number of images is not known, that of the rows is not, but of prototypes it is.
+        return rows[count:], ops.reshape(rows[:count], (count, self._dims))
 
     def similarities(self, images: Any) -> Any:
         """Images `(B, *shape)` → their similarity to each prototype `(B, classes, per_class)`."""

@@ -77,6 +77,13 @@ def test_logits_and_gradients_into_prototypes_follow_the_float64_formula(
     np.testing.assert_allclose(gradient, reference_gradient(weighted, START), rtol=1e-3, atol=1e-4)
 
 
+def test_batches_whose_size_a_graph_does_not_know():
+    layer = head("l2")
+    model = keras.Sequential([keras.Input((2, 2, 1)), layer])
+    found = model.predict(IMAGES[:3], batch_size=2, verbose=0)
+    np.testing.assert_allclose(found, array(layer(IMAGES))[:3], rtol=1e-5)
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "l2", "lk"])
 def test_degenerate_pairs_have_finite_values_and_gradients(similarity, value_and_gradient):
     """A zero image under cosine; an image that is a prototype under distances."""
