@@ -25,7 +25,7 @@ from mhe.harness import figures, models, recipes, runs
 from mhe.harness.batches import Batches, normalize
 from mhe.harness.chance import ChanceWarning
 from mhe.harness.comparisons import stem
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import Parser, program
 
 PROGRAM = "gan/train_classifier.py"
 
@@ -34,32 +34,15 @@ def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(PROGRAM, "Trains a small classifier to score generated images with.")
     parser.add_data_flags("cifar10")
-    above = number(0, above=True)
-    parser.add_argument("--arch", choices=models.ARCHITECTURES, default="cnn9", help="the network")
-    parser.add_argument("--width", type=above, default=0.25, help="factor on every layer's filters")
-    parser.add_argument("--epochs", type=integer(1), default=10, help="epochs to train for")
-    parser.add_argument("--batch_size", type=integer(1), default=128, help="images in a batch")
-    parser.add_argument(
-        "--base_lr", type=above, default=0.02, help="learning rate at the start, with momentum 0.9"
+    recipes.add_network_flags(
+        parser,
+        arch="cnn9",
+        epochs=10,
+        base_lr=0.02,
+        rate=", with momentum 0.9",
+        drops="0.6,0.85",
     )
-    parser.add_argument(
-        "--drops",
-        default="0.6,0.85",
-        metavar="PARTS",
-        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
-    )
-    parser.add_argument(
-        "--weight_decay",
-        type=number(0),
-        help="adds this times |w|^2/2 to the loss, for kernels and batch norm's scale and offset "
-        "(default: as published for the network, 5e-4 for cnn9, 1e-4 for the ResNets)",
-    )
-    parser.add_argument(
-        "--augment",
-        choices=list(recipes.AUGMENTATIONS),
-        help="random crops after padding by 4, with or without horizontal flips, or small affine "
-        "maps (default: crop_flip; none for digits)",
-    )
+    parser.set_defaults(width=0.25)
     return parser
 
 

@@ -64,12 +64,7 @@ def make_parser() -> Parser:
     parser.add_argument("--epochs", type=positive, default=60, help="epochs to train for")
     parser.add_argument("--batch_size", type=positive, default=64, help="images in a batch")
     parser.add_argument("--base_lr", type=above, default=0.02, help="learning rate at the start")
-    parser.add_argument(
-        "--drops",
-        default="0.6,0.85",
-        metavar="PARTS",
-        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
-    )
+    recipes.add_drops(parser, "0.6,0.85")
     parser.add_argument(
         "--weight_decay",
         type=number(0),

@@ -135,12 +135,7 @@ def make_parser() -> Parser:
         "all of them a little, for small sets without landmarks",
     )
     parser.add_argument("--base_lr", type=above, default=0.1, help="learning rate at the start")
-    parser.add_argument(
-        "--drops",
-        default="0.5714,0.8571",
-        metavar="PARTS",
-        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
-    )
+    recipes.add_drops(parser, "0.5714,0.8571")
     parser.add_argument(
         "--weight_decay",
         type=rate,

@@ -65,7 +65,6 @@ def add_flags(
     >>> parser.settle(["--epochs", "3"])[0].epochs
     3
     """
-    positive, above = integer(1), number(0, above=True)
     parser.add_argument(
         "--validation",
         type=number(0),
@@ -74,7 +73,32 @@ def add_flags(
         help="hold out this share of every class of the training set and report on it instead of "
         "on the test set, to choose flags by",
     )
-    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
+    parser.add_argument("--seeds", type=integer(1), default=1, help="runs with --seed and the next")
+    add_network_flags(
+        parser, arch=arch, epochs=epochs, base_lr=base_lr, rate=rate, drops=drops, plain=plain
+    )
+
+
+def add_network_flags(
+    parser: Parser,
+    *,
+    arch: str,
+    epochs: int,
+    base_lr: float | None,
+    rate: str,
+    drops: str,
+    plain: str = "none for digits",
+) -> None:
+    """Adds the flags that say how one network is trained; the arguments are those of `add_flags`.
+
+    Example:
+
+    >>> parser = Parser("benchmarks/x.py", "Trains.")
+    >>> add_network_flags(parser, arch="conv4", epochs=9, base_lr=0.1, rate="", drops="0.5")
+    >>> parser.settle(["--width", "2"])[0].width
+    2.0
+    """
+    positive, above = integer(1), number(0, above=True)
     parser.add_argument("--arch", choices=models.ARCHITECTURES, default=arch, help="the network")
     parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
     parser.add_argument("--epochs", type=positive, default=epochs, help="epochs to train for")
@@ -82,12 +106,7 @@ def add_flags(
     parser.add_argument(
         "--base_lr", type=above, default=base_lr, help=f"learning rate at the start{rate}"
     )
-    parser.add_argument(
-        "--drops",
-        default=drops,
-        metavar="PARTS",
-        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
-    )
+    add_drops(parser, drops)
     parser.add_argument(
         "--weight_decay",
         type=number(0),
@@ -99,6 +118,28 @@ def add_flags(
         choices=list(AUGMENTATIONS),
         help="random crops after padding by 4, with or without horizontal flips, or small affine "
         f"maps (default: crop_flip; {plain})",
+    )
+
+
+def add_drops(parser: Parser, default: str) -> None:
+    """Adds `--drops`, which `parts` reads.
+
+    Args:
+        parser: A program's parser.
+        default: Its default.
+
+    Example:
+
+    >>> parser = Parser("benchmarks/x.py", "Trains.")
+    >>> add_drops(parser, "0.5")
+    >>> parser.settle([])[0].drops
+    '0.5'
+    """
+    parser.add_argument(
+        "--drops",
+        default=default,
+        metavar="PARTS",
+        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
     )
 
 
