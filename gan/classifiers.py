@@ -18,6 +18,7 @@ from keras import layers
 
 # Registers the shortcuts of its ResNets, which a classifier may have been saved with.
 import mhe.harness.models  # noqa: F401
+from gan.scores.inception import TOLERANCE
 from mhe.harness.errors import BadInput
 
 # What `gan/train_classifier.py` leaves in its run's folder.
@@ -25,8 +26,6 @@ SAVED = "classifier.keras"
 
 _INCEPTION_SIZE = 299
 _INCEPTION_CLASSES = 1000
-# A softmax in float16 is off by up to this.
-_OFF = 1e-2
 
 
 class Classifier:
@@ -107,7 +106,7 @@ class Classifier:
         if not np.isfinite(outputs).all():
             raise BadInput(f"The classifier {self.name} gives outputs that are NaN or infinite")
         apart = np.abs(outputs.sum(axis=1) - 1)
-        if (outputs >= 0).all() and (apart <= _OFF).all():
+        if (outputs >= 0).all() and (apart <= TOLERANCE).all():
             return outputs
         if self._has_softmax:
             raise BadInput(

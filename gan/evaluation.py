@@ -16,6 +16,23 @@ from gan.scores import (
 from mhe.harness.errors import BadInput
 
 _SUBSET = 1000
+# Precision and recall reach to this neighbour, as published.
+_NEIGHBOUR = 3
+
+
+def least_images(splits: int, k: int = _NEIGHBOUR) -> int:
+    """How many generated images `evaluate` needs.
+
+    Args:
+        splits: Parts of the inception score.
+        k: The neighbour that precision and recall reach to.
+
+    Example:
+
+    >>> least_images(splits=10), least_images(splits=2)
+    (10, 4)
+    """
+    return max(splits, k + 1)
 
 
 def evaluate(
@@ -24,7 +41,7 @@ def evaluate(
     reference: Reference,
     *,
     splits: int = 10,
-    k: int = 3,
+    k: int = _NEIGHBOUR,
     seed: int = 0,
     batch_size: int = 100,
 ) -> dict[str, float]:
@@ -57,18 +74,14 @@ def evaluate(
         probabilities.append(predicted)
         statistics.update(features)
         kept.append(features[: max(0, wanted - sum(map(len, kept)))].copy())
-    if statistics.count < max(splits, 2):
+    least = least_images(splits, k)
+    if statistics.count < least or wanted <= k:
         raise BadInput(
-            f"--images must be {max(splits, 2)} or more, as many as the inception score has "
-            f"splits. Received: {statistics.count}"
+            f"Scores with {splits} splits and {k} neighbours need {least} generated and {k + 1} "
+            f"real images or more. Received: {statistics.count} and {wanted}"
         )
     fake = np.concatenate(kept)
     real = reference.features[: len(fake)]
-    if len(fake) <= k:
-        raise BadInput(
-            f"Precision and recall with {k} neighbours need more images, real and generated. "
-            f"Received: {len(fake)}"
-        )
     score, score_std = inception_score(np.concatenate(probabilities), splits)
     kernel, kernel_std = kernel_inception_distance(
         reference.features, fake, size=min(_SUBSET, len(fake)), seed=seed

@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 
 from gan import classifiers
-from gan.evaluation import evaluate
+from gan.evaluation import evaluate, least_images
 from gan.model import GAN
 from gan.scores import Reference
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import integer
+from mhe.harness.progress import time_left
 
-# Precision and recall reach to the third neighbour.
-_NEIGHBOUR = 3
 _AT_ONCE = 100
 
 
-def add_flags(parser: argparse.ArgumentParser, default: str = "InceptionV3") -> None:
+def add_flags(parser: argparse.ArgumentParser, *, as_trained: bool = False) -> None:
     """Adds the flags that say how images are scored.
 
     Args:
         parser: A program's parser.
-        default: What scores images without `--classifier`, for the help.
+        as_trained: For a program that scores a run: what is not given is None, to be taken from
+            the flags of that run.
 
     Example:
 
@@ -38,7 +38,8 @@ def add_flags(parser: argparse.ArgumentParser, default: str = "InceptionV3") -> 
     parser.add_argument(
         "--classifier",
         help="what scores images: a complete run of gan/train_classifier.py, or a .keras file of "
-        f"a classifier of pixels from 0 to 255 (default: {default})",
+        "a classifier of pixels from 0 to 255 (default: "
+        + ("what the run was scored by)" if as_trained else "InceptionV3)"),
     )
     parser.add_argument(
         "--inception_weights",
@@ -47,14 +48,17 @@ def add_flags(parser: argparse.ArgumentParser, default: str = "InceptionV3") -> 
         "which are downloaded)",
     )
     parser.add_argument(
-        "--splits", type=integer(1), default=10, help="parts of the inception score"
+        "--splits",
+        type=integer(1),
+        default=None if as_trained else 10,
+        help="parts of the inception score" + " (default: the run's)" * as_trained,
     )
     parser.add_argument(
         "--reference",
         choices=["train", "test"],
-        default="train",
+        default=None if as_trained else "train",
         help="the real images that generated ones are compared with: those trained on, as in "
-        "published code, or the test images",
+        "published code, or the test images" + " (default: the run's)" * as_trained,
     )
     parser.add_argument(
         "--statistics",
@@ -82,7 +86,7 @@ def require_enough(flag: str, images: int, splits: int) -> None:
         ...
     mhe.harness.errors.BadInput: --images must be at least 10 for --splits 10. Received: 5
     """
-    least = max(splits, _NEIGHBOUR + 1)
+    least = least_images(splits)
     if 0 < images < least:
         raise BadInput(f"{flag} must be at least {least} for --splits {splits}. Received: {images}")
 
@@ -141,7 +145,6 @@ class Scorer:
             self._classifier,
             self._reference,
             splits=self._splits,
-            k=_NEIGHBOUR,
             batch_size=batch_size,
         )
 
@@ -177,7 +180,6 @@ def _shown(batches: Iterable[np.ndarray], images: int) -> Iterator[Any]:
         now = time.monotonic()
         if terminal and (now - drawn >= 0.1 or done == images):
             drawn = now
-            minutes, seconds = divmod(round((now - begun) * (images / done - 1)), 60)
-            line = f"scoring {done:,}/{images:,} images, {minutes // 60}:{minutes % 60:02}:"
+            left = time_left((now - begun) * (images / done - 1))
             end = "\x1b[K" if done < images else "\r\x1b[K"
-            print(f"\r{line}{seconds:02} left", end=end, flush=True)
+            print(f"\rscoring {done:,}/{images:,} images, {left}", end=end, flush=True)

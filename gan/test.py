@@ -40,7 +40,7 @@ def make_parser() -> LineParser:
         metavar="N",
         help="generate and score so many",
     )
-    scorer.add_flags(parser, default="what the run was scored by")
+    scorer.add_flags(parser, as_trained=True)
     parser.add_argument(
         "--dataset", help="where the run's real images stand now, if they were moved"
     )
@@ -59,7 +59,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     """Scores a snapshot, and writes the report.
 
     Args:
-        args: The flags. Without a classifier it is the one that the run was scored by.
+        args: The flags. Those of the scores that are not given are the run's.
 
     Returns:
         What `result.json` holds.
@@ -69,13 +69,15 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     """
     begun = time.monotonic()
     require_matplotlib()
-    scorer.require_enough("--images", args.images, args.splits)
     moved = [] if args.dataset is None else ["--dataset", args.dataset]
     flags, run = train.make_parser().settle(["--resume", args.run, *moved])
     (flags,) = train.single(flags).values()
-    path, step = snapshots.best_snapshot(run)
     if args.classifier is None and args.inception_weights is None:
         args.classifier, args.inception_weights = flags.classifier, flags.inception_weights
+    args.splits = args.splits or flags.splits
+    args.reference = args.reference or flags.reference
+    scorer.require_enough("--images", args.images, args.splits)
+    path, step = snapshots.best_snapshot(run)
     data = recipes.load(flags)
     model = train.build(flags, data.train[0].shape[1:])
     snapshots.load_snapshot(model, path)

@@ -7,8 +7,8 @@ import numpy as np
 
 from gan.scores.arrays import rows
 
-# Softmax in float16 is off by up to this.
-_OFF = 1e-2
+# Probabilities sum to 1 within this, which is how far off a softmax in float16 may be.
+TOLERANCE = 1e-2
 
 
 def inception_score(probabilities: Any, splits: int = 10) -> tuple[float, float]:
@@ -56,7 +56,7 @@ def inception_score(probabilities: Any, splits: int = 10) -> tuple[float, float]
             f"Received: {count} images, splits={splits}"
         )
     sums = probabilities.sum(axis=1, dtype=np.float64)
-    wrong = (probabilities < 0).any(axis=1) | (np.abs(sums - 1) > _OFF)
+    wrong = (probabilities < 0).any(axis=1) | (np.abs(sums - 1) > TOLERANCE)
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(

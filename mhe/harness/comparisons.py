@@ -325,7 +325,7 @@ class Comparison:
             values = sorted({str(run.config[flag]) for run in finished})
             if len(values) > 1:
                 raise BadInput(f"The runs must be of one {flag}. Received: {', '.join(values)}")
-            title += values
+            title.append(f"{flag.replace('_', ' ')} {values[0]}")
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
         self.report(finished, out, ", ".join(title))

@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     from mhe.harness.runs import Run
 
 
+def time_left(seconds: float) -> str:
+    """Returns what a line of progress says of the time that something still takes.
+
+    Args:
+        seconds: The time; less than none counts as none.
+
+    Example:
+
+    >>> time_left(3725.4)
+    '1:02:05 left'
+    """
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+
+
 class Progress(keras.callbacks.Callback):
     """One line an epoch, and on a terminal a bar with the time that the whole run still takes.
 
@@ -67,10 +82,8 @@ class Progress(keras.callbacks.Callback):
             (self.epochs - self._first) / (self.run.epoch - self._first + part) - 1
         )
         bar = ("=" * int(part * self._width)).ljust(self._width, ".")
-        minutes, seconds = divmod(max(0, round(left)), 60)
         print(
-            f"\repoch {self.run.epoch + 1}/{self.epochs} [{bar}] {part:4.0%}, "
-            f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left",
+            f"\repoch {self.run.epoch + 1}/{self.epochs} [{bar}] {part:4.0%}, {time_left(left)}",
             end="\x1b[K",
             flush=True,
         )

@@ -94,7 +94,7 @@ def test_interrupted_resumed_tested_and_tabulated(trained_to, tmp_path, capsys):
     # The snapshot that is kept is the best, and it is what is tested at the end.
     step = max(log, key=lambda row: float(row["inception_score"]))["step"]
     assert result["metrics"]["best_step"] == float(step)
-    asked = ["--statistics", str(tmp_path / "real"), "--images", "12", "--splits", "2"]
+    asked = ["--statistics", str(tmp_path / "real"), "--images", "12"]
     assert program(test.main, ["--run", str(broken), *asked, "--batch_size", "5"]) == 0
     (report,) = broken.glob("test-*")
     found = json.loads((report / "result.json").read_text())
@@ -211,11 +211,13 @@ def test_bad_input_of_the_tester(tmp_path, capsys):
 
     folder = tmp_path / "run"
     assert "is not a run's folder" in refused("--run", str(folder))
-    assert "must be at least 10 for --splits 10. Received: 9" in refused(
-        "--run", str(folder), "--images", "9"
-    )
     args, _ = train.make_parser().settle([*SMALL, "--model_name", "baseline"])
     (one,) = train.single(args).values()
     one.out = folder
     runs.Run.begin_or_go_on(None, train.PROGRAM, one)
     assert "must be a run with a snapshot" in refused("--run", str(folder))
+    for flags, message in (
+        (["--images", "9", "--splits", "10"], "must be at least 10 for --splits 10. Received: 9"),
+        (["--images", "3"], "must be at least 4 for --splits 2. Received: 3"),
+    ):
+        assert message in refused("--run", str(folder), *flags)
