@@ -85,7 +85,12 @@ def build(args: argparse.Namespace, data: Dataset) -> Network:
         metrics = [accuracy]
     model = keras.Model(network.inputs, outputs, name=f"{args.model_name}_{network.name}")
     steps = args.epochs * steps_per_epoch(args, len(labels))
-    model.compile(recipes.optimizer(args, steps), loss=loss, metrics=metrics)
+    model.compile(
+        recipes.optimizer(args, steps),
+        loss=loss,
+        metrics=metrics,
+        jit_compile=recipes.jit_compile(),
+    )
     return Network(model, embed)
 
 

@@ -144,7 +144,12 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> tuple[keras.Mod
         logits = region_logits(distances, args.sigma)
         return keras.metrics.sparse_categorical_accuracy(labels, logits)
 
-    model.compile(recipes.optimizer(args, steps), loss=region_loss, metrics=[accuracy])
+    model.compile(
+        recipes.optimizer(args, steps),
+        loss=region_loss,
+        metrics=[accuracy],
+        jit_compile=recipes.jit_compile(),
+    )
     return model, embed
 
 

@@ -208,6 +208,7 @@ def build(
             mhe.metrics.HierarchicalDistance(costs, min(_GUESSES, classes)),
             *(mhe.metrics.LevelError(tree, level) for level in range(1, tree.depth)),
         ],
+        jit_compile=recipes.jit_compile(),
     )
     return Network(model, backbone, head if args.model_name in WITH_PROTOTYPES else None)
 

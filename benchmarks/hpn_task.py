@@ -222,5 +222,6 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
         loss=losses,
         loss_weights=weights,
         metrics=metrics,
+        jit_compile=recipes.jit_compile(),
     )
     return model

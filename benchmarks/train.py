@@ -189,6 +189,7 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
         ],
+        jit_compile=recipes.jit_compile(),
     )
     return model
 
