@@ -38,7 +38,7 @@ def generator(
     then through transposed 4×4 convolutions of stride 2 with 256, 128 and 64 filters, each behind a
     batch norm (momentum 0.9, ε 2e-5) and a ReLU, and through a transposed 3×3 convolution of stride
     1 and a tanh. Only the last layer has a bias: batch norm takes every other away. Kernels start
-    normal with stddev 0.02, drawn anew beyond two stddevs.
+    normal with stddev 0.02, drawn anew beyond two stddevs, and with `width` as `discriminator`'s.
 
     Args:
         width: Factor on every number of filters, rounded, at least one filter.
@@ -67,8 +67,8 @@ def generator(
     if latent_dims < 1:
         raise BadInput(f"There must be at least one latent number. Received: {latent_dims}")
     height, columns, channels = image_shape
-    first, *rest = (_scaled(filters, width) for filters in _GENERATOR_FILTERS)
-    small = (height >> _HALVINGS, columns >> _HALVINGS, first)
+    first, *rest = _GENERATOR_FILTERS
+    small = (height >> _HALVINGS, columns >> _HALVINGS, _scaled(first, width))
 
     latents = layers.Input((latent_dims,), name="latents")
     hidden = layers.Dense(
@@ -77,10 +77,15 @@ def generator(
     # Every number by itself, as published: an image is not yet one here.
     hidden = _norm_relu(hidden, "dense")
     hidden = layers.Reshape(small, name="reshape")(hidden)
+    before = first
     for place, filters in enumerate(rest, 1):
         name = f"deconv{place}"
-        hidden = _norm_relu(_deconv(hidden, filters, 4, 2, name, use_bias=False), name)
-    images = _deconv(hidden, channels, 3, 1, f"deconv{len(rest) + 1}", use_bias=True)
+        kernels = _normal(before, width)
+        filled = _deconv(hidden, _scaled(filters, width), 4, 2, name, kernels, use_bias=False)
+        hidden = _norm_relu(filled, name)
+        before = filters
+    name = f"deconv{len(rest) + 1}"
+    images = _deconv(hidden, channels, 3, 1, name, _normal(before, width), use_bias=True)
     images = layers.Activation("tanh", dtype="float32", name="images")(images)
     return keras.Model(latents, images, name="generator")
 
@@ -95,7 +100,10 @@ def discriminator(
     Convolutions of 64 filters (3×3), 128 (4×4, stride 2), 128 (3×3), 256 (4×4, stride 2), 256
     (3×3), 512 (4×4, stride 2) and 512 (3×3), each with a bias and before a leaky ReLU of slope 0.1.
     There is no batch norm, so that what an image gets does not depend on the others. Kernels start
-    normal with stddev 0.02, drawn anew beyond two stddevs.
+    normal with stddev 0.02, drawn anew beyond two stddevs. Where `width` leaves a layer fewer or
+    more inputs than published it is 0.02 √(published inputs / inputs): what reaches the logits is
+    then as large as published, and otherwise almost nothing would, without spectral norm, through
+    eight narrow layers.
 
     Args:
         width: Factor on every number of filters, rounded, at least one filter.
@@ -129,6 +137,7 @@ def discriminator(
         return mhe.layers.SpectralNorm(inner, name=f"{inner.name}_normalised")
 
     images = hidden = layers.Input(image_shape, name="images")
+    kernels = _normal()
     for place, (filters, size, strides) in enumerate(_DISCRIMINATOR, 1):
         conv = layers.Conv2D(
             _scaled(filters, width),
@@ -136,14 +145,15 @@ def discriminator(
             strides=strides,
             padding="same",
             data_format="channels_last",
-            kernel_initializer=_normal(),
+            kernel_initializer=kernels,
             name=f"conv{place}",
         )
         hidden = layers.LeakyReLU(0.1, name=f"conv{place}_relu")(layer(conv)(hidden))
+        kernels = _normal(filters, width)
     hidden = layers.Flatten(data_format="channels_last", name="flatten")(hidden)
     # In float32, for the loss goes by differences of logits.
     dense = layers.Dense(
-        1, use_bias=False, kernel_initializer=_normal(), dtype="float32", name="logits"
+        1, use_bias=False, kernel_initializer=kernels, dtype="float32", name="logits"
     )
     return keras.Model(images, layer(dense)(hidden), name="discriminator")
 
@@ -172,7 +182,7 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
     return np.rint(np.clip((images + 1.0) * 127.5, 0.0, 255.0)).astype("uint8")
 
 
-def _deconv(inputs, filters, size, strides, name, *, use_bias):
+def _deconv(inputs, filters, size, strides, name, kernels, *, use_bias):
     return layers.Conv2DTranspose(
         filters,
         size,
@@ -180,7 +190,7 @@ def _deconv(inputs, filters, size, strides, name, *, use_bias):
         padding="same",
         data_format="channels_last",
         use_bias=use_bias,
-        kernel_initializer=_normal(),
+        kernel_initializer=kernels,
         name=name,
     )(inputs)
 
@@ -190,9 +200,11 @@ def _norm_relu(inputs, name):
     return layers.ReLU(name=f"{name}_relu")(hidden)
 
 
-def _normal():
+def _normal(before=1, width=1.0):
+    """Of a layer behind one with `before` filters as published."""
     # The stddev before the tails are cut, as in the published code; 0.88 of it is left.
-    return keras.initializers.TruncatedNormal(stddev=0.02)
+    stddev = 0.02 * math.sqrt(before / _scaled(before, width))
+    return keras.initializers.TruncatedNormal(stddev=stddev)
 
 
 def _scaled(filters, width):

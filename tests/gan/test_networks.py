@@ -58,6 +58,21 @@ def test_published_networks():
                     assert values.std() == pytest.approx(0.02 * 0.8796, rel=0.01)
 
 
+def test_kernels_of_narrow_networks_make_up_for_their_inputs():
+    scaled_but_the_first = (
+        (networks.generator(0.25), "dense"),
+        (networks.discriminator(0.25), "conv1"),
+    )
+    for network, first in scaled_but_the_first:
+        for layer in network.layers:
+            if hasattr(layer, "kernel"):
+                # The images and the latents are as published; filters are a quarter.
+                factor = 1 if layer.name == first else 2
+                values = ops.convert_to_numpy(layer.kernel)
+                assert np.abs(values).max() <= 0.04 * factor
+                assert values.std() == pytest.approx(0.02 * 0.8796 * factor, rel=0.1), layer.name
+
+
 def test_other_sizes_and_spectral_norm():
     latents = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
     images = networks.generator(0.02, 5, (16, 24, 1))(latents)
