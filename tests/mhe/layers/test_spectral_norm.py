@@ -59,7 +59,6 @@ def discriminator(**options):
     return keras.Sequential([keras.Input((6,)), layers.SpectralNorm(dense, name="norm")], name="d")
 
 
-@only_once
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_layer_uses_the_kernel_over_its_norm(kind, draw):
     make, shape, axes = KINDS[kind]
