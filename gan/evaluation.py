@@ -60,9 +60,11 @@ def evaluate(
         batch_size: Images that are scored at once.
 
     Returns:
-        `inception_score` and `inception_score_std`, `frechet_distance`,
-        `kernel_inception_distance` and `kernel_inception_distance_std` (100 subsets of 1000 images,
-        or of all if there are fewer), `precision` and `recall` (of equally many images).
+        `inception_score` and `inception_score_over_splits_std`, `frechet_distance`,
+        `kernel_inception_distance` and `kernel_inception_distance_over_subsets_std` (100 subsets of
+        1000 images, or of all if there are fewer), `precision` and `recall` (of equally many
+        images). Neither deviation ends in a bare `_std`, which a table of runs has for that over
+        their seeds.
 
     Raises:
         BadInput: If there are too few images.
@@ -90,12 +92,12 @@ def evaluate(
     of_real = reference.statistics
     return {
         "inception_score": score,
-        "inception_score_std": score_std,
+        "inception_score_over_splits_std": score_std,
         "frechet_distance": frechet_distance(
             of_real.mu, of_real.sigma, statistics.mu, statistics.sigma
         ),
         "kernel_inception_distance": kernel,
-        "kernel_inception_distance_std": kernel_std,
+        "kernel_inception_distance_over_subsets_std": kernel_std,
         "precision": precision,
         "recall": recall,
     }

@@ -159,10 +159,10 @@ class Scorer:
         return "\n".join(
             [
                 f"inception score {metrics['inception_score']:.4f} ± "
-                f"{metrics['inception_score_std']:.4f} over {self._splits} splits",
+                f"{metrics['inception_score_over_splits_std']:.4f} over {self._splits} splits",
                 f"Fréchet distance {metrics['frechet_distance']:.4f}",
                 f"kernel inception distance {metrics['kernel_inception_distance']:.6f} ± "
-                f"{metrics['kernel_inception_distance_std']:.6f}",
+                f"{metrics['kernel_inception_distance_over_subsets_std']:.6f}",
                 f"precision {metrics['precision']:.4f}, recall {metrics['recall']:.4f}",
                 f"{images:,} generated and {self.described['reference_images']:,} {kind} images, "
                 f"as {self.name} sees them; scores by another classifier do not compare",

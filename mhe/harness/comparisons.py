@@ -178,7 +178,8 @@ class Comparison:
             sample, which divides by n - 1 and is None for one seed.
 
         Raises:
-            BadInput: If two runs of one combination differ in more than the seed.
+            BadInput: If two runs of one combination differ in more than the seed, or a metric has
+                the name of another's standard deviation.
         """
         groups: dict[tuple, list[Run]] = {}
         for run in finished:
@@ -189,6 +190,12 @@ class Comparison:
             for run in runs[1:]:
                 _require_same_flags(runs[0], run)
             metrics = [run.result["metrics"] for run in runs]
+            taken = sorted(metrics[0].keys() & {f"{name}_std" for name in metrics[0]})
+            if taken:
+                raise BadInput(
+                    f"{runs[0].folder}: the table has columns of these names for the spread over "
+                    f"the seeds. Received: metrics {', '.join(taken)}"
+                )
             line = dict(zip((each.title for each in self.varied), key, strict=True))
             line["seeds"] = len(metrics)
             for name in metrics[0]:

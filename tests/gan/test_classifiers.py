@@ -203,7 +203,7 @@ def test_reference_and_all_scores(tmp_path, capsys):
     assert_allclose(reference.features, r[places], rtol=1e-4, atol=1e-5)
 
     found = evaluate(np.array_split(fake, 3), classifier, reference, batch_size=20)
-    assert (found["inception_score"], found["inception_score_std"]) == pytest.approx(
+    assert (found["inception_score"], found["inception_score_over_splits_std"]) == pytest.approx(
         inception_score(p), rel=1e-4
     )
     distance = frechet_distance(

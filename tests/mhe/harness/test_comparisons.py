@@ -98,6 +98,9 @@ def test_means_are_over_the_seeds_of_one_combination(tmp_path):
     other = made(tmp_path / "other", 3, metrics={"test_error": 0.1}, epochs=9)
     with pytest.raises(BadInput, match="must differ in their seeds only"):
         ONE.collect([finished[0], other])
+    twice = made(tmp_path / "twice", 0, metrics={"test_error": 0.1, "test_error_std": 0.2})
+    with pytest.raises(BadInput, match=r"over the seeds. Received: metrics test_error_std"):
+        ONE.collect([twice])
 
 
 def test_a_table_is_of_complete_runs_that_share_what_they_must(tmp_path):
