@@ -18,7 +18,8 @@ def inception_score(probabilities: Any, splits: int = 10) -> tuple[float, float]
 
     It is computed over each of some splits, which are consecutive images, as in the published
     code. It lies between 1, where all predictions are equal, and the number of classes. Fewer
-    images score lower.
+    images score lower, and so do images in the order of their classes, as datasets often have them:
+    shuffle real images first.
 
     Args:
         probabilities: `(N, K)`, the classifier's class probabilities of N generated images; each
