@@ -16,6 +16,8 @@ from mhe.harness.errors import BadInput
 
 # Three of its layers double the image in the generator, three halve it in the discriminator.
 _HALVINGS = 3
+# Of kernels before the tails are cut, as in the published code; 0.88 of it is left.
+_STDDEV = 0.02
 _GENERATOR_FILTERS = (512, 256, 128, 64)
 # Filters, pixels each way and stride of the convolutions.
 _DISCRIMINATOR = (
@@ -72,7 +74,7 @@ def generator(
 
     latents = layers.Input((latent_dims,), name="latents")
     hidden = layers.Dense(
-        math.prod(small), use_bias=False, kernel_initializer=_normal(), name="dense"
+        math.prod(small), use_bias=False, kernel_initializer=_normal(_STDDEV), name="dense"
     )(latents)
     # Every number by itself, as published: an image is not yet one here.
     hidden = _norm_relu(hidden, "dense")
@@ -80,12 +82,12 @@ def generator(
     before = first
     for place, filters in enumerate(rest, 1):
         name = f"deconv{place}"
-        kernels = _normal(before, width)
-        filled = _deconv(hidden, _scaled(filters, width), 4, 2, name, kernels, use_bias=False)
+        stddev = _stddev_behind(before, width)
+        filled = _deconv(hidden, _scaled(filters, width), 4, 2, name, stddev, use_bias=False)
         hidden = _norm_relu(filled, name)
         before = filters
-    name = f"deconv{len(rest) + 1}"
-    images = _deconv(hidden, channels, 3, 1, name, _normal(before, width), use_bias=True)
+    name, stddev = f"deconv{len(rest) + 1}", _stddev_behind(before, width)
+    images = _deconv(hidden, channels, 3, 1, name, stddev, use_bias=True)
     images = layers.Activation("tanh", dtype="float32", name="images")(images)
     return keras.Model(latents, images, name="generator")
 
@@ -103,7 +105,8 @@ def discriminator(
     normal with stddev 0.02, drawn anew beyond two stddevs. Where `width` leaves a layer fewer or
     more inputs than published it is 0.02 √(published inputs / inputs): what reaches the logits is
     then as large as published, and otherwise almost nothing would, without spectral norm, through
-    eight narrow layers.
+    eight narrow layers. With it the scale changes no output, only how far a step of the optimizer
+    goes in proportion; all models start from the same kernels.
 
     Args:
         width: Factor on every number of filters, rounded, at least one filter.
@@ -137,7 +140,7 @@ def discriminator(
         return mhe.layers.SpectralNorm(inner, name=f"{inner.name}_normalised")
 
     images = hidden = layers.Input(image_shape, name="images")
-    kernels = _normal()
+    stddev = _STDDEV
     for place, (filters, size, strides) in enumerate(_DISCRIMINATOR, 1):
         conv = layers.Conv2D(
             _scaled(filters, width),
@@ -145,15 +148,15 @@ def discriminator(
             strides=strides,
             padding="same",
             data_format="channels_last",
-            kernel_initializer=kernels,
+            kernel_initializer=_normal(stddev),
             name=f"conv{place}",
         )
         hidden = layers.LeakyReLU(0.1, name=f"conv{place}_relu")(layer(conv)(hidden))
-        kernels = _normal(filters, width)
+        stddev = _stddev_behind(filters, width)
     hidden = layers.Flatten(data_format="channels_last", name="flatten")(hidden)
     # In float32, for the loss goes by differences of logits.
     dense = layers.Dense(
-        1, use_bias=False, kernel_initializer=kernels, dtype="float32", name="logits"
+        1, use_bias=False, kernel_initializer=_normal(stddev), dtype="float32", name="logits"
     )
     return keras.Model(images, layer(dense)(hidden), name="discriminator")
 
@@ -182,7 +185,7 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
     return np.rint(np.clip((images + 1.0) * 127.5, 0.0, 255.0)).astype("uint8")
 
 
-def _deconv(inputs, filters, size, strides, name, kernels, *, use_bias):
+def _deconv(inputs, filters, size, strides, name, stddev, *, use_bias):
     return layers.Conv2DTranspose(
         filters,
         size,
@@ -190,7 +193,7 @@ def _deconv(inputs, filters, size, strides, name, kernels, *, use_bias):
         padding="same",
         data_format="channels_last",
         use_bias=use_bias,
-        kernel_initializer=kernels,
+        kernel_initializer=_normal(stddev),
         name=name,
     )(inputs)
 
@@ -200,11 +203,13 @@ def _norm_relu(inputs, name):
     return layers.ReLU(name=f"{name}_relu")(hidden)
 
 
-def _normal(before=1, width=1.0):
-    """Of a layer behind one with `before` filters as published."""
-    # The stddev before the tails are cut, as in the published code; 0.88 of it is left.
-    stddev = 0.02 * math.sqrt(before / _scaled(before, width))
+def _normal(stddev):
     return keras.initializers.TruncatedNormal(stddev=stddev)
+
+
+def _stddev_behind(filters, width):
+    """Of the kernels behind a layer that has so many filters as published."""
+    return _STDDEV * math.sqrt(filters / _scaled(filters, width))
 
 
 def _scaled(filters, width):

@@ -109,6 +109,11 @@ class Scorer:
 
     def __init__(self, args: argparse.Namespace, data: Dataset):
         images, _ = getattr(data, args.reference)
+        if len(images) < least_images(1):
+            raise BadInput(
+                f"--reference {args.reference} of --dataset {args.dataset} must have "
+                f"{least_images(1)} images or more. Received: {len(images)}"
+            )
         self._splits = args.splits
         self._classifier = classifiers.load(
             args.inception_weights, args.classifier, images.shape[1:]

@@ -59,7 +59,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     """Scores a snapshot, and writes the report.
 
     Args:
-        args: The flags. Those of the scores that are not given are the run's.
+        args: The flags. A classifier, splits and reference that are not given are the run's.
 
     Returns:
         What `result.json` holds.

@@ -332,7 +332,8 @@ class Comparison:
             values = sorted({str(run.config[flag]) for run in finished})
             if len(values) > 1:
                 raise BadInput(f"The runs must be of one {flag}. Received: {', '.join(values)}")
-            title.append(f"{flag.replace('_', ' ')} {values[0]}")
+            shown = stem(values[0]) if flag == "dataset" else values[0]
+            title.append(f"{flag.replace('_', ' ')} {shown}")
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
         self.report(finished, out, ", ".join(title))

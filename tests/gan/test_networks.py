@@ -59,11 +59,10 @@ def test_published_networks():
 
 
 def test_kernels_of_narrow_networks_make_up_for_their_inputs():
-    scaled_but_the_first = (
+    for network, first in (
         (networks.generator(0.25), "dense"),
         (networks.discriminator(0.25), "conv1"),
-    )
-    for network, first in scaled_but_the_first:
+    ):
         for layer in network.layers:
             if hasattr(layer, "kernel"):
                 # The images and the latents are as published; filters are a quarter.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mhe
 from gan import snapshots, table, test, train
 from gan.model import GAN
 from gan.real_images import RealImages
@@ -68,10 +69,10 @@ def trained_to(classifier, tmp_path):
 
 def test_interrupted_resumed_tested_and_tabulated(trained_to, tmp_path, capsys):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    flags = ("--model_name", "sn_mhe", "--strength", "1e-3", "--ema", "0.5")
+    flags = ("--model_name", "sn_mhe", "--strength", "1e-3", "--ema", "0.5", "--reference", "test")
     assert trained_to(unbroken, *flags) == 0
     said = capsys.readouterr().out
-    assert re.search("12 generated and 40 training images, as .*tiny.keras", said)
+    assert re.search("12 generated and [0-9]+ test images, as .*tiny.keras", said)
 
     # As if it had been killed between the last row and its checkpoint.
     shutil.copytree(unbroken, broken)
@@ -99,10 +100,13 @@ def test_interrupted_resumed_tested_and_tabulated(trained_to, tmp_path, capsys):
     (report,) = broken.glob("test-*")
     found = json.loads((report / "result.json").read_text())
     assert found["step"] == float(step)
-    assert found["classifier"] == result["classifier"]
+    for name in ("classifier", "reference", "reference_images", "splits"):
+        assert found[name] == result[name]
     for name, value in found["metrics"].items():
         assert value == pytest.approx(result["metrics"][f"test_{name}"], rel=2e-3, abs=1e-6)
-    assert (report / "interpolation.png").exists()
+    for name, rows_, columns in (("grid.png", 10, 10), ("interpolation.png", 8, 12)):
+        with Image.open(report / name) as image:
+            assert image.size == (columns * 66 - 2, rows_ * 66 - 2)
     # Real images are looked at once, however often they are compared with.
     assert len(list((tmp_path / "real").iterdir())) == 1
 
@@ -111,6 +115,20 @@ def test_interrupted_resumed_tested_and_tabulated(trained_to, tmp_path, capsys):
     (line,) = rows(out / "table.csv")
     assert (line["model_name"], line["seeds"]) == ("sn_mhe", "2")
     assert (out / "curves.png").exists()
+
+
+@pytest.mark.parametrize("name", train.MODELS)
+def test_the_four_models(name):
+    args, _ = train.make_parser().settle([*SMALL, "--width", "0.05", "--model_name", name])
+    (one,) = train.single(args).values()
+    network = train.build(one, (8, 8, 1)).discriminator
+    normed = [layer for layer in network.layers if isinstance(layer, mhe.layers.SpectralNorm)]
+    assert len(normed) == (8 if name.startswith("sn") else 0)
+    magnitude = {"mhe": 1e-6, "sn_mhe": 1e-7}.get(name)
+    strengths = [
+        row.regularizer.strength / (1 - 1 / row.weight.count) for row in mhe.attached(network)
+    ]
+    assert strengths == pytest.approx([magnitude] * 7 if magnitude else [])
 
 
 def test_the_best_snapshot_is_kept(tmp_path):
@@ -181,16 +199,18 @@ def test_real_images_in_the_order_of_iterations():
         (["--batch_size", "64"], "A batch needs at least 64 images. Received: 40 images"),
         (["--classifier", "wide"], "shape \\(8, 8, 1\\).*shape \\(16, 16, 3\\)"),
         (["--dataset", "odd"], "--image_size .*multiples of 8.*Received: \\(12, 12, 3\\)"),
+        (["--dataset", "few"], "--reference train of --dataset few must have 4 .* Received: 2"),
     ],
 )
 def test_bad_input_of_the_trainer(flags, message, trained_to, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    if "odd" in flags:
+    if "--dataset" in flags:
+        side = 12 if "odd" in flags else 8
         for place in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
-            path = tmp_path / "odd" / place
+            path = tmp_path / flags[1] / place
             path.parent.mkdir(parents=True)
-            Image.new("RGB", (12, 12)).save(path)
-        flags = [*flags, "--train_images", "2"]
+            Image.new("RGB", (side, side)).save(path)
+        flags = [*flags, "--train_images", "2", "--batch_size", "2"]
     if "wide" in flags:
         images = keras.Input((16, 16, 3))
         keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(images))).save("w.keras")

@@ -103,7 +103,7 @@ def test_means_are_over_the_seeds_of_one_combination(tmp_path):
         ONE.collect([twice])
 
 
-def test_a_table_is_of_complete_runs_that_share_what_they_must(tmp_path):
+def test_a_table_is_of_complete_runs_that_share_what_they_must(tmp_path, monkeypatch):
     runs = [
         made(tmp_path / each, 0, dataset=each, model_name=each, metrics={"cost": 1.0})
         for each in "de"
@@ -111,8 +111,11 @@ def test_a_table_is_of_complete_runs_that_share_what_they_must(tmp_path):
     folders = [str(run.folder) for run in runs]
     with pytest.raises(BadInput, match=r"must be of one dataset. Received: d, e"):
         ONE.tabulate("x_table.py", [*folders, "--out", str(tmp_path / "table")])
+    titles = []
+    monkeypatch.setattr(type(ONE), "draw", lambda self, lines, path, title: titles.append(title))
     ONE.tabulate("x_table.py", [folders[0], "--out", str(tmp_path / "table")])
     assert (tmp_path / "table/table.csv").read_text().splitlines()[1] == "d,2,,1,1.0,"
+    assert titles == ["dataset d"]
     (runs[0].folder / "result.json").unlink()
     with pytest.raises(BadInput, match=r"is not a complete run of benchmarks/x.py"):
         ONE.tabulate("x_table.py", [folders[0], "--out", str(tmp_path / "table")])
