@@ -449,6 +449,11 @@ def _is_functional(layer):
     return len(functional) == 1 and taken[0] == taken[1]
 
 
+def _descendants(kind):
+    """A class and all that derive from it."""
+    return {kind}.union(*map(_descendants, kind.__subclasses__()))
+
+
 def _retrace(model):
     """Makes every live model that contains a layer of `model` trace its train and test steps anew.
 
@@ -457,13 +462,14 @@ def _retrace(model):
     objects from that search, so the models inside this one are not left to it.
     """
     layers = {id(layer): layer for layer, _ in walk(model)}
-    candidates = {**layers, **{id(each): each for each in gc.get_objects()}}
+    # By the place of the type: a process has millions of objects, and types may hash by own code.
+    kinds = {id(kind) for kind in _descendants(keras.Model)}
+    found = [each for each in gc.get_objects() if id(type(each)) in kinds]
+    inside = [layer for layer in layers.values() if id(type(layer)) in kinds]
     models = [
         each
-        for each in candidates.values()
-        if issubclass(type(each), keras.Model)
-        and getattr(each, "compiled", False)
-        and any(id(layer) in layers for layer, _ in walk(each))
+        for each in {id(each): each for each in (*inside, *found)}.values()
+        if getattr(each, "compiled", False) and any(id(layer) in layers for layer, _ in walk(each))
     ]
     for each in models:
         if each.train_function is not None:
