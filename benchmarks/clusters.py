@@ -104,7 +104,8 @@ def make_parser() -> Parser:
         help="training images nearest to a test image, of which retrieval counts those of its "
         "class",
     )
-    recipes.add_flags(
+    recipes.add_comparison_flags(parser)
+    recipes.add_network_flags(
         parser,
         arch="resnet32",
         epochs=164,

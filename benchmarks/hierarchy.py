@@ -127,7 +127,8 @@ def make_parser() -> Parser:
         default=0.0,
         help="emd: what is added to every cost; below 0, classes nearer than that draw probability",
     )
-    recipes.add_flags(
+    recipes.add_comparison_flags(parser)
+    recipes.add_network_flags(
         parser,
         arch="resnet32",
         epochs=164,

@@ -132,7 +132,8 @@ def make_parser() -> Parser:
         help="batch norm of the embedding of a prototype network before its heads, which is not "
         "in the published one",
     )
-    recipes.add_flags(
+    recipes.add_comparison_flags(parser)
+    recipes.add_network_flags(
         parser,
         arch="resnet32",
         epochs=250,

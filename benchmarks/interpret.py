@@ -133,7 +133,8 @@ def make_parser() -> Parser:
         help="strength of the squared distance to the nearest training image of the class",
     )
     parser.add_data_flags("digits")
-    recipes.add_flags(
+    recipes.add_comparison_flags(parser)
+    recipes.add_network_flags(
         parser,
         arch="conv4",
         epochs=20,

@@ -4,6 +4,7 @@ Images are numbers from −1 to 1 in both networks, x/127.5 − 1 of pixels x; `
 `to_pixels` translate.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -69,7 +70,7 @@ def generator(
     if latent_dims < 1:
         raise BadInput(f"There must be at least one latent number. Received: {latent_dims}")
     height, columns, channels = image_shape
-    first, *rest = _GENERATOR_FILTERS
+    first, *_, last = _GENERATOR_FILTERS
     small = (height >> _HALVINGS, columns >> _HALVINGS, _scaled(first, width))
 
     latents = layers.Input((latent_dims,), name="latents")
@@ -79,14 +80,12 @@ def generator(
     # Every number by itself, as published: an image is not yet one here.
     hidden = _norm_relu(hidden, "dense")
     hidden = layers.Reshape(small, name="reshape")(hidden)
-    before = first
-    for place, filters in enumerate(rest, 1):
+    for place, (before, filters) in enumerate(itertools.pairwise(_GENERATOR_FILTERS), 1):
         name = f"deconv{place}"
         stddev = _stddev_behind(before, width)
         filled = _deconv(hidden, _scaled(filters, width), 4, 2, name, stddev, use_bias=False)
         hidden = _norm_relu(filled, name)
-        before = filters
-    name, stddev = f"deconv{len(rest) + 1}", _stddev_behind(before, width)
+    name, stddev = f"deconv{len(_GENERATOR_FILTERS)}", _stddev_behind(last, width)
     images = _deconv(hidden, channels, 3, 1, name, stddev, use_bias=True)
     images = layers.Activation("tanh", dtype="float32", name="images")(images)
     return keras.Model(latents, images, name="generator")

@@ -37,32 +37,17 @@ POWERS = {
 TEST_BATCH = 500
 
 
-def add_flags(
-    parser: Parser,
-    *,
-    arch: str,
-    epochs: int,
-    base_lr: float | None,
-    rate: str,
-    drops: str,
-    plain: str = "none for digits",
-) -> None:
-    """Adds the flags that say how a network is trained, and over which seeds.
+def add_comparison_flags(parser: Parser) -> None:
+    """Adds the flags of programs that compare: over which seeds, and on which images.
 
     Args:
         parser: A program's parser.
-        arch: The default of `--arch`.
-        epochs: The default of `--epochs`.
-        base_lr: The default of `--base_lr`; None leaves it to the program.
-        rate: What there is to say of the learning rate, for the help.
-        drops: The default of `--drops`.
-        plain: Where nothing is augmented by default, for the help.
 
     Example:
 
     >>> parser = Parser("benchmarks/x.py", "Trains.")
-    >>> add_flags(parser, arch="conv4", epochs=9, base_lr=0.1, rate="", drops="0.5")
-    >>> parser.settle(["--epochs", "3"])[0].epochs
+    >>> add_comparison_flags(parser)
+    >>> parser.settle(["--seeds", "3"])[0].seeds
     3
     """
     parser.add_argument(
@@ -74,9 +59,6 @@ def add_flags(
         "on the test set, to choose flags by",
     )
     parser.add_argument("--seeds", type=integer(1), default=1, help="runs with --seed and the next")
-    add_network_flags(
-        parser, arch=arch, epochs=epochs, base_lr=base_lr, rate=rate, drops=drops, plain=plain
-    )
 
 
 def add_network_flags(
@@ -89,7 +71,16 @@ def add_network_flags(
     drops: str,
     plain: str = "none for digits",
 ) -> None:
-    """Adds the flags that say how one network is trained; the arguments are those of `add_flags`.
+    """Adds the flags that say how one network is trained.
+
+    Args:
+        parser: A program's parser.
+        arch: The default of `--arch`.
+        epochs: The default of `--epochs`.
+        base_lr: The default of `--base_lr`; None leaves it to the program.
+        rate: What there is to say of the learning rate, for the help.
+        drops: The default of `--drops`.
+        plain: Where nothing is augmented by default, for the help.
 
     Example:
 
