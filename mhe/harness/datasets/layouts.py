@@ -3,109 +3,22 @@
 import csv
 import io
 import math
-import os
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset
 from mhe.harness.datasets.images import decode
 from mhe.harness.datasets.subsets import held_out
+from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
 # Drawn once and for all, so that every run is tested on the same drawings.
 _OMNIGLOT_SEED = 0
 _OMNIGLOT_TEST = 0.25
-
-# By one of these a folder is known to be what a zip holds, all of it, and no part of the layout.
-_MARKS = ("wnids.txt", "train.csv", "train/")
-
-
-class Tree:
-    """The files of a folder or a zip, by their paths within it.
-
-    Args:
-        path: The folder or the .zip. A single folder that holds everything in a zip is not part of
-            the paths.
-
-    Attributes:
-        name: The path as it was given.
-        names: The paths in alphabetical order, without hidden files; those of folders end in /.
-
-    Raises:
-        BadInput: If it is neither.
-
-    Example:
-
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "words.txt").write_text("a wnid and its words")
-    >>> with Tree(folder) as tree:
-    ...     tree.names, tree.read("words.txt")
-    (['words.txt'], b'a wnid and its words')
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.name = os.fspath(path)
-        self._archive = None
-        self._prefix = ""
-        path = Path(path).expanduser()
-        if path.is_dir():
-            self._root = path
-            names = self._walk()
-        else:
-            try:
-                self._archive = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise BadInput(f"{path} is not a readable zip: {error}") from error
-            names = self._archive.namelist()
-            tops = {name.split("/")[0] for name in names if not _hidden(name.split("/")[0])}
-            marks = tuple(f"{top}/{mark}" for top in tops for mark in _MARKS)
-            if len(tops) == 1 and any(name.startswith(marks) for name in names):
-                self._prefix = tops.pop() + "/"
-        inside = {name.removeprefix(self._prefix) for name in names}
-        self.names = sorted(
-            name for name in inside if name and not any(map(_hidden, name.split("/")))
-        )
-
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file."""
-        if self._archive is None:
-            return (self._root / name).read_bytes()
-        return self._archive.read(self._prefix + name)
-
-    def text(self, name: str) -> str:
-        """Return the text of a file in UTF-8.
-
-        Raises:
-            BadInput: If it is not.
-        """
-        try:
-            return self.read(name).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
-            raise BadInput(f"{self.name}: {name} cannot be read: {error}") from error
-
-    def __enter__(self) -> "Tree":
-        """Begin to read."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the zip."""
-        if self._archive is not None:
-            self._archive.close()
-
-    def _walk(self) -> Iterable[str]:
-        for folder, subfolders, files in os.walk(self._root, followlinks=True):
-            # What the folder of a user's project holds beside the images is not looked into.
-            subfolders[:] = [name for name in subfolders if not _hidden(name)]
-            inside = Path(folder).relative_to(self._root)
-            yield from (f"{(inside / name).as_posix()}/" for name in subfolders)
-            yield from ((inside / name).as_posix() for name in files)
 
 
 def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
@@ -334,7 +247,3 @@ def _dataset(
     return Dataset(
         tree.name, (images[:count], labels[:count]), (images[count:], labels[count:]), class_names
     )
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")

@@ -19,7 +19,7 @@ import numpy as np
 
 from mhe.harness.datasets.few_shot import bright_strokes
 from mhe.harness.datasets.images import decode
-from mhe.harness.datasets.layouts import Tree
+from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
 
