@@ -1,6 +1,7 @@
-"""The layouts that published archives of images have, in a folder or in a zip read in place."""
+"""The layouts of published image archives, in a folder or a zip."""
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -16,24 +17,24 @@ from mhe.harness.datasets.subsets import held_out
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
-# Drawn once and for all, so that every run is tested on the same drawings.
+# Fixed, so that every run is tested on the same drawings.
 _OMNIGLOT_SEED = 0
 _OMNIGLOT_TEST = 0.25
 
 
 def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
-    """Load what stands at some paths, by the layout it is found in.
+    """Loads a dataset whose layout is recognized from its files.
 
     Args:
-        paths: Folders or .zip files; several only of Omniglot.
-        size: Pixels each way, or `None` for images that have one size.
-        label: The column of OmniArt's csv files that names the class.
+        paths: Folders or .zip files; only Omniglot may have several.
+        size: Height and width of the images, or `None` if they already have one size.
+        label: The column of OmniArt's CSV files that names the class.
 
     Returns:
         The dataset, named after the paths.
 
     Raises:
-        BadInput: If a path cannot be read, or holds anything but one of the layouts.
+        BadInput: If a path cannot be read or does not have one of the layouts.
     """
     with ExitStack() as stack:
         trees = [stack.enter_context(Tree(path)) for path in paths]
@@ -53,7 +54,7 @@ def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
 
 
 def _classes(tree: Tree, size: int | None) -> Dataset:
-    """Load `train/<class>/<image>` and `test/<class>/<image>`."""
+    """Loads `train/<class>/<image>` and `test/<class>/<image>`."""
     files: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for name in tree.names:
         split, *inside = name.split("/")
@@ -64,11 +65,11 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
             if inside[1]:
                 members.append(name)
         elif inside != [""] and not (len(inside) == 3 and inside[2] == ""):
-            raise BadInput(f"{tree.name}: images stand in {split}/<class>/. Received: {name}")
+            raise BadInput(f"{tree.name}: images must be in {split}/<class>/. Received: {name}")
 
     for split, classes in files.items():
         if not classes:
-            raise BadInput(f"{tree.name} has no {split}/ folder with a folder for each class in it")
+            raise BadInput(f"{tree.name} has no {split}/ folder with a folder per class")
         for label, members in classes.items():
             if not members:
                 raise BadInput(f"{tree.name}: the class {split}/{label}/ has no images")
@@ -85,7 +86,7 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
 
 
 def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
-    """Load Tiny ImageNet; its test images have no labels, so the validation set is the test set."""
+    """Loads Tiny ImageNet, with the validation set as test set: its test images have no labels."""
     wnids = tree.text("wnids.txt").split()
     listed = set(wnids)
     train = []
@@ -117,11 +118,11 @@ def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
     dataset = _dataset(tree, train, test, wnids, size)
     words = tree.text("words.txt") if "words.txt" in tree.names else ""
     class_names = _first_synonyms(wnids, words.splitlines())
-    return Dataset(dataset.name, dataset.train, dataset.test, class_names)
+    return dataclasses.replace(dataset, class_names=class_names)
 
 
 def _first_synonyms(wnids: list[str], lines: list[str]) -> tuple[str, ...]:
-    """The first name of each class that no other class has, as word vectors would know it."""
+    """The first name of each class that no other class shares, as word vectors would know it."""
     words = dict(line.split("\t", 1) for line in lines if "\t" in line)
     synonyms = [[name.strip() for name in words.get(wnid, wnid).split(",")] for wnid in wnids]
     count = Counter(name for names in synonyms for name in set(names))
@@ -132,7 +133,7 @@ def _first_synonyms(wnids: list[str], lines: list[str]) -> tuple[str, ...]:
 
 
 def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
-    """Load OmniArt: years to regress on, and a class from the column `label`."""
+    """Loads OmniArt: the years as values to regress, and the classes from the column `label`."""
     known = set(tree.names)
     parts = {}
     for split in ("train", "test"):
@@ -166,9 +167,7 @@ def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
                 f"{tree.name}: the {label} of {name} is not in train.csv. Received: {each}"
             )
     dataset = _dataset(tree, train, test, class_names, size)
-    return Dataset(
-        dataset.name, dataset.train, dataset.test, dataset.class_names, (train_years, test_years)
-    )
+    return dataclasses.replace(dataset, values=(train_years, test_years))
 
 
 def _year(text: str | None, where: str) -> float:
@@ -190,10 +189,9 @@ def _holds_drawings(tree: Tree) -> bool:
 
 
 def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
-    """Load Omniglot: of every character's drawings, a quarter drawn once is the test set.
+    """Loads Omniglot: a fixed quarter of every character's drawings is the test set.
 
-    A drawing that stands in several places, as Greek and Latin do in the two small sets, counts
-    once.
+    A drawing in several of the trees, as Greek's and Latin's in the two small sets, counts once.
     """
     places: dict[tuple[str, str], tuple[Tree, str]] = {}
     for tree in trees:
@@ -203,7 +201,7 @@ def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
                 places.setdefault((drawing[1], drawing[2]), (tree, name))
             elif not name.endswith("/"):
                 raise BadInput(
-                    f"{tree.name}: drawings stand in <Alphabet>/characterNN/<drawing>.png. "
+                    f"{tree.name}: drawings must be <Alphabet>/characterNN/<drawing>.png. "
                     f"Received: {name}"
                 )
     drawings = sorted(places)
@@ -214,7 +212,7 @@ def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
     for label, count in enumerate(np.bincount(labels[test], minlength=len(class_names))):
         if count == 0:
             raise BadInput(
-                f"{trees[0].name}: a character needs drawings to train and to test on. "
+                f"{trees[0].name}: every character needs drawings to train and to test on. "
                 f"Received: {class_names[label]} with {np.sum(labels == label)}"
             )
     by_path = {f"{tree.name}: {name}": (tree, name) for tree, name in places.values()}
@@ -238,7 +236,7 @@ def _dataset(
     classes: Iterable[str],
     size: int | None,
 ) -> Dataset:
-    """Decode images listed with their classes."""
+    """Decodes images that are listed with their classes."""
     class_names = tuple(classes)
     number = {label: index for index, label in enumerate(class_names)}
     images = decode(tree.name, [name for name, _ in train + test], tree.read, size)

@@ -1,8 +1,8 @@
 """The files of a folder, or of a zip that is read in place.
 
-Published archives hold up to millions of small images. Unpacking them takes longer than a short
-run, doubles the space on disk and leaves files behind, so members are read straight from the zip,
-which also means that nothing is ever written outside of a target folder.
+No library is used because those that read archives unpack them first, which takes longer than a
+short run and twice the space. Reading members in place also means that no archive can write
+anywhere.
 """
 
 import os
@@ -20,15 +20,14 @@ class Tree:
     """The files of a folder or a zip, by their paths within it.
 
     Args:
-        path: The folder or the .zip. A single folder that holds everything in a zip is not part of
-            the paths.
+        path: The folder or the .zip file. A single top folder of a zip is not part of the paths.
 
     Attributes:
-        name: The path as it was given.
-        names: The paths in alphabetical order, without hidden files; those of folders end in /.
+        name: `path` as it was given.
+        names: The paths in alphabetical order, without hidden files; folders end in `/`.
 
     Raises:
-        BadInput: If it is neither.
+        BadInput: If `path` is neither a folder nor a readable zip.
 
     Example:
 
@@ -64,16 +63,16 @@ class Tree:
         )
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file."""
+        """Returns the bytes of a file."""
         if self._archive is None:
             return (self._root / name).read_bytes()
         return self._archive.read(self._prefix + name)
 
     def text(self, name: str) -> str:
-        """Return the text of a file in UTF-8.
+        """Returns the text of a UTF-8 file.
 
         Raises:
-            BadInput: If it is not.
+            BadInput: If the file cannot be read as UTF-8.
         """
         try:
             return self.read(name).decode("utf-8-sig")
@@ -81,17 +80,17 @@ class Tree:
             raise BadInput(f"{self.name}: {name} cannot be read: {error}") from error
 
     def __enter__(self) -> "Tree":
-        """Begin to read."""
+        """Returns itself; leaving the block closes the zip."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the zip."""
+        """Closes the zip."""
         if self._archive is not None:
             self._archive.close()
 
     def _walk(self) -> Iterable[str]:
         for folder, subfolders, files in os.walk(self._root, followlinks=True):
-            # What the folder of a user's project holds beside the images is not looked into.
+            # A user's project may hold large hidden folders beside the images.
             subfolders[:] = [name for name in subfolders if not _hidden(name)]
             inside = Path(folder).relative_to(self._root)
             yield from (f"{(inside / name).as_posix()}/" for name in subfolders)

@@ -132,7 +132,7 @@ Image.fromarray(np.zeros((5, 6), np.uint16)).save(deep, "PNG")
         ({"train/a/1.png": picture()[:60]}, r"1 file cannot .*: train/a/1.png \("),
         ({"train/a/0.png": b"text"}, r"1 file cannot .*: train/a/0.png \(not an image\)"),
         (dict.fromkeys(tree(), b"text"), r"8 files cannot .*0.png .*; and 5 more"),
-        ({"test/b/0.png": deep.getvalue()}, r"test/b/0.png \(pixels of kind I;16, expected 8"),
+        ({"test/b/0.png": deep.getvalue()}, r"test/b/0.png \(pixels of mode I;16, expected 8"),
         (
             {"train/b/0.png": picture(size=(7, 5)), "test/a/0.png": picture(size=(9, 9))},
             "train/a/0.png of 6x5 pixels and train/b/0.png of 7x5 pixels",
@@ -163,7 +163,7 @@ def test_damaged_zip(tmp_path):
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF  # within the pixels of the member written first
     path.write_bytes(data)
-    with pytest.raises(BadInput, match=r"1 file cannot be read as images: test/a/0.png \(Bad CRC"):
+    with pytest.raises(BadInput, match=r"1 file cannot be read as an image: test/a/0.png \(Bad CRC"):
         load(str(path))
 
 
@@ -290,10 +290,10 @@ def test_cifar100_by_name_from_its_public_archive(preparing_tfds, tmp_path, monk
         ("no_such_dataset", r"nor the name of a dataset.*Received: no_such_dataset$"),
         ("no/such/folder", r"neither a folder, nor a .zip file.*Received: no/such/folder$"),
         ("missing.zip", r"neither a folder, nor a .zip file.*Received: missing.zip$"),
-        ("imdb_reviews", "not one of images with a class label each"),
+        ("imdb_reviews", "does not consist of images with class labels"),
         (
             "imagenet2012",
-            r"one size and 8 bits a channel, or .*--image_size. Received: shape \(None, None, 3\)",
+            r"8 bits per channel and one size, or .*--image_size. Received: shape \(None, None, 3\)",
         ),
         ("cifar100:9.9.9", "cannot be loaded: "),
     ],
@@ -530,7 +530,7 @@ def test_an_omniglot_that_cannot_be_read(tmp_path):
     )
     with pytest.raises(BadInput, match="Several paths must all hold Omniglot's"):
         load(both)
-    with pytest.raises(BadInput, match=r"nothing stands at one of the paths. .*missing.zip$"):
+    with pytest.raises(BadInput, match=r"one of the paths does not exist. .*missing.zip$"):
         load(f"{few},missing.zip")
 
 
@@ -546,7 +546,7 @@ def test_images_of_many_sizes_are_brought_to_one(kind, tmp_path):
 
 
 def test_digits_have_their_size():
-    with pytest.raises(BadInput, match=r"8 pixels wide and stay so\. Received: --image_size 16"):
+    with pytest.raises(BadInput, match=r"always 8 pixels wide\. Received: --image_size 16"):
         load("digits", size=16)
 
 

@@ -90,11 +90,11 @@ def test_classes_are_drawn_by_the_seed():
     ("names", "asked", "message"),
     [
         (["a", "b"], {"test_alphabets": ["x"]}, "needs Omniglot.*Received: --dataset data.zip"),
-        (["a", "b"], {"test_classes": ["x"]}, "--test_classes must be of: a, b. Received: 'x'"),
+        (["a", "b"], {"test_classes": ["x"]}, "--test_classes must be among: a, b. Received: 'x'"),
         (["a", "b"], {"test_classes": ["a", "b"]}, "Received: none to train on, of 2 classes"),
         (["a", "b"], {}, "Received: none to train on, of 2 classes"),
         (["a", "b"], {"test_classes": ["a"], "test_alphabets": ["b"]}, "cannot both be given"),
-        (alphabets(Latin=2), {"test_alphabets": ["Elvish"]}, "of: Latin. Received: 'Elvish'"),
+        (alphabets(Latin=2), {"test_alphabets": ["Elvish"]}, "among: Latin. Received: 'Elvish'"),
     ],
 )
 def test_classes_that_cannot_be_parted(names, asked, message):
@@ -164,7 +164,7 @@ LABELS = "run01/class_labels.txt"
         ({LABELS: b"run01/test/item01.png"}, r"line 1 must name an item and its support image"),
         ({"run01/test/item02.png": None}, r"line 2 names an image that is missing.*item02.png"),
         ({"run01/training/class03.png": None}, r"line 1 names .* missing.*class03.png"),
-        ({LABELS: b"run01/test/item01.png run01/test/item02.png"}, r"one of run01/training/"),
+        ({LABELS: b"run01/test/item01.png run01/test/item02.png"}, r"an image in run01/training/"),
         ({"run01/training/class03.png": b"?"}, r"run01/training/class03.png \(not an image\)"),
     ],
 )
