@@ -91,7 +91,7 @@ class Progress(keras.callbacks.Callback):
     'epoch 3/10  loss 1.25  1.5 s'
     """
 
-    # Lets Keras continue without waiting for the numbers of each batch, which the bar does not show.
+    # Keras need not wait for the numbers of each batch, which the bar does not show.
     async_safe = True
 
     def __init__(self, run: Run, epochs: int):

@@ -126,12 +126,13 @@ class Comparison:
             self.report(self.make(runs, Path(out), main), Path(out), title)
             return
         (one,) = runs.values()
+        folder = Path(out) if run is None else run.folder
+        result: Mapping[str, Any]
         if run is not None and run.finished:
             print(f"{run.folder} is complete; nothing to do")
-            result, folder = run.result, run.folder
+            result = run.result
         else:
             result = train(one, run)
-            folder = out if run is None else run.folder
         held_out = [
             f"{name.replace('_', ' ')} {value:.4f}"
             for name, value in result["metrics"].items()
@@ -192,7 +193,7 @@ class Comparison:
         for run in finished:
             key = tuple(run.config[each.flag] for each in self.varied)
             groups.setdefault(key, []).append(run)
-        lines = []
+        lines: list[Line] = []
         for key, runs in groups.items():
             for run in runs[1:]:
                 _require_same_flags(runs[0], run)

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mhe.harness import datasets
 from mhe.harness.errors import BadInput, Diverged
@@ -32,7 +32,7 @@ class LineParser(argparse.ArgumentParser):
     mhe.harness.errors.BadInput: unrecognized arguments: --fast
     """
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Reports an error of argparse in one line.
 
         Args:
@@ -183,7 +183,8 @@ class Parser(LineParser):
             raise BadInput(f"{path} lacks the flag --{name}")
         value = run.config[name]
         (action,) = (action for action in self._actions if action.dest == name)
-        if value is None and action.default is None:
+        # A flag with a list is None in runs that it does not apply to.
+        if value is None and (action.default is None or action.nargs is not None):
             return None
         try:
             # Written out, the value must parse to itself.
@@ -191,7 +192,7 @@ class Parser(LineParser):
                 raise argparse.ArgumentTypeError(f"must not be text. Received: {value!r}")
             if not isinstance(value, str) and action.type is None:
                 raise argparse.ArgumentTypeError(f"must be text. Received: {value!r}")
-            parsed = value if action.type is None else action.type(str(value))
+            parsed = action.type(str(value)) if callable(action.type) else value
             if action.choices is not None and parsed not in action.choices:
                 expected = ", ".join(action.choices)
                 raise argparse.ArgumentTypeError(f"must be one of {expected}. Received: {value}")

@@ -13,12 +13,12 @@ import numpy as np
 
 from mhe.harness import datasets, models
 from mhe.harness.affine import random_affine
-from mhe.harness.batches import Batches, pad_crop_flip
+from mhe.harness.batches import Augmentation, Batches, pad_crop_flip
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Augmentation | None] = {
     "crop_flip": pad_crop_flip,
     "crop": functools.partial(pad_crop_flip, flip=False),
     "affine": random_affine,
@@ -325,14 +325,13 @@ def load(args: argparse.Namespace) -> Dataset:
 
 def _subset(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) -> Dataset:
     """Keeps some training images, and tests on others of them where `test` says so."""
-    (images, labels), values = data.train, data.values
-    tested, tested_values = data.test, None if values is None else values[1]
-    if test is not None:
-        tested = images[test], labels[test]
-        tested_values = None if values is None else values[0][test]
+    images, labels = data.train
+    values = data.values
+    if values is not None:
+        values = values[0][train], values[1] if test is None else values[0][test]
     return dataclasses.replace(
         data,
         train=(images[train], labels[train]),
-        test=tested,
-        values=None if values is None else (values[0][train], tested_values),
+        test=data.test if test is None else (images[test], labels[test]),
+        values=values,
     )

@@ -80,7 +80,7 @@ class Task(abc.ABC):
             steps: The iterations of a last, shorter epoch; None for full epochs.
         """
 
-    def prepare_run(self, run: Run) -> None:
+    def prepare_run(self, run: Run) -> None:  # noqa: B027 - most tasks have nothing to do
         """Checks the run or adds files to its folder before its checkpoint is restored."""
 
     def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
