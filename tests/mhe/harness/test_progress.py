@@ -5,9 +5,9 @@ import re
 import sys
 
 import pytest
+from mhe.harness.runs import Run
 
 from mhe.harness import progress
-from mhe.harness.runs import Run
 
 
 class Terminal(io.StringIO):

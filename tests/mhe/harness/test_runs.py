@@ -8,11 +8,11 @@ import types
 import keras
 import numpy as np
 import pytest
+from mhe.harness.runs import Diverged, Run
 
 from mhe.harness import runs
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
-from mhe.harness.runs import Diverged, Run
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
 

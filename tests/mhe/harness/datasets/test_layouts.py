@@ -1,16 +1,13 @@
-import builtins
+"""Published layouts of images, in folders and in zips."""
+
 import io
-import socket
-import sys
-import tarfile
-import types
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mhe.harness.datasets import Dataset, balanced_subset, held_out, load, turned
+from mhe.harness.datasets import load
 from mhe.harness.errors import BadInput
 
 
@@ -116,7 +113,11 @@ def test_jpeg_is_decoded_and_a_class_may_lack_test_images(tmp_path):
 
 
 truncated = picture(kind="JPEG", size=(32, 32))[:-200]
+
+
 deep = io.BytesIO()
+
+
 Image.fromarray(np.zeros((5, 6), np.uint16)).save(deep, "PNG")
 
 
@@ -163,176 +164,8 @@ def test_damaged_zip(tmp_path):
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF  # within the pixels of the member written first
     path.write_bytes(data)
-    with pytest.raises(BadInput, match=r"1 file cannot be read as an image: test/a/0.png \(Bad CRC"):
+    with pytest.raises(BadInput, match=r"1 file cannot .* an image: test/a/0.png \(Bad CRC"):
         load(str(path))
-
-
-def test_digits_are_embedded_and_split_the_same_every_time():
-    from sklearn.datasets import load_digits
-
-    dataset, again = load("digits"), load("digits")
-    images = np.concatenate([dataset.train[0], dataset.test[0]])
-    labels = np.concatenate([dataset.train[1], dataset.test[1]])
-    assert images.dtype == np.uint8
-    assert labels.dtype == np.int64
-    assert images.max() == 255
-
-    def rows(arrays, targets):
-        flat = np.column_stack([np.reshape(arrays, (len(targets), -1)), targets])
-        return flat[np.lexsort(flat.T)]
-
-    source = load_digits()
-    np.testing.assert_array_equal(
-        rows(images, labels), rows(np.rint(source.images * 255 / 16), source.target)
-    )
-    shares = np.bincount(dataset.test[1]) / np.bincount(labels)
-    np.testing.assert_allclose(shares, 0.2, atol=0.01)
-    np.testing.assert_array_equal(dataset.test[0], again.test[0])
-
-
-def test_missing_packages_name_the_extra(monkeypatch, tmp_path):
-    missing = {"sklearn.datasets", "PIL", "tensorflow_datasets"}
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name in missing:
-            raise ImportError(f"No module named {name}")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    for dataset in ("digits", written("folder", tree(), tmp_path), "cifar100"):
-        with pytest.raises(BadInput, match=r'pip install "\.\[train\]" from the checkout'):
-            load(dataset)
-
-
-def test_balanced_subset():
-    labels = np.random.default_rng(0).integers(5, size=500)
-    images = np.arange(500)
-    chosen, chosen_labels = balanced_subset(images, labels, 50, seed=1)
-    assert np.bincount(chosen_labels).tolist() == [10] * 5
-    np.testing.assert_array_equal(labels[chosen], chosen_labels)
-    assert len(set(chosen.tolist())) == 50
-    np.testing.assert_array_equal(balanced_subset(images, labels, 50, seed=1)[0], chosen)
-    assert not np.array_equal(balanced_subset(images, labels, 50, seed=2)[0], chosen)
-    assert set(balanced_subset(images, labels, 25, seed=1)[0]) < set(chosen)
-    uneven = np.bincount(balanced_subset(images, labels, 53, seed=1)[1])
-    assert sorted(uneven) == [10, 10, 11, 11, 11]
-
-
-def test_balanced_subset_that_cannot_be():
-    labels = np.array([0, 0, 0, 1])
-    with pytest.raises(BadInput, match=r"needs 2 of class 1, which has 1. Received: 4"):
-        balanced_subset(labels, labels, 4, seed=0)
-    with pytest.raises(BadInput, match=r"of 2 classes needs at least as many images. Received: 1"):
-        balanced_subset(labels, labels, 1, seed=0)
-
-
-def cifar100_archive(root):
-    """CIFAR-100's public binary layout: coarse label, fine label, 3×32×32 pixels a record."""
-    folder = root / "cifar-100-binary"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    records = {}
-    for split, count in (("train", 7), ("test", 3)):
-        fine = rng.integers(100, size=count, dtype=np.uint8)
-        pixels = rng.integers(256, size=(count, 3, 32, 32), dtype=np.uint8)
-        coarse = fine[:, None] // 5
-        rows = np.concatenate([coarse, fine[:, None], pixels.reshape(count, -1)], axis=1)
-        (folder / f"{split}.bin").write_bytes(rows.astype(np.uint8).tobytes())
-        records[split] = pixels.transpose(0, 2, 3, 1), fine
-    for kind, count in (("coarse", 20), ("fine", 100)):
-        names = "".join(f"{kind}_{number:02}\n" for number in range(count))
-        (folder / f"{kind}_label_names.txt").write_text(names)
-    return records
-
-
-@pytest.fixture
-def tfds():
-    return pytest.importorskip("tensorflow_datasets")
-
-
-@pytest.fixture
-def preparing_tfds(tfds):
-    pytest.importorskip("importlib_resources")  # TensorFlow Datasets cannot prepare without it
-    return tfds
-
-
-# Raised inside TensorFlow Datasets, TensorFlow and what they import.
-from_tfds = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@from_tfds
-def test_cifar100_by_name_from_its_public_archive(preparing_tfds, tmp_path, monkeypatch):
-    records = cifar100_archive(tmp_path / "archive")
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [])
-    monkeypatch.setattr(
-        preparing_tfds.download.DownloadManager,
-        "download_and_extract",
-        lambda self, url: tmp_path / "archive",
-    )
-    prepared = load("cifar100", data_dir=tmp_path / "data")
-    monkeypatch.undo()
-    again = load("cifar100", data_dir=tmp_path / "data")  # prepared now, so read without a network
-    for dataset in (prepared, again):
-        assert dataset.class_names == tuple(f"fine_{number:02}" for number in range(100))
-        for split, (images, labels) in (("train", dataset.train), ("test", dataset.test)):
-            assert images.dtype == np.uint8
-            assert labels.dtype == np.int64
-            expected = dict(zip(map(bytes, records[split][0]), records[split][1], strict=True))
-            assert dict(zip(map(bytes, images), labels, strict=True)) == expected
-    np.testing.assert_array_equal(prepared.train[0], again.train[0])
-
-
-@from_tfds
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("no_such_dataset", r"nor the name of a dataset.*Received: no_such_dataset$"),
-        ("no/such/folder", r"neither a folder, nor a .zip file.*Received: no/such/folder$"),
-        ("missing.zip", r"neither a folder, nor a .zip file.*Received: missing.zip$"),
-        ("imdb_reviews", "does not consist of images with class labels"),
-        (
-            "imagenet2012",
-            r"8 bits per channel and one size, or .*--image_size. Received: shape \(None, None, 3\)",
-        ),
-        ("cifar100:9.9.9", "cannot be loaded: "),
-    ],
-)
-def test_names_that_cannot_be_loaded(tfds, name, message, tmp_path):
-    with pytest.raises(BadInput, match=message) as error:
-        load(name, data_dir=tmp_path)
-    assert "\n" not in str(error.value)
-
-
-@from_tfds
-def test_no_network(preparing_tfds, tmp_path, monkeypatch):
-    def nowhere(*args, **kwargs):
-        raise socket.gaierror("Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
-    for proxy in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(proxy, raising=False)
-        monkeypatch.delenv(proxy.upper(), raising=False)
-    with pytest.raises(BadInput, match=r"cifar100 is not prepared in .* no network, .* not found"):
-        load("cifar100", data_dir=tmp_path)
-
-
-@from_tfds
-def test_a_download_that_fails(preparing_tfds, tmp_path, monkeypatch):
-    def fail(self):
-        raise ConnectionError("connection refused\nand much more")
-
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [])
-    monkeypatch.setattr(preparing_tfds.core.DatasetBuilder, "download_and_prepare", fail)
-    with pytest.raises(BadInput, match=r"cannot be downloaded: connection refused$"):
-        load("cifar100", data_dir=tmp_path)
-
-
-@pytest.mark.parametrize("dataset", ["", " "])
-def test_no_name_at_all_is_refused(dataset, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInput, match=rf"--dataset must be .*\. Received: '{dataset}'"):
-        load(dataset)
 
 
 def jpeg(seed, size=(8, 8), mode="RGB"):
@@ -543,114 +376,3 @@ def test_images_of_many_sizes_are_brought_to_one(kind, tmp_path):
     np.testing.assert_array_equal(dataset.test[0][0], pixels(files["test/a/0.png"])[6:12])
     with pytest.raises(BadInput, match="or be brought to one by --image_size"):
         load(written(kind, files, tmp_path))
-
-
-def test_digits_have_their_size():
-    with pytest.raises(BadInput, match=r"always 8 pixels wide\. Received: --image_size 16"):
-        load("digits", size=16)
-
-
-BIRDS = (
-    ("001.Black_footed_Albatross", "Black_Footed_Albatross_0009_34", (20, 10), 1),
-    ("001.Black_footed_Albatross", "Black_Footed_Albatross_0074_59", (8, 8), 0),
-    ("200.Common_Yellowthroat", "Common_Yellowthroat_0003_190521", (9, 30), 1),
-)
-
-
-@from_tfds
-def test_cub_by_name_from_its_public_archives(preparing_tfds, tmp_path, monkeypatch):
-    root = tmp_path / "extracted"
-    lists = {"images.txt": "", "train_test_split.txt": "", "bounding_boxes.txt": ""}
-    files = {}
-    for number, (folder, name, size, training) in enumerate(BIRDS, 1):
-        lists["images.txt"] += f"{number} {folder}/{name}.jpg\n"
-        lists["train_test_split.txt"] += f"{number} {training}\n"
-        lists["bounding_boxes.txt"] += f"{number} 1.0 1.0 4.0 4.0\n"
-        files[f"CUB_200_2011/images/{folder}/{name}.jpg"] = jpeg(number, size)
-        files[f"segmentations/{folder}/{name}.png"] = picture(number, size, "L")
-    files.update({f"CUB_200_2011/{name}": text.encode() for name, text in lists.items()})
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    archive = tmp_path / "CUB_200_2011.tgz"
-    with tarfile.open(archive, "w:gz") as packed:
-        packed.add(root / "CUB_200_2011", "CUB_200_2011")
-
-    def imdecode(data, flags):
-        return np.asarray(Image.open(io.BytesIO(data.tobytes())).convert("L"))
-
-    # Its preparation reads the masks, which nothing here uses, with OpenCV.
-    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(imdecode=imdecode))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [])
-    manager = preparing_tfds.download.DownloadManager
-    monkeypatch.setattr(manager, "download", lambda self, urls: [archive])
-    monkeypatch.setattr(
-        manager, "download_and_extract", lambda self, urls: [root, root / "segmentations"]
-    )
-    with pytest.raises(BadInput, match=r"by --image_size. Received: shape \(None, None, 3\)"):
-        load("caltech_birds2011", data_dir=tmp_path / "data")
-    dataset = load("caltech_birds2011", data_dir=tmp_path / "data", size=8)
-    assert len(dataset.class_names) == 200
-    assert sorted(dataset.train[1].tolist()) == [0, 199]
-    assert dataset.train[0].shape == (2, 8, 8, 3)
-    np.testing.assert_array_equal(dataset.test[1], [0])
-    expected = pixels(files["CUB_200_2011/images/{}/{}.jpg".format(*BIRDS[1][:2])])
-    # TensorFlow's decoder of JPEG rounds in another way than Pillow's.
-    np.testing.assert_allclose(dataset.test[0][0], expected, atol=4)
-
-
-def test_held_out_takes_the_same_share_of_every_class():
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(7), 20))
-    chosen = held_out(labels, 0.25, seed=3)
-    assert np.bincount(labels[chosen]).tolist() == [5] * 7
-    np.testing.assert_array_equal(held_out(labels, 0.25, seed=3), chosen)
-    assert not np.array_equal(held_out(labels, 0.25, seed=4), chosen)
-
-
-def disc(size):
-    rows, columns = np.ogrid[:size, :size]
-    return np.hypot(rows - (size - 1) / 2, columns - (size - 1) / 2) <= size / 2
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_quarter_turn_moves_pixels_counter_clockwise(channels):
-    images = np.random.default_rng(0).integers(256, size=(3, 9, 9, channels), dtype=np.uint8)
-    result, angles = turned(images, 90, 90, seed=0)
-    assert angles.tolist() == [90, 90, 90]
-    expected = np.where(disc(9)[None, :, :, None], np.rot90(images, axes=(1, 2)), 128)
-    np.testing.assert_array_equal(result, expected)
-
-
-def test_the_angle_is_the_one_that_the_image_is_turned_by():
-    """Recovered from second moments: a bar along x, turned, has its axis at that angle."""
-    images = np.zeros((40, 33, 33, 1), np.uint8)
-    images[:, 15:18, 4:29] = 255
-    result, angles = turned(images, -45, 45, seed=(1, 0))
-    assert angles.dtype == np.float32
-    assert angles.min() < -35
-    assert angles.max() > 35
-    light = np.where(disc(33), result[..., 0], 0).astype(float)
-    y, x = np.mgrid[16:-17:-1, -16:17]
-    xx, yy, xy = ((light * each).sum((1, 2)) for each in (x * x, y * y, x * y))
-    recovered = np.degrees(np.arctan2(2 * xy, xx - yy) / 2)
-    np.testing.assert_allclose(recovered, angles, atol=0.5)
-    np.testing.assert_array_equal(turned(images, -45, 45, seed=(1, 0))[0], result)
-    assert not np.array_equal(turned(images, -45, 45, seed=(2, 0))[1], angles)
-
-
-def test_no_corner_tells_the_angle():
-    images = np.random.default_rng(0).integers(200, 256, size=(8, 16, 16, 3), dtype=np.uint8)
-    result, _ = turned(images, -45, 45, seed=0)
-    assert (result[:, ~disc(16)] == 128).all()
-    # Black, with which a turn fills what comes from outside, is nowhere within.
-    assert result[:, disc(16)].min() > 150
-
-
-def test_classes_to_test_on_must_be_trained_on():
-    """As in TensorFlow Datasets' Omniglot, which is for few shots."""
-    images = np.zeros((2, 4, 4, 1), "uint8")
-    trained, others, both = ((images, np.array(y)) for y in ([0, 1], [2, 3], [1, 2]))
-    names = ("a", "b", "c", "d")
-    Dataset("omniglot", trained, both, names).require_classes()
-    with pytest.raises(BadInput, match="Received: 2 classes to train on, 2 others to test on"):
-        Dataset("omniglot", trained, others, names).require_classes()
