@@ -160,12 +160,8 @@ def resnet(
     Where a stage halves the image, the shortcut is the paper's option A: every second pixel, zeros
     for the new channels, no parameters. Kernels are initialized as in `cnn9`.
 
-    Args:
-        depth: Number of layers with a kernel: 20, 32, 56, or any other 6n + 2.
-        input_shape: This and the others are those of `build`.
-
-    Raises:
-        BadInput: If the depth is not 6n + 2 or a number is out of range.
+    `depth` is the number of layers with a kernel; 20, 32, 56 and any other 6n + 2 are valid. The
+    other arguments, and errors, are those of `build`.
 
     Example:
 
