@@ -273,8 +273,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     positive = integer(1)
     parser.add_argument("--images", type=positive, default=50_000, help="number of training images")
     parser.add_argument("--batch_size", type=positive, default=128, help="images per batch")
-    parser.add_argument("--workers", type=integer(0), default=2, help="number of threads, 0 for none")
-    parser.add_argument("--seconds", type=number(0), default=3.0, help="duration of each measurement")
+    parser.add_argument("--workers", type=integer(0), default=2, help="threads, 0 for none")
+    parser.add_argument("--seconds", type=number(0), default=3.0, help="seconds per measurement")
     arguments = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)

@@ -131,8 +131,8 @@ def draw_plane(
 ) -> None:
     """Draws prototypes and embeddings in the plane, in colors that follow the costs of mistakes.
 
-    Classes that are cheap to confuse, by the `costs` `(classes, classes)` of mistaking one class for
-    another, have similar colors. The other arguments, and errors, are those of `draw_circle`.
+    Classes have similar colors if they are cheap to confuse, by the `costs` `(classes, classes)` of
+    mistaking one class for another. The other arguments, and errors, are those of `draw_circle`.
 
     Example:
 
