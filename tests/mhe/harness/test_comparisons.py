@@ -5,10 +5,10 @@ import argparse
 import keras
 import numpy as np
 import pytest
-from mhe.harness.runs import Run
 
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput
+from mhe.harness.runs import Run
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="no numerics: the same on every backend"

@@ -2,10 +2,10 @@
 
 import keras
 import pytest
-from mhe.harness.runs import Diverged, Run
 
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.runs import Diverged, Run
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
 
