@@ -156,8 +156,8 @@ def test_files_that_cannot_be_used_are_refused(written, content, message):
     ("names", "message"),
     [
         (None, "text, give the `names` of the classes. Received: names=None"),
-        ("dog", "must be strings, one a class. Received: 'dog'"),
-        (["dog", 3], "must be strings, one a class. Received: "),
+        ("dog", "must be strings, one per class. Received: 'dog'"),
+        (["dog", 3], "must be strings, one per class. Received: "),
         (["dog", "fish", "dog"], "must differ from each other.*Received: twice dog"),
         (["dog", "_"], "a word each. Received: "),
     ],
