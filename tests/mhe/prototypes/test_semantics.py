@@ -230,7 +230,7 @@ def test_on_an_orthoplex_the_least_similar_stand_opposite():
     ("given", "classes", "message"),
     [
         (np.ones(4), None, r"\(classes, m\).*Received: shape \(4,\)"),
-        (np.ones((1, 4)), None, r"two classes or more.*Received: shape \(1, 4\)"),
+        (np.ones((1, 4)), None, r"at least two classes.*Received: shape \(1, 4\)"),
         ([["a", "b"], ["c", "d"]], None, "must be numbers.*Received: "),
         ([[1, 2], [0, 0], [3, 4], [0, 0]], None, r"zero.*Received: rows 1, 3 \(counted from 0\)"),
         (
@@ -253,9 +253,9 @@ def test_prototypes_of_other_classes_are_refused():
         term(POINTS[:3])
     with pytest.raises(ValueError, match=r"9 classes of `semantics`. Received: shape \(9,\)"):
         order_kept(np.ones(9), WORDS)
-    with pytest.raises(ValueError, match=r"a direction. Received: zeros in rows 0, .*8"):
+    with pytest.raises(ValueError, match=r"non-zero. Received: zeros in rows 0, .*8"):
         assign(np.zeros((9, 2)), WORDS)
-    with pytest.raises(ValueError, match=r"3 classes or more. Received: 2"):
+    with pytest.raises(ValueError, match=r"At least 3 classes are needed. Received: 2"):
         order_kept(np.eye(2), np.eye(2))
 
 
