@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from mhe.harness.chance import ChanceWarning
 
 from mhe import clusters
 from mhe.harness import models, recipes
 from mhe.harness.batches import Batches, normalize
-from mhe.harness.chance import ChanceWarning
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.layers import Representatives, mixture_posterior

@@ -31,11 +31,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import hierarchy_task
 import keras
 from hierarchy_table import COMPARISON
+from mhe.harness.chance import ChanceWarning
 
 import mhe
 from mhe.harness import figures, placed, recipes, runs
 from mhe.harness.batches import Batches
-from mhe.harness.chance import ChanceWarning
 from mhe.harness.comparisons import stem
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput

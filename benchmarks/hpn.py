@@ -25,10 +25,10 @@ import hpn_task
 import keras
 import numpy as np
 from hpn_table import COMPARISON
+from mhe.harness.chance import ChanceWarning
 
 from mhe.harness import figures, placed, recipes, runs
 from mhe.harness.batches import Batches
-from mhe.harness.chance import ChanceWarning
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program

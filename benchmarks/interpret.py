@@ -29,15 +29,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from mhe.harness.chance import ChanceWarning
+from mhe.harness.schedules import stepped
 
 import mhe
 from mhe.harness import figures, models, recipes, runs
 from mhe.harness.batches import Batches, normalize
-from mhe.harness.chance import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
-from mhe.harness.schedules import stepped
 from mhe.image_regularizers import nearest_images, total_variation
 from mhe.layers.input_prototypes import REDUCTIONS, SIMILARITIES
 

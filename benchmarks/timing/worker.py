@@ -12,13 +12,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import speed_backend as backend
 from keras import ops
 
 import mhe
 from mhe.energy import sampled_energy
 from mhe.harness import models
 from mhe.neurons import neuron_weights
+from timing import backend
 
 Rows = list[dict[str, Any]]
 Variant = Mapping[str, Any]

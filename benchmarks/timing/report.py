@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mhe.harness.runs import replacing
+from mhe.harness.files import replacing
 
 Row = dict[str, Any]
 
