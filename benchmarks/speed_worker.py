@@ -16,9 +16,9 @@ import speed_backend as backend
 from keras import ops
 
 import mhe
+from mhe.attach.neurons import neuron_weights
 from mhe.energy import sampled_energy
 from mhe.harness import models
-from mhe.neurons import neuron_weights
 
 Rows = list[dict[str, Any]]
 Variant = Mapping[str, Any]

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 
 from mhe.attach import attach
+from mhe.attach.neurons import neuron_weights
 from mhe.callbacks import EnergyLogger
 from mhe.harness import datasets, figures, models, recipes, runs
 from mhe.harness.batches import Batches, pad_crop_flip
@@ -29,7 +30,6 @@ from mhe.harness.chance import ChanceWarning
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.schedules import stepped
 from mhe.metrics import pairwise_angles
-from mhe.neurons import neuron_weights
 from mhe.regularizers import MHE
 
 PROGRAM = "benchmarks/train.py"

@@ -38,12 +38,12 @@ from gan.model import GAN, published_optimizer
 from gan.real_images import RealImages
 from gan.scorer import Scorer
 from gan.table import COMPARISON, PROGRAM
+from mhe.attach.neurons import neuron_weights
 from mhe.harness import recipes, runs
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser, integer, number, program
-from mhe.neurons import neuron_weights
 
 # Whether the discriminator has spectral norm, and whether energies.
 MODELS = {

@@ -9,8 +9,8 @@ import pytest
 from keras import ops
 
 import mhe
-from mhe import energy as energy_module
 from mhe.energy import block_size, sampled_energy
+from mhe.energy import hyperspherical as energy_module
 
 VARIANTS = list(itertools.product((0, 1, 2, 0.5, 3), ("euclidean", "angle"), ("full", "half")))
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mhe import checks, energy
+from mhe import energy
 from mhe.precision import at_least_float32
 
 # As many similarities of weights and given images are held at once (64 MiB).
@@ -233,33 +233,3 @@ class NearestImagePull(keras.regularizers.Regularizer):
 
     def __repr__(self) -> str:
         return f"NearestImagePull({len(self.images)} images, {self.strength:g})"
-
-
-@keras.saving.register_keras_serializable(package="mhe")
-class PixelRange(keras.constraints.Constraint):
-    """Keeps weights that are images within the range of pixels, after every step.
-
-    Args:
-        low: The least value of a pixel.
-        high: The largest.
-
-    Raises:
-        ValueError: If they are no finite numbers, or `low` is not less than `high`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> np.asarray(PixelRange(-1, 1)(np.array([-3.0, 0.5], "float32")))
-    array([-1. ,  0.5], dtype=float32)
-    """
-
-    def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
-        checks.check_range(low, high)
-        self.low, self.high = float(low), float(high)
-
-    def __call__(self, w: Any) -> Any:
-        """Pixels `w` within the range."""
-        return ops.clip(w, self.low, self.high)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"low": self.low, "high": self.high}

@@ -9,8 +9,8 @@ from keras import layers, ops
 
 from mhe import MHE, Sum
 from mhe.attach import Attached, Attachments, attach, attached, detach
+from mhe.attach.neurons import neuron_weights
 from mhe.callbacks import EnergyLogger
-from mhe.neurons import neuron_weights
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 

@@ -7,7 +7,7 @@ import math
 import keras
 from keras.layers import Layer
 
-from mhe.neurons import ATTENTION, check_built, holds_neurons, walk
+from mhe.attach.neurons import ATTENTION, check_built, holds_neurons, walk
 
 # Their weights scale or shift what is already there, also in a layer that derives from them.
 _SCALING = (keras.layers.PReLU, keras.layers.LayerNormalization)
@@ -36,12 +36,12 @@ def head_layers(model: Layer) -> list[Layer]:
 
     Example:
 
-    >>> import keras, mhe.heads
+    >>> import keras, mhe.attach.outputs
     >>> inputs = keras.Input((4,))
     >>> hidden = keras.layers.Dense(8, name="hidden")(inputs)
     >>> logits = keras.layers.Dense(3, name="logits")(hidden)
     >>> model = keras.Model(inputs, keras.layers.Softmax()(logits))
-    >>> [layer.name for layer in mhe.heads.head_layers(model)]
+    >>> [layer.name for layer in mhe.attach.outputs.head_layers(model)]
     ['logits']
     """
     check_built(model)

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import mhe
-from mhe import image_regularizers
+from mhe.regularizers import images as image_regularizers
 
 RNG = np.random.default_rng(5)
 PICTURES = RNG.uniform(-1, 1, (2, 2, 3, 2, 1)).astype("float32")

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-from mhe.heads import head_layers
-from mhe.neurons import ATTENTION, NeuronWeight, neuron_weights, unbuilt_layers, walk
+from mhe.attach.neurons import ATTENTION, NeuronWeight, neuron_weights, unbuilt_layers, walk
+from mhe.attach.outputs import head_layers
+from mhe.attach.selection import select
 from mhe.regularizers import MHE, Sum, describe
-from mhe.selection import select
 
 _SLOTS = (
     "kernel_regularizer",
@@ -139,7 +139,7 @@ class Attachment:
     """One row of a table of attached regularizers.
 
     Attributes:
-        weight: The weight, see `mhe.neurons.NeuronWeight`.
+        weight: The weight, see `mhe.attach.neurons.NeuronWeight`.
         regularizer: The regularizer that `attach` added.
         kept: The regularizer that was there before, or None.
         trainable: Whether the weight is trained; Keras leaves the loss of a frozen weight out.
@@ -238,8 +238,8 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
             `keras.regularizers.get` takes. Each layer gets its own copy of an `MHE` (also of one in
             a `Sum`), whose `axis` is set to the axes of that layer's neurons, whatever it was;
             other regularizers are used as they are. None gives only the head one.
-        head: What the head gets instead, see `mhe.heads.head_layers`; None treats it like every
-            other layer.
+        head: What the head gets instead, see `mhe.attach.outputs.head_layers`; None treats it like
+            every other layer.
         layers: Which layers get it. A string is the name of a layer or of a weight or, where no
             name is equal to it, a regular expression searched for in names such as
             `"backbone/conv1"` and in weights' paths; a compiled regular expression is always

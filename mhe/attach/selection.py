@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-from mhe.neurons import NeuronWeight, neuron_weights
+from mhe.attach.neurons import NeuronWeight, neuron_weights
 
 
 def select(model: Layer, layers: Any) -> list[NeuronWeight]:

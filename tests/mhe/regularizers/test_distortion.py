@@ -10,8 +10,8 @@ import pytest
 from keras import ops
 
 import mhe
-from mhe import prototype_regularizers
-from mhe.prototype_regularizers import prototype_distances, rank_loss, squared_distortion
+from mhe.regularizers import distortion as prototype_regularizers
+from mhe.regularizers import prototype_distances, rank_loss, squared_distortion
 
 BACKEND = keras.backend.backend()
 TREE = mhe.ClassTree.from_paths(["animal/dog/poodle", "animal/dog/husky", "animal/cat", "oak"])

@@ -110,9 +110,9 @@ def neuron_weights(model: Layer, quantized: bool = False) -> list[NeuronWeight]:
 
     Example:
 
-    >>> import keras, mhe.neurons
+    >>> import keras, mhe.attach.neurons
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.SeparableConv2D(6, 3)])
-    >>> for weight in mhe.neurons.neuron_weights(model):
+    >>> for weight in mhe.attach.neurons.neuron_weights(model):
     ...     print(weight.name, weight.shape, weight.axis, weight.count, weight.dims)
     depthwise_kernel (3, 3, 3, 1) (-2, -1) 3 9
     pointwise_kernel (1, 1, 3, 6) -1 6 3
