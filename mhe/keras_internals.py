@@ -76,9 +76,11 @@ def graph(layer: Layer) -> tuple[list[Tensor], list[Tensor]] | None:
 
 def is_saved_as_graph(model: Layer) -> bool:
     """Whether a model's config is its graph. Keras decides by the arguments of its constructor."""
-    functional = [kind for kind in type(model).__mro__ if kind.__name__ == "Functional"]
-    arguments = [inspect.getfullargspec(kind.__init__).args for kind in (type(model), *functional)]
-    return len(functional) == 1 and arguments[0] == arguments[1]
+    kinds: list[Any] = [kind for kind in type(model).__mro__ if kind.__name__ == "Functional"]
+    own, *functional = [
+        inspect.getfullargspec(kind.__init__).args for kind in (type(model), *kinds)
+    ]
+    return functional == [own]
 
 
 def attention_output(layer: Layer) -> Layer:

@@ -1,14 +1,11 @@
-"""Put regularizers on a model that already exists, take them off again, list them."""
+"""Regularizers on models that already exist: attach them, list them, detach them.
 
-from mhe.attach.verbs import (
-    Attached,
-    Attachment,
-    Attachments,
-    Projections,
-    attach,
-    attached,
-    detach,
-)
+`mhe.attach` is the function of that name; import what else is here from `mhe.attach`.
+"""
+
+from mhe.attach.regularizers import Attached, Projections
+from mhe.attach.table import Attachment, Attachments
+from mhe.attach.verbs import attach, attached, detach
 
 __all__ = [
     "Attached",

@@ -1,19 +1,12 @@
 """Keras regularizers: energies of neurons, costs between classes, weights that are images."""
 
-from mhe.regularizers.distortion import (
-    Distortion,
-    Rank,
-    prototype_distances,
-    rank_loss,
-    squared_distortion,
-)
-from mhe.regularizers.images import (
-    NearestImagePull,
-    TotalVariation,
-    nearest_images,
-    total_variation,
-)
-from mhe.regularizers.mhe import MHE, Sum, describe
+from mhe.regularizers.distances import prototype_distances
+from mhe.regularizers.distortion import Distortion, squared_distortion
+from mhe.regularizers.mhe import MHE
+from mhe.regularizers.nearest_images import NearestImagePull, nearest_images
+from mhe.regularizers.rank import Rank, rank_loss
+from mhe.regularizers.sum import Sum, describe
+from mhe.regularizers.total_variation import TotalVariation, total_variation
 
 __all__ = [
     "MHE",

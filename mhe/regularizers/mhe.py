@@ -1,36 +1,38 @@
-"""Energies as Keras regularizers, and sums of regularizers."""
+"""The hyperspherical energy as a Keras regularizer."""
 
 from typing import Any
 
 import keras
-from keras import ops
 
 from mhe import energy
+from mhe.checks import check_count
+from mhe.regularizers.base import Weighted
+from mhe.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mhe")
-class MHE(keras.regularizers.Regularizer):
+class MHE(Weighted):
     """Minimum hyperspherical energy: spreads the neurons of a layer over the sphere.
 
     Adds `strength` times the mean energy of the layer's neurons to the loss; see
     `mhe.hyperspherical_energy` for what that is, and for degenerate neurons.
 
-    With `sample=k` only k neurons, drawn afresh at every step, enter: an unbiased estimate of the
+    With `sample=k` only k neurons enter, drawn afresh at every step: an unbiased estimate of the
     same mean for layers too wide for all pairs. The draw depends on the weights themselves and on
-    how often the regularizer was called, never on hidden state, so that it changes from step to
-    step inside a compiled train step too. Where nothing is compiled, a process that takes up a
-    training again begins to count anew, and draws other neurons than an unbroken one.
+    the number of calls, never on hidden state, so it changes from step to step inside a compiled
+    train step, too. In eager mode, a process that resumes training counts calls from 0 again, so it
+    draws other neurons than an uninterrupted one.
 
     Args:
         strength: Finite factor ≥ 0 of the mean energy.
         s: Real number ≥ 0, the power of the potential.
         distance: `"euclidean"` or `"angle"`.
         space: `"half"` counts every neuron's opposite as well, `"full"` does not.
-        axis: The axis, or axes, of the weight that count its neurons: -1 is right for the kernels
-            of Dense and Conv layers. `mhe.attach` knows it for every layer.
-        sample: None for all neurons, or how many to draw, at least 2. Where a layer has no more
-            than that, all are taken.
-        block: Neurons a block, see `mhe.energy.block_size`.
+        axis: The axis, or axes, of the weight that count its neurons: -1 fits the kernels of Dense
+            and Conv layers. `mhe.attach` knows it for every layer.
+        sample: Number of neurons to draw, at least 2, or None for all. A layer with no more than
+            that uses all of them.
+        block: Neurons per block. Defaults to `mhe.energy.block_size`.
 
     Raises:
         ValueError: If an argument is not one of the above.
@@ -58,11 +60,10 @@ class MHE(keras.regularizers.Regularizer):
         sample: int | None = None,
         block: int | None = None,
     ) -> None:
-        energy.check_strength(strength)
+        super().__init__(strength)
         energy.check_options(s, distance, space)
-        energy.check_count("sample", sample, 2)
-        energy.check_count("block", block, 1)
-        self.strength = float(strength)
+        check_count("sample", sample, 2, optional=True)
+        check_count("block", block, 1, optional=True)
         self.s = s
         self.distance = distance
         self.space = space
@@ -71,25 +72,28 @@ class MHE(keras.regularizers.Regularizer):
         self.block = block
         self._calls = 0
 
-    def __call__(self, x: Any) -> Any:
-        """Strength times the mean energy of `x`, a scalar of Keras's `floatx`."""
-        options = {"s": self.s, "distance": self.distance, "space": self.space}
+    def value(self, x: Tensor) -> Tensor:
+        """The mean energy of `x`, or its estimate from a sample."""
+        options: dict[str, Any] = {
+            "s": self.s,
+            "distance": self.distance,
+            "space": self.space,
+            "axis": self.axis,
+            "block": self.block,
+        }
         if self.sample is None:
-            value = energy.hyperspherical_energy(x, axis=self.axis, block=self.block, **options)
-        else:
-            value = energy.sampled_energy(
-                x, self.sample, seed=self._calls, axis=self.axis, block=self.block, **options
-            )
-            self._calls += 1
-        return ops.cast(self.strength * value, keras.config.floatx())
+            return energy.hyperspherical_energy(x, **options)
+        estimate = energy.sampled_energy(x, self.sample, seed=self._calls, **options)
+        self._calls += 1
+        return estimate
 
     def with_axis(self, axis: int | tuple[int, ...]) -> "MHE":
-        """A copy for weights whose neurons lie along another axis."""
+        """Returns a copy for weights whose neurons lie along another axis."""
         return type(self)(**{**self.get_config(), "axis": axis})
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "strength": self.strength,
+            **super().get_config(),
             "s": self.s,
             "distance": self.distance,
             "space": self.space,
@@ -101,77 +105,3 @@ class MHE(keras.regularizers.Regularizer):
     def __repr__(self) -> str:
         text = f"MHE({self.strength:g}, s={self.s}, {self.distance}, {self.space}"
         return text + (f", sample={self.sample})" if self.sample else ")")
-
-
-@keras.saving.register_keras_serializable(package="mhe")
-class Sum(keras.regularizers.Regularizer):
-    """Several regularizers on one weight.
-
-    Args:
-        *regularizers: Whatever `keras.regularizers.get` takes: regularizers, names, functions.
-
-    Raises:
-        ValueError: If one of them is None or is no regularizer.
-
-    Example:
-
-    >>> import keras, mhe
-    >>> both = mhe.Sum(keras.regularizers.L2(5e-4), mhe.MHE())
-    >>> layer = keras.layers.Dense(10, kernel_regularizer=both)
-    """
-
-    def __init__(self, *regularizers: Any) -> None:
-        if not regularizers:
-            raise ValueError("`Sum` needs at least one regularizer. Received: none")
-        self.regularizers = tuple(_regularizer(each) for each in regularizers)
-
-    def __call__(self, x: Any) -> Any:
-        """The sum of what the regularizers give for `x`, a scalar of Keras's `floatx`."""
-        dtype = keras.config.floatx()
-        first, *others = (ops.cast(each(x), dtype) for each in self.regularizers)
-        return sum(others, first)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "regularizers": [
-                keras.saving.serialize_keras_object(each) for each in self.regularizers
-            ]
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Sum":
-        return cls(
-            *(keras.saving.deserialize_keras_object(each) for each in config["regularizers"])
-        )
-
-    def __repr__(self) -> str:
-        return f"Sum({', '.join(map(describe, self.regularizers))})"
-
-
-def describe(regularizer: Any) -> str:
-    """A regularizer in a few words, for tables.
-
-    Example:
-
-    >>> import keras
-    >>> describe(keras.regularizers.L2(0.5)), describe(MHE(2.0, s=0)), describe(None)
-    ('L2(l2=0.5)', 'MHE(2, s=0, euclidean, half)', 'none')
-    """
-    if regularizer is None:
-        return "none"
-    if not isinstance(regularizer, keras.regularizers.Regularizer):
-        return getattr(regularizer, "__name__", repr(regularizer))
-    if type(regularizer).__repr__ is not object.__repr__:
-        return repr(regularizer)
-    options = ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in regularizer.get_config().items()
-    )
-    return f"{type(regularizer).__name__}({options})"
-
-
-def _regularizer(identifier: Any) -> Any:
-    regularizer = keras.regularizers.get(identifier)
-    if regularizer is None:
-        raise ValueError("`Sum` adds regularizers. Received: None")
-    return regularizer
