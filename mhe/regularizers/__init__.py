@@ -3,10 +3,10 @@
 from mhe.regularizers.distances import prototype_distances
 from mhe.regularizers.distortion import Distortion, squared_distortion
 from mhe.regularizers.mhe import MHE
-from mhe.regularizers.nearest_images import NearestImagePull, nearest_images
+from mhe.regularizers.nearest import NearestImagePull, nearest_images
 from mhe.regularizers.rank import Rank, rank_loss
 from mhe.regularizers.sum import Sum, describe
-from mhe.regularizers.total_variation import TotalVariation, total_variation
+from mhe.regularizers.variation import TotalVariation, total_variation
 
 __all__ = [
     "MHE",
