@@ -4,9 +4,7 @@ import importlib
 import sys
 from types import ModuleType
 
-import mhe
-
-# Old name: where its public names are now.
+# Old name within `mhe`: where its public names are now.
 MOVED = {
     "heads": ["mhe.attach.outputs"],
     "image_regularizers": ["mhe.regularizers", "mhe.constraints"],
@@ -31,6 +29,6 @@ def alias_moved_modules() -> None:
         if len(homes) > 1:
             module = ModuleType(f"mhe.{old}", f"Moved to {' and '.join(names)}.")
             for home in homes:
-                module.__dict__.update({k: v for k, v in vars(home).items() if k[0] != "_"})
+                vars(module).update({k: v for k, v in vars(home).items() if k[0] != "_"})
         sys.modules[f"mhe.{old}"] = module
-        setattr(mhe, old, module)
+        setattr(sys.modules["mhe"], old, module)

@@ -20,6 +20,9 @@ from mhe.energy.options import (
 from mhe.energy.pairs import block_size
 from mhe.energy.sampling import sampled_energy
 
+# Was here before it had a file of its own.
+from mhe.seeds import fresh_seed
+
 __all__ = [
     "DISTANCES",
     "REDUCTIONS",
@@ -27,6 +30,7 @@ __all__ = [
     "block_size",
     "check_axis",
     "check_options",
+    "fresh_seed",
     "hyperspherical_energy",
     "neuron_axes",
     "sampled_energy",
