@@ -38,8 +38,8 @@ from mhe.harness.batches import Batches, normalize
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
-from mhe.image_regularizers import nearest_images, total_variation
 from mhe.layers.input_prototypes import REDUCTIONS, SIMILARITIES
+from mhe.regularizers import nearest_images, total_variation
 
 PROGRAM = "benchmarks/interpret.py"
 COMPARISON = Comparison(

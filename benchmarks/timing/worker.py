@@ -15,9 +15,9 @@ import numpy as np
 from keras import ops
 
 import mhe
+from mhe.attach.neurons import neuron_weights
 from mhe.energy import sampled_energy
 from mhe.harness import models
-from mhe.neurons import neuron_weights
 from timing import backend
 
 Rows = list[dict[str, Any]]

@@ -82,12 +82,12 @@ def test_losses_and_gradients(which, reference_gradient, monkeypatch):
         monkeypatch.setattr(embedding, "_TRIPLETS", 6 * 3**2)
     if which == "distortion":
         loss = embedding._squared_distortion(UNEVEN)
-        expected = float(mhe.prototype_regularizers.squared_distortion(points, UNEVEN))
+        expected = float(mhe.regularizers.squared_distortion(points, UNEVEN))
     else:
         loss = embedding._ranking(UNEVEN, np.random.default_rng(0))
         distances = metrics.pairwise_distances(points)
         points *= UNEVEN.mean() / distances.mean()
-        expected = float(mhe.prototype_regularizers.rank_loss(points, UNEVEN))
+        expected = float(mhe.regularizers.rank_loss(points, UNEVEN))
     value, gradient = embedding._through_distances(loss, points)
     if which == "drawn":
         assert value != pytest.approx(expected, rel=1e-3)

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import mhe
-from mhe import image_regularizers
+from mhe.regularizers import nearest, nearest_images
 
 RNG = np.random.default_rng(5)
 PICTURES = RNG.uniform(-1, 1, (2, 2, 3, 2, 1)).astype("float32")
@@ -43,7 +43,7 @@ def test_values_and_gradients_follow_the_float64_formula(
     regularizer, reference, value_and_gradient, reference_gradient, monkeypatch
 ):
     # Two images at a time.
-    monkeypatch.setattr(image_regularizers, "_BLOCK", 8)
+    monkeypatch.setattr(nearest, "_BLOCK", 8)
     value, gradient = value_and_gradient(regularizer, PICTURES)
     assert value == pytest.approx(0.5 * reference(PICTURES.astype("float64")), rel=1e-5)
     expected = reference_gradient(lambda x: 0.5 * reference(x), PICTURES)
@@ -69,16 +69,9 @@ def test_what_is_flat_or_at_an_image_stays_there(value_and_gradient):
 
 def test_a_small_distance_to_a_far_image_keeps_its_digits():
     images = np.stack([np.full(3, 1e3), np.zeros(3)]).astype("float32")
-    index, squares = image_regularizers.nearest_images(images[:1] + np.float32(2**-10), images)
+    index, squares = nearest_images(images[:1] + np.float32(2**-10), images)
     assert int(index[0]) == 0
     assert float(squares[0]) == pytest.approx(3 * 2.0**-20, rel=1e-6)
-
-
-def test_pixels_stay_within_the_range():
-    constraint = mhe.PixelRange(-0.5, 1)
-    constraint = keras.constraints.deserialize(keras.constraints.serialize(constraint))
-    clipped = constraint(ops.convert_to_tensor([-3.0, -0.5, 0.2, 7.0]))
-    np.testing.assert_allclose(ops.convert_to_numpy(clipped), [-0.5, -0.5, 0.2, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +87,6 @@ def test_pixels_stay_within_the_range():
             lambda: mhe.NearestImagePull(IMAGES, labels=0 * LABELS)(PICTURES),
             "Received: none of class 1",
         ),
-        (lambda: mhe.PixelRange(1, 1), "low=1, high=1"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from mhe.selection import select
+from mhe.attach.selection import select
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 

@@ -1,31 +1,32 @@
-"""Which weights with neurons a user means by `layers=`."""
+"""Which weights with neurons `layers=` selects."""
 
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras.layers import Layer
 
-from mhe.neurons import NeuronWeight, neuron_weights
+from mhe.attach.neurons import NeuronWeight, neuron_weights
 
 
 def select(model: Layer, layers: Any) -> list[NeuronWeight]:
-    """Lists the weights with neurons of the layers that are meant.
+    """Lists the weights with neurons of the selected layers.
 
     Args:
         model: A built model.
-        layers: What `mhe.attach` takes as `layers=`.
+        layers: As in `mhe.attach`.
 
     Returns:
         The weights, in the model's order.
 
     Raises:
-        ValueError: If the model is not built, nothing matches, or a layer that does is quantized to
+        ValueError: If the model is not built, nothing matches, or a selected layer is quantized to
             integers.
 
     Example:
 
+    >>> import keras
     >>> hidden, logits = keras.layers.Dense(8, name="hidden"), keras.layers.Dense(3, name="logits")
     >>> model = keras.Sequential([keras.Input((4,)), hidden, logits])
     >>> for layers in ("hidden", "^log", keras.layers.Dense, lambda layer: layer.units < 4):
@@ -35,41 +36,55 @@ def select(model: Layer, layers: Any) -> list[NeuronWeight]:
     ['hidden', 'logits']
     ['logits']
     """
-    weights = neuron_weights(model, quantized=True)
-    chosen = {id(weight.variable) for weight in weights if layers is None}
+    return select_among(neuron_weights(model, quantized=True), model.name, layers)
+
+
+def select_among(weights: list[NeuronWeight], name: str, layers: Any) -> list[NeuronWeight]:
+    """Lists the selected ones of the weights with neurons of a model.
+
+    Args:
+        weights: The model's weights with neurons, including quantized ones.
+        name: The model's name, for errors.
+        layers: As in `mhe.attach`.
+
+    Returns:
+        The selected weights, in the same order.
+
+    Raises:
+        ValueError: If nothing matches, or a selected layer is quantized to integers.
+    """
+    selected = {id(weight) for weight in weights if layers is None}
     if layers is not None:
         for selector in layers if isinstance(layers, list | tuple) else [layers]:
             matches = _matcher(selector, weights)
-            found = {id(weight.variable) for weight in weights if matches(weight)}
-            if not found:
-                raise _nothing_matches(model, selector, weights)
-            chosen |= found
-    if not chosen:
-        raise _nothing_matches(model, layers, weights)
-    selected = [weight for weight in weights if id(weight.variable) in chosen]
-    quantized = [
-        weight.location
-        for weight in selected
-        if not keras.backend.is_float_dtype(weight.variable.dtype)
-    ]
+            matching = {id(weight) for weight in weights if matches(weight)}
+            if not matching:
+                raise _nothing_matches(name, selector, weights)
+            selected |= matching
+    if not selected:
+        raise _nothing_matches(name, layers, weights)
+    chosen = [weight for weight in weights if id(weight) in selected]
+    quantized = [weight.location for weight in chosen if weight.quantized]
     if quantized:
         raise ValueError(
-            "Weights that are quantized to integers cannot be trained. Choose others with "
-            f"`layers=`. Received: the quantized layers {', '.join(quantized)}"
+            "Weights quantized to integers cannot be trained. Select others with `layers=`. "
+            f"Received: the quantized layers {', '.join(quantized)}"
         )
-    return selected
+    return chosen
 
 
-def _nothing_matches(model, asked, weights):
-    there = ", ".join(dict.fromkeys(weight.location for weight in weights))
+def _nothing_matches(name: str, layers: Any, weights: list[NeuronWeight]) -> ValueError:
+    locations = ", ".join(dict.fromkeys(weight.location for weight in weights))
     return ValueError(
-        f"No layer with neurons matches. Those of {model.name!r} are: {there or 'none'}. "
-        f"Received: layers={asked!r}"
+        f"No layer with neurons matches. Those of {name!r} are: {locations or 'none'}. "
+        f"Received: layers={layers!r}"
     )
 
 
-def _matcher(selector, weights):
-    def around(weight):
+def _matcher(selector: Any, weights: list[NeuronWeight]) -> Callable[[NeuronWeight], bool]:
+    """The test that a selector stands for."""
+
+    def around(weight: NeuronWeight) -> tuple[Layer, ...]:
         return (*weight.parents[1:], weight.layer)
 
     if isinstance(selector, str):

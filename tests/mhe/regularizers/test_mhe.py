@@ -237,9 +237,9 @@ def test_descriptions():
         ({"distance": "chord"}, "Received: distance='chord'"),
         ({"space": None}, "Received: space=None"),
         ({"axis": "last"}, "Received: axis='last'"),
-        ({"sample": 1}, "`sample` must be None or an int >= 2. Received: sample=1"),
+        ({"sample": 1}, "`sample` must be None or an integer >= 2. Received: sample=1"),
         ({"sample": 2.5}, "Received: sample=2.5"),
-        ({"block": 0}, "`block` must be None or an int >= 1"),
+        ({"block": 0}, "`block` must be None or an integer >= 1"),
     ],
     ids=str,
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from mhe.neurons import neuron_weights
+from mhe.attach.neurons import neuron_weights
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 

@@ -9,26 +9,18 @@ from keras import layers, ops
 
 from mhe import MHE, Sum
 from mhe.attach import Attached, Attachments, attach, attached, detach
+from mhe.attach.neurons import neuron_weights
 from mhe.callbacks import EnergyLogger
-from mhe.neurons import neuron_weights
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 
 
-def energy(weights, axis, space="half"):
-    """The mean Euclidean energy, s = 2, pair by pair in float64."""
-    weights = np.asarray(weights, "float64")
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    neurons = np.moveaxis(weights, axes, range(len(axes)))
-    neurons = neurons.reshape(int(np.prod(neurons.shape[: len(axes)])), -1)
-    neurons = neurons / np.linalg.norm(neurons, axis=1, keepdims=True)
-    if space == "half":
-        neurons = np.concatenate([neurons, -neurons])
-    total = 0.0
-    for i, one in enumerate(neurons):
-        for j, other in enumerate(neurons):
-            total += 0.0 if i == j else 1 / np.sum((one - other) ** 2)
-    return total / (len(neurons) * (len(neurons) - 1))
+@pytest.fixture
+def energy(reference_energy):
+    """The mean Euclidean energy, s = 2, in float64."""
+    return lambda weights, axis, space="half": reference_energy(
+        weights, 2, "euclidean", space, axis=axis
+    )
 
 
 def number(tensor):
@@ -82,7 +74,7 @@ AXES = {
 
 
 @pytest.mark.parametrize("make", [tokens, images])
-def test_losses_are_the_energies(make, tmp_path):
+def test_losses_are_the_energies(make, tmp_path, energy):
     """The energy of every weight along its own axes, also after a round trip."""
     model = make()
     before, config = loss(model), model.get_config()
@@ -123,7 +115,7 @@ def test_json_keeps_it():
     )
 
 
-def test_head_gets_its_own():
+def test_head_gets_its_own(energy):
     model = mlp()
     table = attach(model, MHE(1.0), head=MHE(10.0, space="full"))
     hidden, middle, logits = (weight.variable for weight in neuron_weights(model))
@@ -137,7 +129,7 @@ def test_head_gets_its_own():
     np.testing.assert_allclose(loss(model), sum(expected), rtol=1e-5)
 
 
-def test_each_layer_has_its_own_copy():
+def test_each_layer_has_its_own_copy(energy):
     regularizer = Sum(MHE(1.0, axis=0), "l2")
     table = attach(mlp(), regularizer)
     copies = [row.regularizer.regularizers[0] for row in table]
@@ -307,7 +299,7 @@ def test_frozen_layers():
     assert all(row.trainable for row in attached(model))
 
 
-def test_projections_of_one_shape():
+def test_projections_of_one_shape(energy):
     """Four heads of four numbers over four features: shapes cannot tell query from output."""
     inputs = keras.Input((3, 4))
     layer = layers.MultiHeadAttention(4, 4, kernel_regularizer="l2", name="cube")
@@ -328,7 +320,7 @@ def test_projections_of_one_shape():
     np.testing.assert_allclose(loss(clone), before, rtol=1e-6)
 
 
-def test_one_projection_alone():
+def test_one_projection_alone(energy):
     inputs = keras.Input((3, 4))
     model = keras.Model(inputs, layers.MultiHeadAttention(2, 3, name="some")(inputs, inputs))
     (row,) = attach(model, MHE(1.0), layers="some/attention_output")
@@ -356,7 +348,7 @@ class Subclassed(keras.Model):
         return ops.softmax(self.head(self.hidden(x)))
 
 
-def test_subclassed_models():
+def test_subclassed_models(energy):
     x, y = data()
     model = compiled(Subclassed(), 0.0)
     before = model.fit(x, y, verbose=0).history["loss"][0]
@@ -375,7 +367,7 @@ def test_subclassed_models():
 
 
 @pytest.mark.filterwarnings("ignore:.build... was called on layer")
-def test_unused_layers_are_skipped_and_named():
+def test_unused_layers_are_skipped_and_named(energy):
     class Spare(Subclassed):
         def __init__(self):
             super().__init__()
@@ -395,7 +387,7 @@ def test_unused_layers_are_skipped_and_named():
     assert loss(model) == 0
 
 
-def test_shared_layers_are_regularized_once():
+def test_shared_layers_are_regularized_once(energy):
     inputs = keras.Input((4,))
     shared = layers.Dense(4)
     model = keras.Model(inputs, shared(shared(inputs)))

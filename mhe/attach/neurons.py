@@ -1,9 +1,4 @@
-"""Where the neurons of a model are: which weights of which layers hold them, and along which axes.
-
-A neuron is one slice of a weight. What counts as one differs from layer to layer (the last axis of
-a `Dense` kernel, the last two of a depthwise kernel, the rows of an `Embedding`), and this file is
-the one place that knows.
-"""
+"""Where the neurons of a model are: which weights hold them, and along which axes."""
 
 import dataclasses
 import math
@@ -12,20 +7,16 @@ from collections.abc import Iterator
 import keras
 from keras.layers import Layer
 
+from mhe import keras_internals
+from mhe.neuron_axes import DEPTHWISE, SEPARABLE, TRANSPOSED, neuron_kernels
+
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-# They hold neurons once they are built, so where one is not, neurons are missing.
+# Layers that hold neurons once they are built: unbuilt ones are missing neurons.
 _KINDS = (
     *ATTENTION,
-    *_TRANSPOSED,
-    *_DEPTHWISE,
-    *_SEPARABLE,
+    *TRANSPOSED,
+    *DEPTHWISE,
+    *SEPARABLE,
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
@@ -46,9 +37,9 @@ class NeuronWeight:
         name: The weight's own name, such as `"kernel"` or `"depthwise_kernel"`.
         variable: The Keras variable.
         axis: The axis, or the tuple of axes, that counts the neurons.
-        path: A name that no other weight of the model has.
-        slot: The attribute in which the layer keeps the regularizer of this weight for its config,
-            `None` where it has no such attribute.
+        path: A name that is unique within the model.
+        slot: The attribute in which the layer keeps this weight's regularizer for its config, or
+            `None`.
         parents: The layers around `layer`, the model first.
     """
 
@@ -67,18 +58,23 @@ class NeuronWeight:
 
     @property
     def count(self) -> int:
-        """How many neurons the weight holds."""
+        """The number of neurons."""
         axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
         return math.prod(self.shape[axis] for axis in axes)
 
     @property
     def dims(self) -> int:
-        """How many numbers each neuron has."""
+        """The number of numbers per neuron."""
         return math.prod(self.shape) // max(self.count, 1)
 
     @property
+    def quantized(self) -> bool:
+        """Whether the weight is quantized to integers, so that it cannot be trained."""
+        return not keras.backend.is_float_dtype(self.variable.dtype)
+
+    @property
     def location(self) -> str:
-        """The names of the layers that lead to `layer`, without the model's, joined by slashes."""
+        """The path of names to `layer`, without the model's, joined by slashes."""
         return "/".join(layer.name for layer in (*self.parents[1:], self.layer))
 
 
@@ -86,55 +82,57 @@ def neuron_weights(model: Layer, quantized: bool = False) -> list[NeuronWeight]:
     """Lists every weight of a model that holds neurons.
 
     - `Dense`, `Conv1D/2D/3D` and pointwise kernels: the last axis.
-    - `Conv1D/2D/3DTranspose` kernels `(..., out, in)`: the last axis but one.
+    - `Conv1D/2D/3DTranspose` kernels `(..., out, in)`: the next-to-last axis.
     - Depthwise kernels `(..., in, multiplier)`: the last two axes.
-    - `EinsumDense` kernels, and with them the projections of attention layers: the axes that occur
-      in the output. A kernel with no other axis only scales its input and holds no neurons.
+    - `EinsumDense` kernels, including the projections of attention layers: the axes that occur in
+      the output. A kernel with no other axis only scales its input and holds no neurons.
     - `Embedding`: the rows.
     - Cells of recurrent layers: the last axis of `kernel` and of `recurrent_kernel`.
     - Any other layer with a variable `kernel` of two or more axes: the last axis.
 
-    Wrappers and nested models are looked into. Kernels quantized to integers are left out: nothing
-    trains them. Layers that are not built have no weights and are left out, see `unbuilt_layers`.
-    With LoRA enabled the weight is the frozen one beneath, without its update.
+    Wrappers and nested models are included. Kernels quantized to integers are left out because they
+    are not trained, and so are layers that are not built, see `unbuilt_layers`. With LoRA enabled
+    the weight is the frozen one, without its update.
 
     Args:
         model: A built model or layer.
-        quantized: Whether to list kernels quantized to integers too.
+        quantized: Whether to include kernels quantized to integers.
 
     Returns:
-        The weights in the order of the model's layers, a weight that several layers share once.
+        The weights in the order of the model's layers; shared weights appear once.
 
     Raises:
-        ValueError: If the model is not built, or no layer inside it that would hold neurons is.
+        ValueError: If the model is not built, or none of the layers inside it that would hold
+            neurons is.
 
     Example:
 
-    >>> import keras, mhe.neurons
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.SeparableConv2D(6, 3)])
-    >>> for weight in mhe.neurons.neuron_weights(model):
+    >>> for weight in neuron_weights(model):
     ...     print(weight.name, weight.shape, weight.axis, weight.count, weight.dims)
     depthwise_kernel (3, 3, 3, 1) (-2, -1) 3 9
     pointwise_kernel (1, 1, 3, 6) -1 6 3
     """
     check_built(model)
-    found, seen, paths = [], set(), set()
+    weights: dict[int, NeuronWeight] = {}
+    paths: set[str] = set()
     for layer, parents in walk(model):
         for variable, axis, slot in _kernels(layer):
-            is_float = keras.backend.is_float_dtype(variable.dtype)
-            if id(variable) in seen or not (is_float or quantized):
+            if id(variable) in weights:
                 continue
-            seen.add(id(variable))
             path, again = variable.path, 1
             while path in paths:
                 path, again = f"{variable.path}_{again}", again + 1
             paths.add(path)
-            found.append(NeuronWeight(layer, variable.name, variable, axis, path, slot, parents))
-    return found
+            weights[id(variable)] = NeuronWeight(
+                layer, variable.name, variable, axis, path, slot, parents
+            )
+    return [weight for weight in weights.values() if quantized or not weight.quantized]
 
 
 def walk(model: Layer) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
-    """Visits a model and the layers inside it, each once, outer ones first.
+    """Visits a model and the layers inside it, each once, outer layers first.
 
     Args:
         model: A model or layer.
@@ -142,7 +140,7 @@ def walk(model: Layer) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
     Yields:
         Each layer, and the layers around it, the model first.
     """
-    seen = set()
+    seen: set[int] = set()
     stack: list[tuple[Layer, tuple[Layer, ...]]] = [(model, ())]
     while stack:
         layer, parents = stack.pop()
@@ -150,17 +148,19 @@ def walk(model: Layer) -> Iterator[tuple[Layer, tuple[Layer, ...]]]:
             continue
         seen.add(id(layer))
         yield layer, parents
-        stack.extend((sublayer, (*parents, layer)) for sublayer in reversed(layer._layers))
+        stack.extend(
+            (sublayer, (*parents, layer)) for sublayer in reversed(keras_internals.sublayers(layer))
+        )
 
 
 def holds_neurons(layer: Layer) -> bool:
-    """Whether a layer has a weight of its own, not of a layer inside it, that holds neurons.
+    """Whether a layer itself, not a layer inside it, owns a weight that holds neurons.
 
     Args:
         layer: A built layer.
 
     Returns:
-        True or False; a kernel counts also where it is quantized to integers.
+        True or False; kernels quantized to integers count, too.
 
     Example:
 
@@ -174,16 +174,16 @@ def holds_neurons(layer: Layer) -> bool:
 
 
 def check_built(model: Layer) -> None:
-    """Refuses a model without weights: one that is not built, or none of whose layers are.
+    """Raises a `ValueError` if a model is not built, or none of its layers is.
 
-    Single layers may be unbuilt, since a subclassed model need not call every layer that it has;
-    see `unbuilt_layers`.
+    Single layers may be unbuilt, since a subclassed model need not call all of its layers; see
+    `unbuilt_layers`.
 
     Args:
-        model: What should be a built model or layer.
+        model: A built model or layer.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not one.
 
     Example:
 
@@ -203,13 +203,13 @@ def check_built(model: Layer) -> None:
 
 
 def unbuilt_layers(model: Layer) -> list[Layer]:
-    """Lists the layers inside a model that would hold neurons, had anything built them.
+    """Lists the unbuilt layers inside a model that would hold neurons if they were built.
 
     Args:
         model: A model or layer.
 
     Returns:
-        The layers, without those inside a layer that is itself listed.
+        The layers, without those inside a layer that is listed itself.
 
     Example:
 
@@ -220,54 +220,28 @@ def unbuilt_layers(model: Layer) -> list[Layer]:
     >>> unbuilt_layers(model)
     []
     """
-    found = {}
+    unbuilt: dict[int, Layer] = {}
     for layer, parents in walk(model):
-        outermost = not any(id(parent) in found for parent in parents)
+        outermost = not any(id(parent) in unbuilt for parent in parents)
         if outermost and not layer.built and isinstance(layer, _KINDS):
-            found[id(layer)] = layer
-    return list(found.values())
+            unbuilt[id(layer)] = layer
+    return list(unbuilt.values())
 
 
-def _kernels(layer):
+def _kernels(
+    layer: Layer,
+) -> list[tuple[keras.Variable, int | tuple[int, ...], str | None]]:
     """Lists `(variable, axis, slot)` of the weights with neurons that the layer itself owns."""
     if isinstance(layer, keras.layers.Wrapper):
         # SpectralNormalization keeps a reference to the kernel of the layer that it wraps.
         return []
-    if isinstance(layer, keras.layers.EinsumDense):
-        named = [("kernel", _einsum_axes(layer.equation), "kernel_regularizer")]
-    elif isinstance(layer, keras.layers.Embedding):
-        named = [("embeddings", 0, "embeddings_regularizer"), ("reverse_embeddings", -1, None)]
-    elif isinstance(layer, _SEPARABLE):
-        named = [
-            ("depthwise_kernel", (-2, -1), "depthwise_regularizer"),
-            ("pointwise_kernel", -1, "pointwise_regularizer"),
-        ]
-    elif isinstance(layer, _DEPTHWISE):
-        named = [("kernel", (-2, -1), "depthwise_regularizer")]
-    elif isinstance(layer, _TRANSPOSED):
-        named = [("kernel", -2, "kernel_regularizer")]
-    else:
-        named = [
-            ("kernel", -1, "kernel_regularizer"),
-            ("recurrent_kernel", -1, "recurrent_regularizer"),
-        ]
     kernels = []
-    for name, axis, slot in named:
-        # Where `kernel` is a property that adds LoRA's update or unpacks integers, the variable
-        # itself has another name.
-        held = (getattr(layer, each, None) for each in (f"_{name}", f"quantized_{name}", name))
-        variable = next((each for each in held if isinstance(each, keras.Variable)), None)
+    for name, axis, slot in neuron_kernels(layer):
+        variable = keras_internals.stored_variable(layer, name)
         if variable is None or len(variable.shape) < 2 or axis is None:
             continue
-        if any(variable is inner for sublayer in layer._layers for inner in sublayer.variables):
+        sublayers = keras_internals.sublayers(layer)
+        if any(variable is inner for sublayer in sublayers for inner in sublayer.variables):
             continue
         kernels.append((variable, axis, slot if slot in vars(layer) else None))
     return kernels
-
-
-def _einsum_axes(equation):
-    _, kernel, output = equation.replace("->", ",").split(",")
-    axes = tuple(i - len(kernel) for i, letter in enumerate(kernel) if letter in output)
-    if len(axes) in (0, len(kernel)):
-        return None
-    return axes if len(axes) > 1 else axes[0]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from mhe.heads import head_layers
-from mhe.neurons import walk
+from mhe.attach.neurons import walk
+from mhe.attach.outputs import head_layers
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 
