@@ -11,6 +11,7 @@ from keras import ops
 
 from mhe import checks
 from mhe.energy import neuron_axes
+from mhe.labels import check_readable, read_labels, weights_per_sample
 
 # One block of cosines is at most this many float64 numbers (8 MiB), whatever the number of neurons.
 _BLOCK = 1 << 20
@@ -264,39 +265,14 @@ class _LabelMetric(keras.metrics.Metric):
                 f"There must be a score for each of the {self.classes} classes along the last "
                 f"axis. Received: shape {tuple(scores.shape)}"
             )
-        if isinstance(y_true, np.ndarray | list | tuple | int):
-            checks.check_labels(y_true, self.classes, self.ignore_class)
-        # Whole numbers up to 2^24 are exact in float32: no dtype of labels needs a way of its own.
-        labels = ops.cast(y_true, "float32")
-        if len(labels.shape) == len(scores.shape) and labels.shape[-1] == 1:
-            labels = ops.squeeze(labels, -1)
-        # Broadcast, labels would meet scores that are not theirs.
-        if len(labels.shape) != len(scores.shape) - 1 or any(
-            None not in sizes and sizes[0] != sizes[1]
-            for sizes in zip(labels.shape, scores.shape[:-1], strict=True)
-        ):
-            raise ValueError(
-                "Labels must have the shape of the scores without the last axis. "
-                f"Received: shapes {tuple(labels.shape)} and {tuple(scores.shape)}"
-            )
-        known = ops.logical_and(labels >= 0, labels <= self.classes - 1)
-        known = ops.logical_and(known, ops.equal(labels, ops.floor(labels)))
-        counted = ops.ones_like(known)
-        if self.ignore_class is not None:
-            counted = ops.not_equal(labels, self.ignore_class)
-            known = ops.logical_and(known, counted)
-        index = ops.cast(ops.where(known, labels, 0.0), "int32")
+        check_readable(y_true, self.classes, self.ignore_class)
+        index, known, wrong = read_labels(y_true, scores, self.classes, self.ignore_class)
         values = ops.cast(self.values(index, scores), self.dtype)
-        # What is no class must show, also where labels are tensors that cannot be read.
-        values = ops.where(ops.logical_and(counted, ops.logical_not(known)), math.nan, values)
-        weights = ops.cast(counted, self.dtype)
+        # A wrong label must show, also in a tensor, which cannot be read.
+        values = ops.where(wrong, math.nan, values)
+        weights = ops.cast(ops.logical_or(known, wrong), self.dtype)
         if sample_weight is not None:
-            given = ops.cast(sample_weight, self.dtype)
-            if len(given.shape) == len(labels.shape) + 1 and given.shape[-1] == 1:
-                given = ops.squeeze(given, -1)
-            for _ in range(len(labels.shape) - len(given.shape)):
-                given = ops.expand_dims(given, -1)
-            weights = weights * given
+            weights = weights * weights_per_sample(sample_weight, scores, self.dtype)
         values = ops.where(weights > 0, values, 0.0)
         self._total.assign_add(ops.sum(values * weights))
         self._weight.assign_add(ops.sum(weights))

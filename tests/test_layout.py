@@ -13,15 +13,26 @@ PACKAGES = [*(ROOT / "sphereface_plus").rglob("*.py"), *(ROOT / "gan").rglob("*.
 PROGRAMS = sorted([*(ROOT / "benchmarks").glob("*.py"), *PACKAGES])
 BACKENDS = {"tensorflow", "jax", "torch"}
 LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", "PIL"}
+TOOLS = {
+    "mhe.checks",
+    "mhe.keras_internals",
+    "mhe.labels",
+    "mhe.neuron_axes",
+    "mhe.precision",
+    "mhe.serialization",
+    "mhe.types",
+}
 # What files and folders at the bottom of the library may import of it.
 BELOW = {
     "mhe/checks.py": set(),
-    "mhe/clusters/": {"mhe.checks", "mhe.clusters"},
+    "mhe/clusters/": {"mhe.checks", "mhe.clusters", "mhe.types"},
     "mhe/energy.py": set(),
     "mhe/image_regularizers.py": {"mhe.checks", "mhe.energy", "mhe.precision"},
-    "mhe/layers/": {"mhe.checks", "mhe.energy", "mhe.precision", "mhe.layers"},
-    "mhe/losses/": {"mhe.checks", "mhe.energy", "mhe.precision", "mhe.losses"},
-    "mhe/metrics.py": {"mhe.checks", "mhe.energy"},
+    "mhe/labels.py": {"mhe.checks", "mhe.types"},
+    "mhe/layers/": {*TOOLS, "mhe.energy", "mhe.layers"},
+    "mhe/losses/": {*TOOLS, "mhe.energy", "mhe.losses"},
+    "mhe/metrics/": {*TOOLS, "mhe.energy", "mhe.metrics"},
+    "mhe/neuron_axes.py": set(),
     "mhe/precision.py": set(),
     "mhe/prototype_regularizers.py": {"mhe.checks", "mhe.energy", "mhe.precision"},
     "mhe/regularizers.py": {"mhe.energy"},

@@ -7,12 +7,8 @@ import keras
 from keras import ops
 
 from mhe import checks
-from mhe.losses.targets import (
-    at_least_float32_name,
-    is_readable,
-    one_a_sample,
-    one_a_sample_weight,
-)
+from mhe.labels import is_readable, per_sample, weights_per_sample
+from mhe.losses.targets import at_least_float32_name
 from mhe.precision import at_least_float32
 
 
@@ -56,7 +52,7 @@ def polar_loss(values: Any, predictions: Any, low: float, high: float) -> Any:
             "Predictions must be (..., 1), one value a sample. "
             f"Received: shape {tuple(predictions.shape)}"
         )
-    values = one_a_sample(ops.convert_to_tensor(values, predictions.dtype), predictions)
+    values = per_sample(ops.convert_to_tensor(values, predictions.dtype), predictions)
     inside = ops.logical_and(values >= low, values <= high)
     predicted = ops.squeeze(predictions, -1)
     apart = ops.where(inside, values - predicted, 0.0) / ((high - low) / 2.0)
@@ -116,7 +112,7 @@ class PolarLoss(keras.losses.Loss):
             checks.check_values(y_true, self.low, self.high)
         y_pred = ops.convert_to_tensor(y_pred)
         if sample_weight is not None:
-            sample_weight = one_a_sample_weight(sample_weight, y_pred, self.dtype)
+            sample_weight = weights_per_sample(sample_weight, y_pred, self.dtype)
         y_true = ops.convert_to_tensor(y_true, self.dtype)
         return super().__call__(y_true, y_pred, sample_weight)
 

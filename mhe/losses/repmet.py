@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from mhe import checks
-from mhe.losses.targets import ClassWeight, LabelLoss, label_losses, of_class, one_a_sample
+from mhe.labels import per_sample
+from mhe.losses.targets import ClassWeight, LabelLoss, label_losses, of_class
 from mhe.precision import at_least_float32
 
 VERSIONS = (1, 2)
@@ -79,7 +80,7 @@ def repmet_loss(
     check_distances(distances)
     if ignore_class is not None:
         # What is ignored is out of the gradient's way, be it NaN itself.
-        given = one_a_sample(ops.convert_to_tensor(labels, distances.dtype), distances[..., 0])
+        given = per_sample(ops.convert_to_tensor(labels, distances.dtype), distances[..., 0])
         counted = ops.not_equal(given, ignore_class)[..., None, None]
         distances = ops.where(counted, distances, 0.0)
     exponents = distances / (-2.0 * sigma**2)

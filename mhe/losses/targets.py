@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
+from mhe.labels import check_readable, per_sample, read_labels, weights_per_sample
 
 # A probability below this counts as this where a power of it is taken.
 _LEAST = 1e-30
@@ -45,18 +46,8 @@ def label_losses(
             class weights are not such factors.
     """
     classes = count_classes(predictions, classes)
-    if is_readable(labels):
-        checks.check_labels(labels, classes, ignore_class)
-    # Whole numbers up to 2^24 are exact in float32: no dtype of labels needs a way of its own.
-    labels = one_a_sample(ops.convert_to_tensor(labels, predictions.dtype), predictions)
-    known = ops.logical_and(labels >= 0, labels <= classes - 1)
-    known = ops.logical_and(known, ops.equal(labels, ops.floor(labels)))
-    wrong = ops.logical_not(known)
-    if ignore_class is not None:
-        counted = ops.not_equal(labels, ignore_class)
-        known = ops.logical_and(known, counted)
-        wrong = ops.logical_and(wrong, counted)
-    index = ops.cast(ops.where(known, labels, 0), "int32")
+    check_readable(labels, classes, ignore_class)
+    index, known, wrong = read_labels(labels, predictions, classes, ignore_class)
     losses = losses_of(index, ops.where(ops.expand_dims(known, -1), predictions, 0.0))
     if class_weight is not None:
         factors = _factors(class_weight, classes)
@@ -134,7 +125,7 @@ class LabelLoss(keras.losses.Loss):
         dtype: Any = None,
         classes: int | None = None,
     ) -> None:
-        if ignore_class is not None and not is_int(ignore_class):
+        if ignore_class is not None and not checks.is_integer(ignore_class):
             raise ValueError(
                 f"`ignore_class` must be None or an int. Received: ignore_class={ignore_class!r}"
             )
@@ -148,12 +139,11 @@ class LabelLoss(keras.losses.Loss):
         y_pred = ops.convert_to_tensor(y_pred)
         scores = self.scores(y_pred)
         classes = count_classes(scores, self.classes)
-        if is_readable(y_true):
-            checks.check_labels(y_true, classes, self.ignore_class)
+        check_readable(y_true, classes, self.ignore_class)
         if sample_weight is not None:
-            sample_weight = one_a_sample_weight(sample_weight, scores, self.dtype)
+            sample_weight = weights_per_sample(sample_weight, scores, self.dtype)
         # Keras would take a list for a structure of scalars.
-        y_true = one_a_sample(ops.convert_to_tensor(y_true, self.dtype), scores)
+        y_true = per_sample(ops.convert_to_tensor(y_true, self.dtype), scores)
         if self.ignore_class is not None:
             counted = ops.cast(ops.not_equal(y_true, self.ignore_class), self.dtype)
             if self.reduction in ("mean", "sum_over_batch_size"):
@@ -189,50 +179,10 @@ def at_least_float32_name(dtype: Any) -> str:
     return keras.backend.result_type(policy.compute_dtype, "float32")
 
 
-def is_readable(targets: Any) -> bool:
-    """Whether targets are in NumPy's or Python's hands, and not in those of an accelerator."""
-    return isinstance(targets, np.ndarray | np.generic | numbers.Number | list | tuple)
-
-
-def is_int(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def one_a_sample(targets: Any, predictions: Any) -> Any:
-    """Targets `(...)` for predictions `(..., n)`, without a last axis of one.
-
-    Anything else is a `ValueError`: broadcast, targets would meet samples that are not theirs.
-    """
-    expected = tuple(predictions.shape)[:-1]
-    given = tuple(targets.shape)
-    if len(given) == len(expected) + 1 and given[-1] == 1:
-        targets = ops.squeeze(targets, -1)
-    shape = tuple(targets.shape)
-    if len(shape) != len(expected) or any(
-        None not in sizes and sizes[0] != sizes[1] for sizes in zip(shape, expected, strict=True)
-    ):
-        raise ValueError(
-            "Targets must have one number a sample, in the shape of the predictions but for its "
-            f"last axis. Received: targets {given}, predictions {tuple(predictions.shape)}"
-        )
-    return targets
-
-
-def one_a_sample_weight(weights: Any, predictions: Any, dtype: str) -> Any:
-    """Weights with all axes of the targets, so that those of images reach their pixels."""
-    weights = ops.convert_to_tensor(weights, dtype)
-    axes = len(predictions.shape) - 1
-    if len(weights.shape) == axes + 1 and weights.shape[-1] == 1:
-        return ops.squeeze(weights, -1)
-    while 0 < len(weights.shape) < axes:
-        weights = ops.expand_dims(weights, -1)
-    return weights
-
-
 def _plain_factors(class_weight: Any) -> list[float] | dict[int, float]:
     """Class weights as a config can hold them, or a `ValueError`."""
     if isinstance(class_weight, Mapping):
-        right = all(is_int(label) and label >= 0 for label in class_weight)
+        right = all(checks.is_integer(label) and label >= 0 for label in class_weight)
         factors = list(class_weight.values())
     else:
         factors = np.asarray(class_weight).tolist()

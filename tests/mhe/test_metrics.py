@@ -297,9 +297,9 @@ def test_wrong_labels_and_shapes():
             metric.update_state([0, 4], scores)
         with pytest.raises(ValueError, match=r"each of the 4 classes.*Received: shape \(2, 3\)"):
             metric.update_state([0, 1], scores[:, :3])
-        with pytest.raises(ValueError, match=r"shape of the scores.*Received: shapes \(1, 2\)"):
+        with pytest.raises(ValueError, match=r"one target per sample.*Received: targets \(1, 2\)"):
             metric.update_state([[0, 1]], scores)
-        with pytest.raises(ValueError, match=r"Received: shapes \(1,\) and \(2, 4\)"):
+        with pytest.raises(ValueError, match=r"Received: targets \(1,\), predictions \(2, 4\)"):
             metric.update_state([0], scores)
         for wrong in ([0, 4], [0, 1.5]):
             metric.reset_state()

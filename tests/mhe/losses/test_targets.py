@@ -108,7 +108,7 @@ def test_labels_that_are_no_class_never_train(wrong, value_and_gradient, draw):
 def test_labels_do_not_broadcast(labels, cosines, draw):
     labels, cosines = np.ones(labels, int), draw(*cosines)
     for options in ({}, {"ignore_class": 7}):
-        with pytest.raises(ValueError, match=r"one number a sample.* Received: targets"):
+        with pytest.raises(ValueError, match=r"one target per sample.* Received: targets"):
             losses.PrototypeLoss(**options)(labels, cosines)
 
 
