@@ -1,9 +1,9 @@
-"""Few shots: episodes, prototypical networks, and how well an embedding does without training.
+"""Few-shot learning: episodes, prototypical networks, and the evaluation of an embedding.
 
-An episode is a small task of classes that were drawn for it: `ways` classes, `shots` images each
-to make a prototype from (the support) and `queries` images each to classify. A network that is
-trained on many such tasks embeds images of classes it never saw so that the mean of a few of them
-stands for the class.
+An episode is a small classification task: `ways` classes drawn for it, with `shots` images each to
+make a prototype from (the support) and `queries` images each to classify. A network trained on
+many episodes embeds images of classes it has never seen so that the mean of a few of them
+represents the class.
 
 Reference: Snell et al., Prototypical Networks for Few-shot Learning, NeurIPS 2017
 (arXiv 1703.05175).

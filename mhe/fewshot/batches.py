@@ -12,26 +12,24 @@ from mhe.fewshot.episodes import Episodes
 
 
 class EpisodeBatches(keras.utils.PyDataset):
-    """Episodes as batches for `fit`, an episode a batch.
+    """Episodes as batches for `fit`, one episode per batch.
 
     A batch is `({"support": images (1, ways, shots, ...), "query": images (1, ways, queries, ...)},
-    classes (1, ways, queries))`, the class of a query being its row in the episode. Batch k of
-    epoch e is episode `e * per_epoch + k`, whenever it is asked for: give `fit` `shuffle=False`,
-    and `epoch=` where a training goes on, and it sees the very episodes of an unbroken one. A
-    thread of its own assembles the next episode while one is trained on. Use one object for one
-    `fit`.
+    classes (1, ways, queries))`, where the class of a query is its row in the episode. Batch k of
+    epoch e is always episode `e * per_epoch + k`: with `fit(shuffle=False)`, and `epoch=` to resume
+    a training, the episodes are those of an unbroken run. A thread assembles the next episode
+    during a training step. Use an object for one `fit` only.
 
     Args:
-        images: Array `(N, ...)` of any dtype that the network takes.
-        episodes: What to draw.
-        per_epoch: Episodes in an epoch.
-        epoch: The epoch to begin with.
-        augment: `None` or a callable `(images, rng) -> images` on the images `(B, ...)` of an
-            episode, such as `mhe.harness.affine.random_affine`. What it draws is a function of the
-            episodes' seed and the episode's number.
+        images: Array `(N, ...)` of any dtype that the network accepts.
+        episodes: The episodes to draw from.
+        per_epoch: Episodes per epoch.
+        epoch: The epoch to start with.
+        augment: A callable `(images, rng) -> images` for the images `(B, ...)` of an episode, or
+            None. The generator depends on the episodes' seed and the episode's number alone.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If an argument is out of range.
 
     Example:
 
@@ -50,14 +48,14 @@ class EpisodeBatches(keras.utils.PyDataset):
         epoch: int = 0,
         augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     ) -> None:
-        # One worker: Keras's own would hand episodes left over from one epoch to the next.
+        # Keras's own workers would carry episodes over from one epoch to the next.
         super().__init__(workers=1, use_multiprocessing=False)
         check_count("per_epoch", per_epoch, least=1)
         check_count("epoch", epoch, least=0)
         self.images, self.episodes, self.augment = images, episodes, augment
         self.per_epoch, self.epoch = per_epoch, epoch
-        self._targets = np.repeat(np.arange(episodes.ways, dtype="int32"), episodes.queries)
-        self._targets = self._targets.reshape(1, episodes.ways, episodes.queries)
+        targets = np.repeat(np.arange(episodes.ways, dtype="int32"), episodes.queries)
+        self._targets = targets.reshape(1, episodes.ways, episodes.queries)
         self._fitting = self._drawing = False
         self._next: tuple[int, Future] | None = None
         self._lock = threading.Lock()
@@ -91,7 +89,7 @@ class EpisodeBatches(keras.utils.PyDataset):
         support, query = self.episodes[number]
         images = {"support": self.images[support[None]], "query": self.images[query[None]]}
         if self.augment is not None:
-            # Another stream than the one that draws the episode.
+            # A stream apart from the one that draws the episode.
             key = np.random.SeedSequence(self.episodes.seed, spawn_key=(number, 0))
             rng = np.random.default_rng(key)
             for name, each in images.items():

@@ -7,31 +7,31 @@ import numpy as np
 
 from mhe.checks import check_count
 
-_NAMED = 3  # classes an error names before it only counts
+_NAMED = 3  # An error names this many classes and counts the others.
 
 
 class Episodes:
     """Episodes of image indices, each a function of the seed and its number alone.
 
-    Iterating never ends: `zip` it with a `range`, or take `itertools.islice`. `episodes[i]` is
-    episode i, so what is trained on can be drawn again from any place, on every backend and in
-    every process. Within an episode, classes are drawn without replacement and so are the images
-    of a class: support and query never share one.
+    Iteration never ends: `zip` it with a `range`, or use `itertools.islice`. `episodes[i]` is
+    episode i, the same on every backend and in every process, so a training can be resumed at any
+    episode. Within an episode, classes and the images of a class are drawn without replacement:
+    support and query never share an image.
 
     Args:
-        labels: The class of every image `(N,)`, integers or names.
-        ways: Classes in an episode, at least 2.
-        shots: Support images of a class.
-        queries: Query images of a class.
-        seed: Non-negative integer; with the number of the episode it decides everything.
-        skip_small: Whether classes of fewer than `shots + queries` images are left out; otherwise
+        labels: Class of each image `(N,)`, integers or names.
+        ways: Classes per episode, at least 2.
+        shots: Support images per class.
+        queries: Query images per class.
+        seed: Non-negative integer.
+        skip_small: Whether to skip classes with fewer than `shots + queries` images; otherwise
             they are an error.
 
     Attributes:
-        classes: The labels of the classes that episodes are drawn from, in order.
+        classes: Sorted labels of the classes that episodes are drawn from.
 
     Raises:
-        ValueError: If a number is out of range, a class has too few images, or there are fewer
+        ValueError: If an argument is out of range, a class has too few images, or there are fewer
             classes than ways.
 
     Example:
@@ -75,45 +75,44 @@ class Episodes:
         small = counts < shots + queries
         if small.any() and not skip_small:
             raise ValueError(
-                f"Every class must have {shots} + {queries} images, as an episode takes "
-                f"shots={shots} and queries={queries} of it. "
-                f"Received: {_few(classes, counts, small)}"
-            )
-        if ways > len(classes) - small.sum():
-            skipped = (
-                f", and too few images of {_few(classes, counts, small)}" if small.any() else ""
-            )
-            kept = ", ".join(map(str, classes[~small][:_NAMED])) or "none"
-            more = ", ..." if len(classes) - small.sum() > _NAMED else ""
-            raise ValueError(
-                "`ways` must be at most the number of classes to draw from. Received: "
-                f"ways={ways}, {len(classes) - small.sum()} classes ({kept}{more}){skipped}"
+                f"Every class must have {shots} + {queries} images, since an episode takes "
+                f"shots={shots} and queries={queries} from it. "
+                f"Received: {describe_classes(classes[small], counts[small])}"
             )
         self.classes = classes[~small]
+        if ways > len(self.classes):
+            named = ", ".join(map(str, self.classes[:_NAMED])) or "none"
+            more = ", ..." if len(self.classes) > _NAMED else ""
+            skipped = describe_classes(classes[small], counts[small])
+            skipped = f", and too few images of {skipped}" if skipped else ""
+            raise ValueError(
+                "`ways` must be at most the number of classes to draw from. Received: "
+                f"ways={ways}, {len(self.classes)} classes ({named}{more}){skipped}"
+            )
         self.ways, self.shots, self.queries, self.seed = ways, shots, queries, seed
         members = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
-        self._members = [each for each, few in zip(members, small, strict=True) if not few]
+        self._members = [each for each, skip in zip(members, small, strict=True) if not skip]
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Episode `number`: the indices of its support `(ways, shots)`, query `(ways, queries)`."""
+        """The indices of support `(ways, shots)` and query `(ways, queries)` of an episode."""
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(int(number),)))
         chosen = rng.choice(len(self._members), self.ways, replace=False)
-        taken = self.shots + self.queries
+        count = self.shots + self.queries
         images = np.stack(
-            [rng.choice(self._members[each], taken, replace=False) for each in chosen]
+            [rng.choice(self._members[each], count, replace=False) for each in chosen]
         )
         return images[:, : self.shots], images[:, self.shots :]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All episodes from the first, without end."""
+        """All episodes from number 0 on, without end."""
         number = 0
         while True:
             yield self[number]
             number += 1
 
 
-def _few(classes: np.ndarray, counts: np.ndarray, small: np.ndarray) -> str:
-    """Names the classes that have too few images."""
-    found = [f"class {classes[i]} with {counts[i]}" for i in np.flatnonzero(small)]
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return ", ".join(found[:_NAMED]) + more
+def describe_classes(classes: np.ndarray, counts: np.ndarray) -> str:
+    """Names a few classes, each with its number of images, and counts the others."""
+    more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+    named = zip(classes[:_NAMED], counts, strict=False)
+    return ", ".join(f"class {label} with {count}" for label, count in named) + more

@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from mhe.checks import check_count
-from mhe.fewshot.episodes import Episodes, _few
-from mhe.fewshot.network import _check_distance
+from mhe.checks import check_count, check_same_length
+from mhe.fewshot.episodes import Episodes, describe_classes
+from mhe.fewshot.network import check_distance
+from mhe.types import Tensor
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well an embedding does over many episodes.
+    """How well an embedding does on many episodes.
 
     Attributes:
         accuracies: The accuracy over the queries of each episode, `(episodes,)`.
 
     Example:
 
-    >>> found = Evaluation(np.array([0.8, 1.0, 0.9, 0.9]))
-    >>> f"{found.accuracy:.3f} ± {found.interval:.3f}"
+    >>> evaluation = Evaluation(np.array([0.8, 1.0, 0.9, 0.9]))
+    >>> f"{evaluation.accuracy:.3f} ± {evaluation.interval:.3f}"
     '0.900 ± 0.080'
     """
 
@@ -35,12 +36,12 @@ class Evaluation:
 
     @property
     def interval(self) -> float:
-        """Half the width of the mean's 95 % confidence interval, 1.96 s/√n over n episodes."""
+        """Half the width of the 95% confidence interval of the mean, 1.96 s/√n over n episodes."""
         return float(1.96 * self.accuracies.std(ddof=1) / np.sqrt(self.accuracies.size))
 
 
 def evaluate(
-    embed: Callable[[np.ndarray], Any],
+    embed: Callable[[np.ndarray], Tensor],
     images: np.ndarray,
     labels: Any,
     ways: int = 5,
@@ -51,85 +52,75 @@ def evaluate(
     distance: str = "squared",
     skip_small: bool = False,
 ) -> Evaluation:
-    """Scores an embedding on episodes of classes, which it need not have been trained on.
+    """Evaluates an embedding on episodes of classes, seen in training or not.
 
-    Every image is embedded once; each query of an episode then goes to the class whose mean of
-    support embeddings is nearest.
+    Every image is embedded once. Each query of an episode is assigned to the class whose mean
+    support embedding is nearest.
 
     Args:
-        embed: From images `(N, ...)` to embeddings `(N, dims)`, such as
+        embed: Maps images `(N, ...)` to embeddings `(N, dims)`, such as
             `PrototypicalNetwork.embed`.
         images: Array `(N, ...)`.
-        labels: The class of every image `(N,)`, integers or names.
-        ways: Classes in an episode.
-        shots: Support images of a class.
-        episodes: How many episodes, at least 2.
-        queries: Query images of a class.
-        seed: What decides the episodes.
+        labels: Class of each image `(N,)`, integers or names.
+        ways: Classes per episode.
+        shots: Support images per class.
+        episodes: Number of episodes, at least 2.
+        queries: Query images per class.
+        seed: Seed of the episodes.
         distance: `"squared"` Euclidean or `"cosine"`.
-        skip_small: Whether classes of fewer than `shots + queries` images are left out; otherwise
+        skip_small: Whether to skip classes with fewer than `shots + queries` images; otherwise
             they are an error.
 
     Returns:
-        The accuracies of the episodes, their mean and its 95 % confidence interval.
+        The accuracies of the episodes, their mean and its 95% confidence interval.
 
     Raises:
-        ValueError: If episodes cannot be drawn (see `Episodes`), or an embedding is not a row of
-            finite numbers.
+        ValueError: If episodes cannot be drawn (see `Episodes`), or embeddings are not finite rows,
+            one per image.
 
     Example:
 
     >>> import numpy as np
     >>> labels = np.arange(60) % 3
-    >>> found = evaluate(lambda images: images, np.eye(3)[labels], labels, ways=3, episodes=10)
-    >>> found.accuracy, found.interval
+    >>> result = evaluate(lambda images: images, np.eye(3)[labels], labels, ways=3, episodes=10)
+    >>> result.accuracy, result.interval
     (1.0, 0.0)
 
     Reference:
         Snell et al., Prototypical Networks for Few-shot Learning, NeurIPS 2017
         ([arXiv:1703.05175](https://arxiv.org/abs/1703.05175)), section 3.1.
     """
-    _check_distance(distance)
+    check_distance(distance)
     check_count("episodes", episodes, least=2)
     drawn = Episodes(labels, ways, shots, queries, seed, skip_small)
     labels = np.asarray(labels)
-    if len(images) != len(labels):
-        raise ValueError(
-            "`images` and `labels` must be of one length. "
-            f"Received: {len(images)} images, {len(labels)} labels"
-        )
+    check_same_length(images=images, labels=labels)
     embeddings = np.asarray(ops.convert_to_numpy(embed(images)), np.float64)
     if embeddings.ndim != 2 or len(embeddings) != len(labels):
         raise ValueError(
-            f"`embed` must give a row of numbers for each of the {len(labels)} images. "
+            f"`embed` must return a row of numbers for each of the {len(labels)} images. "
             f"Received: shape {embeddings.shape}"
         )
     finite = np.isfinite(embeddings).all(axis=1)
     if not finite.all():
         raise ValueError(
             "Embeddings must be finite. Received: NaN or infinity for "
-            f"{_few(*_counted(labels, ~finite))} such images"
+            f"{describe_classes(*np.unique(labels[~finite], return_counts=True))} such images"
         )
     if distance == "squared":
-        # Distances stay what they are, and their digits are not spent on what all have in common.
+        # Distances do not change, and their digits are not spent on what all rows have in common.
         embeddings -= embeddings.mean(axis=0)
-    right = np.repeat(np.arange(ways), queries)
+    targets = np.repeat(np.arange(ways), queries)
     accuracies = np.empty(episodes)
     for number in range(episodes):
         support, query = drawn[number]
         prototypes = embeddings[support].mean(axis=1)
-        # The length of a query changes nothing in which prototype is nearest.
+        # The length of a query does not affect which prototype is nearest.
         scores = embeddings[query.reshape(-1)] @ prototypes.T
         squares = np.square(prototypes).sum(axis=1)
         if distance == "squared":
             scores -= squares / 2
         else:
             scores /= np.sqrt(np.where(squares > 0, squares, 1))
-        accuracies[number] = np.mean(scores.argmax(axis=1) == right)
+        accuracies[number] = np.mean(scores.argmax(axis=1) == targets)
     return Evaluation(accuracies)
-
-
-def _counted(labels: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Classes with images that something was found of, how many, and that it was."""
-    classes, counts = np.unique(labels[found], return_counts=True)
-    return classes, counts, counts > 0

@@ -6,20 +6,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from mhe.checks import check_number
+from mhe.checks import check_choice, check_number
 from mhe.layers import distances
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 DISTANCES = ("squared", "cosine")
 
-# Cosines lie within 2 of each other: as logits they need a factor, or no class could be likely.
+# Cosines differ by at most 2: without a factor, no class could become likely.
 _SCALES = {"squared": 1.0, "cosine": 10.0}
 
 
 def episode_logits(
-    support: Any, query: Any, distance: str = "squared", scale: float | None = None
-) -> Any:
-    """How likely each query belongs to each class of the episode, as logits `-scale * distance`.
+    support: Tensor, query: Tensor, distance: str = "squared", scale: float | None = None
+) -> Tensor:
+    """Returns logits of each query for each class of the episode, `-scale * distance`.
 
     The prototype of a class is the mean of its support embeddings.
 
@@ -27,13 +28,13 @@ def episode_logits(
         support: Embeddings `(ways, shots, dims)`.
         query: Embeddings `(..., dims)`.
         distance: `"squared"` Euclidean, or `"cosine"`, 1 - cos.
-        scale: Factor of the distance; `None` is 1 for squared and 10 for cosine distances.
+        scale: Factor of the distance. None is 1 for squared and 10 for cosine distances.
 
     Returns:
         A tensor `(..., ways)`: float64 for float64 embeddings, else float32.
 
     Raises:
-        ValueError: If the distance is unknown or the scale is no finite number > 0.
+        ValueError: If the distance is unknown or the scale is not a finite number > 0.
 
     Example:
 
@@ -46,7 +47,7 @@ def episode_logits(
         Snell et al., Prototypical Networks for Few-shot Learning, NeurIPS 2017
         ([arXiv:1703.05175](https://arxiv.org/abs/1703.05175)), equations 1 and 2.
     """
-    _check_distance(distance, scale)
+    check_distance(distance, scale)
     if scale is None:
         scale = _SCALES[distance]
     prototypes = ops.mean(at_least_float32(support), axis=1)
@@ -55,25 +56,25 @@ def episode_logits(
 
 @keras.saving.register_keras_serializable(package="mhe")
 class PrototypicalNetwork(keras.Model):
-    """An embedding that is trained so that the mean of a few images of a class stands for it.
+    """An embedding trained so that the mean of a few images of a class represents it.
 
     The input is an episode, `{"support": (1, ways, shots, ...), "query": (1, ways, queries, ...)}`,
     and the output logits `(1, ways, queries, ways)`: see `episode_logits`. Support and query go
-    through the backbone together, as one batch, and a training step is one compiled step over the
-    whole episode. `compile` without a loss takes cross-entropy, without metrics the accuracy over
-    the queries; `fit` takes `EpisodeBatches`. `embed` needs no episode, and with it `evaluate`
-    scores classes that were never trained on.
+    through the backbone as one batch, and a training step is one compiled step over the whole
+    episode. `compile` defaults to cross-entropy and to the accuracy over the queries; `fit` takes
+    `EpisodeBatches`. `embed` needs no episode; with it, `evaluate` scores classes that were not
+    trained on.
 
     Args:
         backbone: A model from images `(B, ...)` to embeddings `(B, dims)`.
         distance: `"squared"` Euclidean, as published, or `"cosine"`.
-        scale: Factor of the distance in the logits; `None` is 1 for squared and 10 for cosine
+        scale: Factor of the distance in the logits. None is 1 for squared and 10 for cosine
             distances.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras model.
 
     Raises:
-        ValueError: If the distance is unknown, the scale is no finite number > 0, or the backbone
-            gives no embeddings `(B, dims)`.
+        ValueError: If the distance is unknown, the scale is not a finite number > 0, or the
+            backbone does not return embeddings `(B, dims)`.
 
     Example:
 
@@ -100,7 +101,7 @@ class PrototypicalNetwork(keras.Model):
         scale: float | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_distance(distance, scale)
+        check_distance(distance, scale)
         super().__init__(**kwargs)
         self.backbone = backbone
         self.distance = distance
@@ -110,7 +111,7 @@ class PrototypicalNetwork(keras.Model):
     def compile(
         self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any
     ) -> None:
-        """As `keras.Model.compile`, with cross-entropy and accuracy where none are given."""
+        """Like `keras.Model.compile`, with cross-entropy and accuracy as defaults."""
         if loss is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         if metrics is None:
@@ -118,12 +119,12 @@ class PrototypicalNetwork(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as what is loaded was; Keras leaves that to classes with their own `compile`."""
+        """Compiles a loaded model; Keras leaves that to classes with a `compile` of their own."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def call(self, episode: dict[str, Any], training: bool | None = None) -> Any:
+    def call(self, episode: dict[str, Tensor], training: bool | None = None) -> Tensor:
         """An episode → logits `(1, ways, queries, ways)`."""
         support, query = episode["support"], episode["query"]
         if support.shape[0] not in (1, None):
@@ -133,28 +134,20 @@ class PrototypicalNetwork(keras.Model):
             )
         ways, shots = support.shape[1:3]
         images = ops.concatenate([support, query], axis=2)
-        taken = images.shape[2]
-        images = ops.reshape(images, (ways * taken, *images.shape[3:]))
+        count = images.shape[2]
+        images = ops.reshape(images, (ways * count, *images.shape[3:]))
         embeddings = self.backbone(images, training=training)
         if len(embeddings.shape) != 2:
             raise ValueError(
-                "`backbone` must give embeddings (B, dims). "
+                "`backbone` must return embeddings (B, dims). "
                 f"Received: shape {tuple(embeddings.shape)}"
             )
-        embeddings = ops.reshape(embeddings, (ways, taken, embeddings.shape[-1]))
+        embeddings = ops.reshape(embeddings, (ways, count, embeddings.shape[-1]))
         support, query = embeddings[:, :shots], embeddings[:, shots:]
         return ops.expand_dims(episode_logits(support, query, self.distance, self.scale), 0)
 
     def embed(self, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
-        """Embeddings of images.
-
-        Args:
-            images: Array `(N, ...)`.
-            batch_size: Images embedded at a time.
-
-        Returns:
-            An array `(N, dims)`.
-        """
+        """Returns the embeddings `(N, dims)` of images `(N, ...)`, `batch_size` at a time."""
         return self.backbone.predict(images, batch_size=batch_size, verbose=0)
 
     def get_config(self) -> dict[str, Any]:
@@ -175,10 +168,7 @@ class PrototypicalNetwork(keras.Model):
         return cls(**{**config, "backbone": backbone})
 
 
-def _check_distance(distance: str, scale: float | None = None) -> None:
-    if distance not in DISTANCES:
-        raise ValueError(
-            f"`distance` must be one of {', '.join(DISTANCES)}. Received: distance={distance!r}"
-        )
-    if scale is not None:
-        check_number("scale", scale, above=0)
+def check_distance(distance: str, scale: float | None = None) -> None:
+    """Raises a `ValueError` unless there is such a distance, and `scale` is None or > 0."""
+    check_choice("distance", distance, DISTANCES)
+    check_number("scale", scale, above=0, optional=True)

@@ -110,8 +110,8 @@ def test_fit_evaluate_and_save_whole_episodes(tmp_path, reference_logits, refere
 
 def test_networks_and_episodes_that_do_not_fit():
     for options, message in (
-        ({"distance": "manhattan"}, "one of squared, cosine. Received: distance='manhattan'"),
-        ({"scale": 0}, "`scale` must be a finite number > 0. Received: scale=0"),
+        ({"distance": "manhattan"}, '"squared" or "cosine". Received: distance=\'manhattan\''),
+        ({"scale": 0}, "`scale` must be None or a finite number > 0. Received: scale=0"),
     ):
         with pytest.raises(ValueError, match=message):
             network(**options)
