@@ -104,7 +104,7 @@ def test_options_that_are_refused(options, named):
     ("labels", "shape", "named"),
     [
         ([0, 3], (2, 3, 2), "integers from 0 to 2, as there are 3 classes. Received: label 3"),
-        ([0, 1], (2, 1, 3), "two classes or more. Received: shape"),
+        ([0, 1], (2, 1, 3), "at least two classes. Received: shape"),
         ([0, 1, 1], (2, 3, 2), "one target per sample"),
     ],
 )
