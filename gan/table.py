@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan import figures
+from gan.program import figures
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.flags import program
 from mhe.harness.runs import Run

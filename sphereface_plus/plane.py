@@ -29,9 +29,9 @@ from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser, integer, number, program
-from sphereface_plus import head_flags
 from sphereface_plus.face_model import FaceModel
-from sphereface_plus.figures import Plane, draw_planes
+from sphereface_plus.program import head_flags
+from sphereface_plus.program.figures import Plane, draw_planes
 
 PROGRAM = "sphereface_plus/plane.py"
 COMPARISON = Comparison(

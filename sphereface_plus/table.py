@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.flags import program
-from sphereface_plus import trained
+from sphereface_plus.program import trained
 
 COMPARISON = Comparison(
     trained.PROGRAM,

@@ -22,8 +22,9 @@ from mhe.harness import figures, runs
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import LineParser, integer, program
-from sphereface_plus import evaluation, faces, trained
+from sphereface_plus import faces
 from sphereface_plus.pairs import read_pairs
+from sphereface_plus.program import evaluation, trained
 
 
 def make_parser() -> LineParser:

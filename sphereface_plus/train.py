@@ -34,9 +34,10 @@ from mhe.harness.affine import random_affine
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
-from sphereface_plus import evaluation, faces, head_flags, trained
+from sphereface_plus import faces
 from sphereface_plus.backbones import iresnet, sfnet
 from sphereface_plus.face_model import FaceModel
+from sphereface_plus.program import evaluation, head_flags, trained
 from sphereface_plus.table import COMPARISON
 
 PROGRAM = trained.PROGRAM

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 import mhe
-from gan import snapshots, table, test, train
+from gan import table, test, train
 from gan.model import GAN
-from gan.real_images import RealImages
+from gan.program import snapshots
+from gan.program.real_images import RealImages
 from mhe.harness import runs
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program

@@ -11,8 +11,9 @@ import pytest
 from mhe.harness import runs
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
-from sphereface_plus import faces, figures, head_flags, plane, table, test, train, trained
+from sphereface_plus import faces, plane, table, test, train
 from sphereface_plus.heads import SphereFace, SphereFacePlus
+from sphereface_plus.program import figures, head_flags, trained
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="programs over parts tested on every backend"

@@ -8,12 +8,12 @@ import numpy as np
 
 from mhe.harness.errors import BadInput
 from mhe.harness.runs import replacing
-from sphereface_plus import figures
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import FaceBatches, People
 from sphereface_plus.faces.batches import Landmarks
 from sphereface_plus.identification import Identification, identify
 from sphereface_plus.pairs import Pairs
+from sphereface_plus.program import figures
 from sphereface_plus.verification import (
     Verification,
     all_pairs,
