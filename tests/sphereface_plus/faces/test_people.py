@@ -126,7 +126,7 @@ def test_a_source_without_people(tmp_path):
     with pytest.raises(BadInput, match=r"nowhere: expected a folder or a zip"):
         find_people(tmp_path / "nowhere")
     (tmp_path / "empty" / "s1").mkdir(parents=True)
-    with pytest.raises(BadInput, match=r"empty holds no images: expected <person>/<image>"):
+    with pytest.raises(BadInput, match=r"empty has no images: expected <person>/<image>"):
         find_people(tmp_path / "empty")
     path = written("folder", {"s1/1.png": picture(1)}, tmp_path)
     with pytest.raises(BadInput, match=r"faces: nobody has 2 images or more"):
