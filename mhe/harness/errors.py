@@ -1,15 +1,15 @@
-"""The error that is meant for the person at the keyboard."""
+"""The errors that a program reports in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that something was
-    """Something the user gave cannot be used, and the message says what in one line.
+    """Something the user passed cannot be used, and the message says why in one line.
 
-    The programs print the message, without a traceback, and exit with code 2; anything else that
-    goes wrong is a defect and keeps its traceback. Line breaks, which the messages of other
-    libraries bring along, become spaces.
+    Programs print the message without a traceback and exit with code 2. Anything else that goes
+    wrong is a defect and keeps its traceback. Line breaks in the messages of other libraries become
+    spaces.
 
     Args:
         message: What is wrong and what was expected, naming the file or the flag.
@@ -25,6 +25,10 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
+
+
+class Diverged(RuntimeError):  # noqa: N818 - an end that a run can come to, not a defect
+    """A loss or a weight is no longer finite; the run cannot continue."""
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.runs import Run, replacing
+from mhe.harness.files import replacing
+from mhe.harness.run import Run
 
 _FILE = "prototypes.npy"
 

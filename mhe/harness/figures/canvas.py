@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.runs import replacing
+from mhe.harness.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
