@@ -1,13 +1,12 @@
-"""How well a network tells people apart whom it has never seen: scores, figures, a report."""
+"""How well a network tells unseen people apart: scores, figures and a report."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mhe.harness.errors import BadInput
-from mhe.harness.files import replacing
+from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.files import write_csv
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import FaceBatches, People
 from sphereface_plus.faces.batches import Landmarks
@@ -27,12 +26,12 @@ _FOLDS = 10
 
 @dataclass(frozen=True)
 class Report:
-    """What was found out about a network.
+    """The results of a test.
 
     Attributes:
-        verification: How well it tells pairs of one person from pairs of two.
-        identification: How well it finds each image's person among all, by one image of each;
-            None for a list of pairs, which is for verification alone.
+        verification: How well pairs of one person are told from pairs of two.
+        identification: How well each image's person is found among all by one image of each, or
+            None for a list of pairs, which serves for verification only.
     """
 
     verification: Verification
@@ -40,62 +39,60 @@ class Report:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Its numbers by name; what the pairs are too few for is left out."""
-        found = self.verification.metrics()
-        # A table of runs has a column of that name for the spread over seeds.
-        found["accuracy_over_folds_std"] = found.pop("accuracy_std")
+        """The metrics by name, without those for which there are too few pairs."""
+        metrics = self.verification.metrics()
+        # In a table of runs a column of that name is the spread over seeds.
+        metrics["accuracy_over_folds_std"] = metrics.pop("accuracy_std")
         if self.identification is not None:
-            found["rank_1"] = self.identification.rank(1)
-        return {name: value for name, value in found.items() if value is not None}
+            metrics["rank_1"] = self.identification.rank(1)
+        return {name: value for name, value in metrics.items() if value is not None}
 
     @property
     def text(self) -> str:
-        """A line for each number, and for each that there is not the reason."""
-        found = self.verification
+        """A line for each metric, and for each missing one the reason."""
+        result = self.verification
         lines = [
-            f"accuracy {found.accuracy:.2%} ± {found.accuracy_std:.2%} over "
-            f"{len(found.accuracies)} folds",
-            f"AUC {found.auc:.4f}, EER {found.eer:.2%}",
+            f"accuracy {result.accuracy:.2%} ± {result.accuracy_std:.2%} over "
+            f"{len(result.accuracies)} folds",
+            f"AUC {result.auc:.4f}, EER {result.eer:.2%}",
         ]
         lines += [
             f"TAR {tar:.2%} at FAR {far:.0e}"
-            for far, tar in found.tar_at_far.items()
+            for far, tar in result.tar_at_far.items()
             if tar is not None
         ]
         if self.identification is not None:
             lines.append(f"rank 1 {self.identification.rank(1):.2%}")
-        same = int(np.count_nonzero(found.same))
-        lines.append(f"{same:,} pairs of one person, {found.same.size - same:,} of two")
-        return "\n".join([*lines, *found.notes])
+        same = int(np.count_nonzero(result.same))
+        lines.append(f"{same:,} pairs of one person, {result.same.size - same:,} of two")
+        return "\n".join([*lines, *result.notes])
 
     def write(self, folder: Path, title: str) -> None:
         """Writes `folds.csv`, `roc.png`, `scores.png` and, with identification, `cmc.png`.
 
         Args:
-            folder: Where to.
-            title: A title for the figures.
+            folder: The folder to write to.
+            title: The title of the figures.
         """
-        found = self.verification
-        with (
-            replacing(folder / "folds.csv") as partial,
-            open(partial, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(["fold", "threshold", "accuracy"])
-            rows = zip(found.thresholds.tolist(), found.accuracies.tolist(), strict=True)
-            writer.writerows([fold, *row] for fold, row in enumerate(rows, 1))
-        figures.draw_roc({title: found.roc}, folder / "roc.png", title)
-        threshold = float(np.median(found.thresholds))
-        figures.draw_scores(found.scores, found.same, folder / "scores.png", threshold, title)
+        result = self.verification
+        folds = zip(result.thresholds.tolist(), result.accuracies.tolist(), strict=True)
+        rows = [
+            {"fold": fold, "threshold": threshold, "accuracy": accuracy}
+            for fold, (threshold, accuracy) in enumerate(folds, 1)
+        ]
+        write_csv(folder / "folds.csv", rows)
+        figures.draw_roc({title: result.roc}, folder / "roc.png", title)
+        threshold = float(np.median(result.thresholds))
+        figures.draw_scores(result.scores, result.same, folder / "scores.png", threshold, title)
         if self.identification is not None:
             figures.draw_cmc({title: self.identification.cmc}, folder / "cmc.png", title)
 
 
 def require_pairs(people: People) -> None:
-    """Refuses people whose images make too few pairs to be tested on.
+    """Refuses people whose images make too few pairs to test on.
 
     Args:
-        people: Whose images.
+        people: The people.
 
     Raises:
         BadInput: If there are fewer pairs of one person, or of two, than folds.
@@ -106,8 +103,8 @@ def require_pairs(people: People) -> None:
     if min(same, different) < _FOLDS:
         raise BadInput(
             f"{people.source}: to test in {_FOLDS} folds, {_FOLDS} pairs of one person and as many "
-            f"of two are needed. Received: {same} and {different}, of {len(people)} images of "
-            f"{len(people.names)} people"
+            f"of two people are needed. Received: {same} and {different}, of {len(people)} images "
+            f"of {len(people.names)} people"
         )
 
 
@@ -120,25 +117,25 @@ def evaluate(
     mirror: bool = True,
     batch_size: int = 128,
 ) -> Report:
-    """Embeds people's images and scores pairs of them.
+    """Embeds images of people and scores pairs of them.
 
-    Without a list of pairs, all pairs of images are scored, dealt into ten folds at random; and
-    every image but each person's first is looked up among the first ones.
+    Without a list of pairs, all pairs of images are scored in ten random folds; and the people of
+    all images are identified among the first image of each person.
 
     Args:
         model: The network.
-        people: Whose images.
+        people: The people.
         pairs: The pairs, as rows of `people.images`.
-        landmarks: Five points of every image, by its name, to align the faces by; None takes the
-            middle of every image.
-        mirror: Whether the embeddings of the mirror images are concatenated, as published.
-        batch_size: Images that are embedded at once.
+        landmarks: Five points per image, by its name, to align the faces by; None crops the center
+            of every image.
+        mirror: Whether to append the embeddings of the mirror images, as published.
+        batch_size: Number of images to embed at once.
 
     Returns:
-        What was found.
+        The report.
 
     Raises:
-        BadInput: If there are too few pairs, or an embedding is 0 or not finite.
+        BadInput: If there are too few pairs, or an embedding is zero or not finite.
     """
     height, width, channels = model.backbone.input_shape[1:]
     batches = FaceBatches(
@@ -152,7 +149,7 @@ def evaluate(
     )
     embeddings, labels = model.embed(batches, mirror=mirror), people.labels
     identification = None
-    try:
+    with as_bad_input(f"{people.source} cannot be scored"):
         if pairs is not None:
             scores, same, folds = pair_scores(embeddings, pairs.rows), pairs.same, pairs.folds
         else:
@@ -167,5 +164,3 @@ def evaluate(
         if folds is None:
             folds = stratified_folds(same, _FOLDS)
         return Report(verify_scores(scores, same, folds), identification)
-    except ValueError as error:
-        raise BadInput(f"{people.source} cannot be scored: {error}") from error
