@@ -28,7 +28,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import clusters_task
+from tasks import clusters as clusters_task
 import keras
 from clusters_table import COMPARISON
 

@@ -25,8 +25,8 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import detection_boxes
-import detection_scenes
+from tasks import boxes as detection_boxes
+from tasks import scenes as detection_scenes
 import keras
 import numpy as np
 

@@ -28,7 +28,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import hierarchy_task
+from tasks import hierarchy as hierarchy_task
 import keras
 from hierarchy_table import COMPARISON
 

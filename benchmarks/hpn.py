@@ -21,7 +21,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import hpn_task
+from tasks import hpn as hpn_task
 import keras
 import numpy as np
 from hpn_table import COMPARISON

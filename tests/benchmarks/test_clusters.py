@@ -2,6 +2,7 @@
 
 import csv
 import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def comparison(load):
 
 @pytest.fixture
 def task(comparison, load):
-    return load("clusters_task")
+    return importlib.import_module("tasks.clusters")
 
 
 @pytest.fixture
@@ -151,5 +152,5 @@ def test_an_embedding_that_collapses_ends_the_run(comparison, small, tmp_path, c
 
 
 def test_examples_run(comparison, load):
-    for module in (load("clusters_table"), load("clusters_task"), comparison):
+    for module in (load("clusters_table"), importlib.import_module("tasks.clusters"), comparison):
         assert doctest.testmod(module).failed == 0

@@ -1,6 +1,7 @@
 """Few-shot detection: boxes, average precision, scenes, what is told of them, a run, bad input."""
 
 import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -23,12 +24,12 @@ SMALL = [
 
 @pytest.fixture
 def boxes(load):
-    return load("detection_boxes")
+    return importlib.import_module("tasks.boxes")
 
 
 @pytest.fixture
 def scenes(boxes, load):
-    return load("detection_scenes")
+    return importlib.import_module("tasks.scenes")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import csv
 import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def hierarchy(load):
 
 @pytest.fixture
 def task(hierarchy, load):
-    return load("hierarchy_task")
+    return importlib.import_module("tasks.hierarchy")
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 @tensorflow_only
 def test_examples_run(hierarchy, load):
-    for module in (hierarchy, load("hierarchy_task")):
+    for module in (hierarchy, importlib.import_module("tasks.hierarchy")):
         tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
         assert tried.attempted > 0
         assert tried.failed == 0

@@ -2,6 +2,7 @@
 
 import csv
 import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def hpn(load):
 
 @pytest.fixture
 def task(hpn, load):
-    return load("hpn_task")
+    return importlib.import_module("tasks.hpn")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from detection_boxes import grid, overlaps
+from tasks.boxes import grid, overlaps
 
 SIZE = 84
 SIDES = (22, 28, 36)
