@@ -1,11 +1,12 @@
-"""What a prototype network and its baseline are trained on, and what they end in.
+"""The data, prototypes and networks of `benchmarks/hpn.py`.
 
-Both are one network of `mhe.harness.models` with other numbers at its end. The prototype network
-ends in `dims` numbers, which stay an embedding: fixed prototypes read the class off it, a pole the
-value. The baseline ends in logits, or in a number for the value, or in both.
+A prototype network and its baseline are the same network of `mhe.harness.models` with different
+outputs. The prototype network ends in an embedding with `dims` dimensions, from which fixed
+prototypes tell the class and a pole the value. The baseline ends in logits, in a number for the
+value, or in both.
 
-Joint training shares the embedding: axis 0 is the pole, and the classes' prototypes stand in the
-remaining axes.
+Joint training shares the embedding: axis 0 is the pole, and the class prototypes take up the other
+axes.
 
 Reference: Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019 (arXiv 1901.10514), and
 its published code.
@@ -14,16 +15,19 @@ its published code.
 import argparse
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
+from tasks import placed
 
 from mhe import checks
-from mhe.harness import datasets, models, placed, recipes
+from mhe.harness import datasets, figures, models, recipes
 from mhe.harness.errors import BadInput
 from mhe.layers import PolarHead, PrototypeHead
 from mhe.losses import PolarLoss, PrototypeLoss
-from mhe.prototypes import place, vectors
+from mhe.prototypes import cosine_lower_bound, place, vectors
+from mhe.types import Tensor
 
 ANGLES = (-45.0, 45.0)  # degrees
 
@@ -35,11 +39,11 @@ class Data:
     """Images, and the targets of the network's outputs `label` and `value`.
 
     Attributes:
-        train: Images uint8 `(N, H, W, C)` and the targets `(N,)` by output.
-        test: The same, of the test set or, with `--validation`, held out of the training set.
-        class_names: The name of class i at place i.
-        low: The least value there can be; 0 where there are no values.
-        high: The largest.
+        train: Images uint8 `(N, H, W, C)` and targets `(N,)` by output.
+        test: The same of the test set or, with `--validation`, held out of the training set.
+        class_names: The name of class i at index i.
+        low: The smallest possible value; 0 if there are no values.
+        high: The largest possible value.
     """
 
     train: tuple[np.ndarray, Targets]
@@ -50,7 +54,7 @@ class Data:
 
 
 def prepare(args: argparse.Namespace) -> Data:
-    """Loads the data of a run, and derives what there is to predict.
+    """Loads the data of a run and derives its targets.
 
     Args:
         args: The flags of one run.
@@ -104,12 +108,12 @@ def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -
 
     Args:
         args: The flags of one run.
-        data: What it is trained on.
-        known: What `semantics` read.
+        data: The data of the run.
+        known: What `semantics` returned.
 
     Returns:
-        `(classes, dims)`, or `dims - 1` numbers a row in joint training, whose first axis is the
-        pole; `None` where the run needs none.
+        `(classes, dims)`, or `(classes, dims - 1)` in joint training, whose first axis is the pole;
+        None if the run needs none.
 
     Raises:
         BadInput: If they do not fit the classes or the flags.
@@ -139,17 +143,17 @@ def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -
 
 
 def semantics(args: argparse.Namespace, data: Data) -> np.ndarray | None:
-    """Reads what is known of the classes beforehand.
+    """Reads the prior knowledge about the classes.
 
     Args:
         args: The flags of one run.
-        data: What it is trained on, with the names of the classes.
+        data: The data of the run, with the names of the classes.
 
     Returns:
-        `(classes, m)`, or `None` where no file is given or the run has no prototypes.
+        `(classes, m)`, or None if there is no file or the run has no prototypes.
 
     Raises:
-        BadInput: If the file cannot be read or does not know the classes.
+        BadInput: If the file cannot be read or lacks a class.
     """
     if args.semantics is None or not _has_prototypes(args):
         return None
@@ -164,57 +168,33 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
 
     Args:
         args: The flags of one run.
-        data: What it is trained on.
-        rows: The prototypes, if it has some.
+        data: The data of the run.
+        rows: The prototypes, if it has any.
         steps: The iterations of the whole training.
 
     Returns:
-        A model of images with the outputs `label` (cosines or logits), `value` or both.
+        A model from images to the outputs `label` (cosines or logits), `value` or both.
     """
-    hpn, joint = args.model_name == "hpn", args.task == "joint"
-    classes, (low, high) = len(data.class_names), (data.low, data.high)
-    if hpn:
+    joint = args.task == "joint"
+    if args.model_name == "hpn":
         ends = args.dims
     else:
-        ends = (classes if args.task != "regression" else 0) + (args.task != "classification")
+        classes = len(data.class_names) if args.task != "regression" else 0
+        ends = classes + (args.task != "classification")
     network = models.build(args.arch, data.train[0].shape[1:], ends, args.width, args.weight_decay)
     (images,), (end,) = network.inputs, network.outputs
-    if hpn and args.embedding_norm == "batch":
-        # Images of all classes begin with nearly one direction. Prototypes that sum to zero pull
-        # it nowhere on average, and what is common goes slowly; taken out, classes part at once.
+    if args.model_name == "hpn" and args.embedding_norm == "batch":
+        # Embeddings of all classes start in nearly one direction. Prototypes that sum to zero pull
+        # this common part nowhere on average, so it fades slowly; without it classes part at once.
         end = keras.layers.BatchNormalization(momentum=0.9, name="embedding_norm")(end)
     outputs, losses, weights, metrics = {}, {}, {}, {}
     if args.task != "regression":
-        scores = end[:, 1:] if joint else end
-        if hpn:
-            try:
-                scores = PrototypeHead(rows, name="label")(scores)
-            except ValueError as error:
-                raise BadInput(f"--prototypes {args.prototypes}: {error}") from error
-            if args.loss == "squared":
-                # The published loss is the sum over the batch, and its learning rate goes with it.
-                losses["label"] = PrototypeLoss(reduction="sum")
-            else:
-                scores = keras.layers.Rescaling(args.scale, name="logits_of_cosines")(scores)
-                losses["label"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        else:
-            losses["label"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        outputs["label"] = scores
-        metrics["label"] = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        outputs["label"], losses["label"] = _class_output(args, end[:, 1:] if joint else end, rows)
         weights["label"] = args.task_weights if joint else 1.0
+        metrics["label"] = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     if args.task != "classification":
-        weights["value"] = 1 - args.task_weights if joint else 1.0
-        if hpn:
-            outputs["value"] = PolarHead(low, high, args.dims, name="value")(end)
-            reduction = "sum" if args.loss == "squared" else "sum_over_batch_size"
-            losses["value"] = PolarLoss(low, high, reduction=reduction)
-        else:
-            # The output 0 is the middle of the values and 1 the largest, in the loss too: its
-            # learning rate does not depend on the unit.
-            half = (high - low) / 2
-            outputs["value"] = keras.layers.Rescaling(half, low + half, name="value")(end[:, :1])
-            losses["value"] = keras.losses.MeanSquaredError()
-            weights["value"] /= half**2
+        outputs["value"], losses["value"], unit = _value_output(args, end, data)
+        weights["value"] = (1 - args.task_weights if joint else 1.0) / unit
         metrics["value"] = [keras.metrics.MeanAbsoluteError(name="mae")]
     model = keras.Model(images, outputs, name=f"{args.model_name}_{network.name}")
     model.compile(
@@ -225,3 +205,58 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
         jit_compile=recipes.jit_compile(),
     )
     return model
+
+
+def _class_output(
+    args: argparse.Namespace, scores: Tensor, rows: np.ndarray | None
+) -> tuple[Tensor, keras.losses.Loss]:
+    """Returns the output `label` and its loss."""
+    if args.model_name == "hpn":
+        try:
+            scores = PrototypeHead(rows, name="label")(scores)
+        except ValueError as error:
+            raise BadInput(f"--prototypes {args.prototypes}: {error}") from error
+        if args.loss == "squared":
+            # The published loss is the sum over the batch, and its learning rate goes with it.
+            return scores, PrototypeLoss(reduction="sum")
+        scores = keras.layers.Rescaling(args.scale, name="logits_of_cosines")(scores)
+    return scores, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _value_output(
+    args: argparse.Namespace, end: Tensor, data: Data
+) -> tuple[Tensor, keras.losses.Loss, float]:
+    """Returns the output `value`, its loss, and by what to divide the loss."""
+    low, high = data.low, data.high
+    if args.model_name == "hpn":
+        reduction = "sum" if args.loss == "squared" else "sum_over_batch_size"
+        output = PolarHead(low, high, args.dims, name="value")(end)
+        return output, PolarLoss(low, high, reduction=reduction), 1.0
+    # The network's 0 is the middle of the values and its 1 the largest, in the loss too, so that
+    # the learning rate does not depend on the unit.
+    half = (high - low) / 2
+    output = keras.layers.Rescaling(half, low + half, name="value")(end[:, :1])
+    return output, keras.losses.MeanSquaredError(), half**2
+
+
+def draw_prototypes(model: keras.Model, rows: np.ndarray, data: Data, folder: Path) -> None:
+    """Draws the cosines between prototypes and, on a circle or a sphere, the test embeddings.
+
+    Args:
+        model: The trained network.
+        rows: Its prototypes.
+        data: The data of the run.
+        folder: The run's folder.
+    """
+    bound = cosine_lower_bound(*rows.shape)
+    figures.draw_cosines(rows, folder / "cosines.png", bound, folder.name)
+    draw = {2: figures.draw_circle, 3: figures.draw_sphere}.get(rows.shape[1])
+    if draw is not None:
+        images, targets = data.test
+        embed = keras.Model(model.inputs, model.get_layer("label").input)
+        embeddings = embed.predict(recipes.in_order(images, targets), verbose=0)
+        draw(
+            *(rows, embeddings, targets["label"], data.class_names),
+            folder / "embeddings.png",
+            folder.name,
+        )

@@ -105,20 +105,19 @@ class ImageTask(Task):
 
     Attributes:
         train: Training images and labels, or targets by output. Set it with `use`.
-        test: The same of the test set or, with `--validation`, held out of the training set.
     """
 
     train: tuple[Any, Any]
-    test: tuple[Any, Any]
 
-    def use(self, train: tuple[Any, Any], test: tuple[Any, Any]) -> None:
-        """Sets the images to train and evaluate on, and with them the number of iterations."""
-        self.train, self.test = train, test
+    def use(self, train: tuple[Any, Any], test: tuple[Any, Any] | None) -> None:
+        """Sets the images to train on and, if any, to evaluate on, and the number of iterations."""
+        self.train = train
         self.steps_per_epoch = math.ceil(len(train[0]) / self.args.batch_size)
         # Not every program has the flag.
         steps = vars(self.args).get("steps")
         self.steps = self.args.epochs * self.steps_per_epoch if steps is None else steps
-        self.validation = recipes.in_order(*test)
+        if test is not None:
+            self.validation = recipes.in_order(*test)
 
     def batches(self, epoch: int, steps: int | None) -> keras.utils.PyDataset:
         """Returns shuffled and augmented batches."""
@@ -139,7 +138,7 @@ class Program:
         make_parser: Returns the parser of its flags.
         task: Creates the task of one run from its flags and the run to resume, or None.
         comparison: What it compares when flags have lists.
-        folder: The last part of the default of `--out` when several runs are compared.
+        folder: The last part of the default of `--out`; `{task}` stands for the value of `--task`.
         resolve_defaults: Sets, in place, flags whose default depends on other flags. The flags of a
             resumed run are resolved already.
         check: Raises a `BadInput` for flags that cannot be used together.
@@ -147,6 +146,8 @@ class Program:
             combinations of the lists.
         title: Returns the title of the figure of a comparison; by default the dataset.
         name_single_runs: Whether a single run gets a folder of its own name by default.
+        revisit: Returns whether it did something with a complete run that is resumed, to which
+            there is otherwise nothing to do.
     """
 
     make_parser: Callable[[], Parser]
@@ -158,6 +159,7 @@ class Program:
     expand_runs: Callable[[argparse.Namespace], dict[str, argparse.Namespace]] | None = None
     title: Callable[[argparse.Namespace], str] = lambda args: stem(args.dataset)
     name_single_runs: bool = False
+    revisit: Callable[[argparse.Namespace, Run], bool] = lambda args, run: False
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Trains, resumes or compares.
@@ -173,10 +175,12 @@ class Program:
         if run is None:
             self.resolve_defaults(args)
             self.check(args)
+        elif run.finished and self.revisit(args, run):
+            return
         runs = (self.expand_runs or self.comparison.combinations)(args)
         if run is None and args.out is None:
             single = self.name_single_runs and len(runs) == 1
-            end = next(iter(runs)) if single else self.folder
+            end = next(iter(runs)) if single else self.folder.format(**vars(args))
             args.out = Path("runs", f"{stem(args.dataset)}-{end}")
             for flags in runs.values():
                 flags.out = args.out
