@@ -19,7 +19,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tasks import placed
 
 from mhe import checks
 from mhe.harness import datasets, figures, models, recipes
@@ -28,6 +27,7 @@ from mhe.layers import PolarHead, PrototypeHead
 from mhe.losses import PolarLoss, PrototypeLoss
 from mhe.prototypes import cosine_lower_bound, place, vectors
 from mhe.types import Tensor
+from tasks import placed
 
 ANGLES = (-45.0, 45.0)  # degrees
 
