@@ -31,7 +31,6 @@ from tasks import clusters
 
 from mhe.clusters import ClusterError, RefreshClusters
 from mhe.harness import figures, recipes
-from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
@@ -154,8 +153,7 @@ class Task(ImageTask):
         """Warns if the network does not learn, unless its accuracy is unknown in training."""
         if self.magnet is not None:
             return []
-        labels, rate = self.train[1], self.args.base_lr
-        return [ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)]
+        return [self.chance_warning(run, self.train[1])]
 
     def late_callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
         """Finds the clusters for Magnet loss, after the epoch has been seeded."""
@@ -170,7 +168,7 @@ class Task(ImageTask):
         last = run.rows[-1]
         if "accuracy" in last:
             metrics["train_accuracy"] = last["accuracy"]
-        columns = {name: name for name in ("loss", "accuracy") if name in last}
+        columns: dict[str, str] = {name: name for name in ("loss", "accuracy") if name in last}
         figures.draw_metrics(run.rows, columns, run.folder / "curves.png", run.folder.name)
         return {**metrics, "epochs": self.epochs}
 

@@ -211,7 +211,8 @@ class Task(training.Task):
 
     def _tested(self, run: Run) -> dict[str, float]:
         """Makes the tests, writes and prints a table of them, and returns their metrics."""
-        lines, metrics = [], {}
+        lines: list[dict[str, float]] = []
+        metrics: dict[str, float] = {}
         for test in self.tests:
             result = evaluate(
                 self.model.embed,

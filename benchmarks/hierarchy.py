@@ -31,7 +31,6 @@ from tasks import hierarchy, placed
 
 import mhe
 from mhe.harness import recipes
-from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
@@ -216,8 +215,7 @@ class Task(ImageTask):
 
     def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
         """Warns if the network does not learn."""
-        labels, rate = self.train[1], self.args.base_lr
-        return [ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)]
+        return [self.chance_warning(run, self.train[1])]
 
     def report(self, run: Run) -> dict[str, float]:
         """Draws the curves and, in the plane, the prototypes; returns the last epoch's metrics."""

@@ -25,7 +25,6 @@ import numpy as np
 from tasks import hpn, placed
 
 from mhe.harness import figures, recipes
-from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
@@ -241,8 +240,7 @@ class Task(ImageTask):
         """Warns if the network does not learn."""
         if self.args.task != "classification":
             return []
-        labels, rate = self.train[1]["label"], self.args.base_lr
-        return [ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)]
+        return [self.chance_warning(run, self.train[1]["label"])]
 
     def report(self, run: Run) -> dict[str, float]:
         """Draws the curves and the prototypes, and returns the metrics of the last epoch."""

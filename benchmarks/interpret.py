@@ -28,7 +28,6 @@ import keras
 from tasks import interpret
 
 from mhe.harness import figures, recipes
-from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.files import write_array
 from mhe.harness.flags import Parser, integer, number, program
@@ -159,8 +158,7 @@ class Task(ImageTask):
 
     def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
         """Warns if the network does not learn."""
-        labels, rate = self.train[1], self.args.base_lr
-        return [ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)]
+        return [self.chance_warning(run, self.train[1])]
 
     def report(self, run: Run) -> dict[str, float]:
         """Writes and draws the prototypes, explains predictions, and returns all measures."""

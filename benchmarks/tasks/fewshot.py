@@ -52,7 +52,7 @@ def prepare(args: argparse.Namespace) -> datasets.ClassSplit:
 
 def episodes_and_tests(
     args: argparse.Namespace, data: datasets.ClassSplit
-) -> tuple[fewshot.Episodes, list[dict[str, int]]]:
+) -> tuple[fewshot.Episodes, list[dict[str, Any]]]:
     """Returns the episodes to train on, and the tests that the classes allow.
 
     Args:
@@ -72,7 +72,7 @@ def episodes_and_tests(
     except ValueError as error:
         raise BadInput(f"--ways, --shots and --queries: {error}") from error
     count = np.unique(data.test[1]).size
-    tests = [
+    tests: list[dict[str, Any]] = [
         {"ways": ways, "shots": shots, "queries": args.test_queries, "seed": _TEST_SEED}
         for ways in WAYS
         for shots in SHOTS

@@ -167,7 +167,7 @@ def prototypes(args: argparse.Namespace, costs: np.ndarray) -> np.ndarray | None
 
 def build(
     args: argparse.Namespace,
-    shape: Sequence[int],
+    shape: tuple[int, int, int],
     tree: mhe.ClassTree,
     rows: np.ndarray | None,
     steps: int,
@@ -186,7 +186,7 @@ def build(
     ends = {"hierarchical": len(tree.nodes) - 1}.get(args.model_name, classes)
     if args.model_name in WITH_PROTOTYPES:
         ends = args.dims
-    backbone = models.build(args.arch, tuple(shape), ends, args.width, args.weight_decay)
+    backbone = models.build(args.arch, shape, ends, args.width, args.weight_decay)
     head = _head(args, tree, costs, rows)
     if args.model_name == "deepncm":
         model = mhe.HeadModel(backbone, head)
@@ -280,7 +280,7 @@ def last_metrics(rows: Sequence[dict[str, float]], held_out: str) -> dict[str, f
     (0.5, 0.5)
     """
     last = rows[-1]
-    metrics = {}
+    metrics: dict[str, float] = {}
     for part, prefix in ((held_out, "val_"), ("train", "")):
         accuracy = last[f"{prefix}accuracy"]
         metrics |= {f"{part}_accuracy": accuracy, f"{part}_error": 1 - accuracy}

@@ -64,25 +64,26 @@ def prepare(args: argparse.Namespace) -> Data:
     """
     data = recipes.load(args)
     (images, labels), (test_images, test_labels) = data.train, data.test
-    values, test_values = data.values or (None, None)
+    values = data.values
     low = high = 0.0
     if args.target == "rotation":
         low, high = _bounds(args, *ANGLES)
-        images, values = datasets.turned(images, low, high, (args.seed, 0))
-        test_images, test_values = datasets.turned(test_images, low, high, (args.seed, 1))
+        images, angles = datasets.turned(images, low, high, (args.seed, 0))
+        test_images, test_angles = datasets.turned(test_images, low, high, (args.seed, 1))
+        values = angles, test_angles
     elif args.task != "classification":
         if values is None:
             raise BadInput(
                 f"{args.dataset} has classes and no values to regress on; --target rotation makes "
                 f"some. Received: --task {args.task} --target {args.target}"
             )
-        low, high = _bounds(args, float(values.min()), float(values.max()))
+        low, high = _bounds(args, float(values[0].min()), float(values[0].max()))
     train: Targets = {}
     test: Targets = {}
-    if args.task != "classification":
-        train["value"], test["value"] = values, test_values
+    if args.task != "classification" and values is not None:
+        train["value"], test["value"] = values
         try:
-            checks.check_values(np.concatenate([values, test_values]), low, high)
+            checks.check_values(np.concatenate(values), low, high)
         except ValueError as error:
             raise BadInput(f"{args.dataset}, with --low and --high: {error}") from error
     if args.task != "regression":

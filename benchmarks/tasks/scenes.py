@@ -36,7 +36,10 @@ class Scene:
 
 
 def draw_scene(
-    images: np.ndarray, classes: np.ndarray, chosen: Sequence[int], rng: np.random.Generator
+    images: np.ndarray,
+    classes: np.ndarray,
+    chosen: Sequence[int] | np.ndarray,
+    rng: np.random.Generator,
 ) -> Scene:
     """Scatters drawings of random sizes on a canvas without overlaps.
 

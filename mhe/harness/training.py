@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 
 from mhe.harness import recipes
 from mhe.harness.batches import Batches
-from mhe.harness.callbacks import run_callbacks
+from mhe.harness.callbacks import ChanceWarning, run_callbacks
 from mhe.harness.comparisons import Comparison, stem
 from mhe.harness.errors import Diverged
 from mhe.harness.events import require_tensorboardx
@@ -118,6 +119,16 @@ class ImageTask(Task):
         self.steps = self.args.epochs * self.steps_per_epoch if steps is None else steps
         if test is not None:
             self.validation = recipes.in_order(*test)
+
+    def chance_warning(self, run: Run, labels: np.ndarray) -> ChanceWarning:
+        """Returns a callback that warns if the network does not learn.
+
+        Args:
+            run: The run.
+            labels: The training labels `(N,)`.
+        """
+        rate = self.args.base_lr
+        return ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)
 
     def batches(self, epoch: int, steps: int | None) -> keras.utils.PyDataset:
         """Returns shuffled and augmented batches."""
