@@ -67,7 +67,7 @@ class Curves(Comparison):
 
 COMPARISON = Curves(
     "benchmarks/train.py",
-    [Varied("model_name"), Varied("power_s", prefix="s")],
+    [Varied("model_name"), Varied("power_s")],
     {
         "test_accuracy": 100,
         "validation_accuracy": 100,
@@ -126,6 +126,7 @@ def make_parser() -> Parser:
         choices=["float16", "bfloat16"],
         help="compute in 16 bits, keep weights and energies in 32 (default: 32 bits throughout)",
     )
+    parser.added = {"drops", "validation", "seeds"}
     return parser
 
 
@@ -146,7 +147,7 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
 
     >>> args, _ = make_parser().parse(["--model_name", "baseline", "mhe", "--power_s", "0", "a2"])
     >>> {name: flags.strength for name, flags in expand_runs(args).items()}
-    {'baseline-seed0': None, 'mhe-s0-seed0': 2.0, 'mhe-sa2-seed0': 0.9869604401089358}
+    {'baseline-seed0': None, 'mhe-0-seed0': 2.0, 'mhe-a2-seed0': 0.9869604401089358}
     """
     runs = COMPARISON.combinations(args, _applicable)
     for flags in runs.values():

@@ -112,14 +112,15 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._bar = tqdm(
+            desc=self._place(),
             total=self.epochs,
             initial=self.run.epoch,
             file=sys.stdout,
             leave=False,
-            disable=None,  # which it is unless the output is a terminal
+            disable=None,  # unless the output is a terminal
+            smoothing=0,  # evaluations between epochs take their share of the time
             bar_format="epoch {desc} |{bar}| {percentage:3.0f}%, {remaining} left",
         )
-        self._bar.set_description_str(f"{self.run.epoch + 1}/{self.epochs}", refresh=False)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._bar.update(1 / self.params["steps"])
@@ -128,10 +129,13 @@ class Progress(keras.callbacks.Callback):
         tqdm.write(self.line(self.run.rows[-1]), file=sys.stdout)
         sys.stdout.flush()
         self._bar.n = self.run.epoch
-        self._bar.set_description_str(f"{self.run.epoch + 1}/{self.epochs}", refresh=False)
+        self._bar.set_description_str(self._place(), refresh=False)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self._bar.close()
+
+    def _place(self) -> str:
+        return f"{self.run.epoch + 1}/{self.epochs}"
 
 
 class ChanceWarning(keras.callbacks.Callback):

@@ -53,6 +53,7 @@ class Parser(LineParser):
 
     Attributes:
         excluded: The flags that do not belong to a run and may change when it is resumed.
+        added: The flags that runs of earlier versions lack; a resumed run gets their defaults.
 
     Example:
 
@@ -75,6 +76,7 @@ class Parser(LineParser):
             allow_abbrev=False,
         )
         self.excluded = {"out", "resume"}
+        self.added: set[str] = set()
         self.add_argument(
             "--out",
             metavar="RUN",
@@ -180,6 +182,8 @@ class Parser(LineParser):
         """
         path = run.folder / "config.json"
         if name not in run.config:
+            if name in self.added:
+                return self.get_default(name)
             raise BadInput(f"{path} lacks the flag --{name}")
         value = run.config[name]
         (action,) = (action for action in self._actions if action.dest == name)
