@@ -1,6 +1,6 @@
-"""Boxes of a detector: overlaps, a grid of proposals, suppression of doubles, average precision.
+"""Boxes of a detector: overlaps, a grid of proposals, suppression, average precision.
 
-A box is `(top, left, bottom, right)` in pixels, the last two excluded.
+A box is `(top, left, bottom, right)` in pixels, the last two exclusive.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box with every other.
+    """Returns the intersection over union of every box with every other.
 
     Args:
         boxes: `(N, 4)`.
@@ -32,12 +32,12 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def grid(size: int, sides: Sequence[int], step: int) -> np.ndarray:
-    """Square boxes of some sizes all over a square canvas: proposals that know nothing of it.
+    """Returns square boxes of some sizes all over a square canvas, whatever is on it.
 
     Args:
-        size: Pixels of the canvas each way.
-        sides: Sides of the boxes.
-        step: Pixels from a box to the next.
+        size: Side of the canvas in pixels.
+        sides: Sides of the boxes in pixels.
+        step: Pixels from one box to the next.
 
     Returns:
         An array `(P, 4)`.
@@ -47,50 +47,50 @@ def grid(size: int, sides: Sequence[int], step: int) -> np.ndarray:
     >>> grid(6, [4, 6], step=2).tolist()
     [[0, 0, 4, 4], [0, 2, 4, 6], [2, 0, 6, 4], [2, 2, 6, 6], [0, 0, 6, 6]]
     """
-    found = []
+    boxes = []
     for side in sides:
         places = np.arange(0, size - side + 1, step)
         corners = np.stack(np.meshgrid(places, places, indexing="ij"), axis=-1).reshape(-1, 2)
-        found.append(np.concatenate([corners, corners + side], axis=1))
-    return np.concatenate(found)
+        boxes.append(np.concatenate([corners, corners + side], axis=1))
+    return np.concatenate(boxes)
 
 
-def without_doubles(boxes: np.ndarray, scores: np.ndarray, threshold: float = 0.3) -> np.ndarray:
-    """Keeps the best boxes, and drops those that overlap a better one (non-maximum suppression).
+def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float = 0.3) -> np.ndarray:
+    """Selects the best boxes and drops those that overlap a better one (non-maximum suppression).
 
     Args:
         boxes: `(N, 4)`.
         scores: `(N,)`.
-        threshold: The overlap from which a box is the double of a better one.
+        threshold: The overlap from which the worse of two boxes is dropped.
 
     Returns:
-        Which boxes are kept, the best first.
+        The indices of the boxes that stay, the best first.
 
     Example:
 
     >>> boxes = np.array([[0, 0, 4, 4], [0, 1, 4, 5], [8, 8, 12, 12]])
-    >>> without_doubles(boxes, np.array([0.8, 0.9, 0.3])).tolist()
+    >>> suppress(boxes, np.array([0.8, 0.9, 0.3])).tolist()
     [1, 2]
     """
-    doubles = overlaps(boxes, boxes) >= threshold
-    left = np.ones(len(boxes), bool)
-    kept = []
-    for place in np.argsort(-scores, kind="stable"):
-        if left[place]:
-            kept.append(place)
-            left &= ~doubles[place]
-    return np.array(kept, np.int64)
+    overlapping = overlaps(boxes, boxes) >= threshold
+    remaining = np.ones(len(boxes), bool)
+    best = []
+    for index in np.argsort(-scores, kind="stable"):
+        if remaining[index]:
+            best.append(index)
+            remaining &= ~overlapping[index]
+    return np.array(best, np.int64)
 
 
-def average_precision(scores: np.ndarray, right: np.ndarray, objects: int) -> float:
-    """Area under the curve of precision over recall, as VOC has taken it since 2010.
+def average_precision(scores: np.ndarray, correct: np.ndarray, objects: int) -> float:
+    """Returns the area under the curve of precision over recall, as VOC defines it since 2010.
 
     The precision at a recall is the largest there or at any higher recall.
 
     Args:
-        scores: Of the detections of one class, `(N,)`.
-        right: Which of them found an object of their own, bool `(N,)`.
-        objects: How many objects there are to find.
+        scores: Scores of the detections of one class, `(N,)`.
+        correct: Whether each of them detects an object of its own, bool `(N,)`.
+        objects: The number of objects to detect.
 
     Returns:
         A number from 0 to 1.
@@ -104,24 +104,26 @@ def average_precision(scores: np.ndarray, right: np.ndarray, objects: int) -> fl
         Everingham et al., The PASCAL Visual Object Classes challenge: a retrospective, IJCV 2015,
         section 2.2.
     """
-    found = np.cumsum(right[np.argsort(-scores, kind="stable")])
-    precision = found / np.arange(1, len(found) + 1)
+    detected = np.cumsum(correct[np.argsort(-scores, kind="stable")])
+    precision = detected / np.arange(1, len(detected) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    # Recall rises by 1 / objects at each detection that is right.
-    rises = np.diff(found, prepend=0)
+    # Recall rises by 1 / objects at each correct detection.
+    rises = np.diff(detected, prepend=0)
     return float(np.sum(best * rises) / objects)
 
 
 def matched(
     boxes: np.ndarray, scores: np.ndarray, truths: np.ndarray, threshold: float = 0.5
 ) -> np.ndarray:
-    """Which detections of one class on one canvas are right: each object is found at most once.
+    """Returns which detections of one class on one canvas are correct.
+
+    Each object counts once, for its best detection.
 
     Args:
         boxes: `(N, 4)`.
-        scores: `(N,)`; the best detection of an object has it.
+        scores: `(N,)`.
         truths: The boxes of the objects `(M, 4)`.
-        threshold: The overlap from which an object is found.
+        threshold: The overlap from which an object is detected.
 
     Returns:
         A bool array `(N,)`.
@@ -132,13 +134,13 @@ def matched(
     >>> matched(boxes, np.array([0.8, 0.9, 0.3]), np.array([[0, 0, 4, 4]])).tolist()
     [False, True, False]
     """
-    right = np.zeros(len(boxes), bool)
+    correct = np.zeros(len(boxes), bool)
     if len(truths) == 0:
-        return right
+        return correct
     shared = overlaps(boxes, truths)
     taken = np.zeros(len(truths), bool)
-    for place in np.argsort(-scores, kind="stable"):
-        nearest = int(shared[place].argmax())
-        if shared[place, nearest] >= threshold and not taken[nearest]:
-            taken[nearest] = right[place] = True
-    return right
+    for index in np.argsort(-scores, kind="stable"):
+        nearest = int(shared[index].argmax())
+        if shared[index, nearest] >= threshold and not taken[nearest]:
+            taken[nearest] = correct[index] = True
+    return correct

@@ -1,7 +1,7 @@
-"""The classes' tree, and the networks that are compared on it.
+"""The class trees and networks of `benchmarks/hierarchy.py`.
 
-All are one network of `mhe.harness.models` with other numbers at its end: a number a class, a
-number a node of the tree, or an embedding of `--dims` numbers with a prototype a class.
+All networks are one of `mhe.harness.models` with different outputs: a number per class, a number
+per node of the tree, or an embedding with `--dims` dimensions and a prototype per class.
 
 Reference: Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
 (arXiv 2007.03047), and its published code.
@@ -17,8 +17,10 @@ import keras
 import numpy as np
 
 import mhe
-from mhe.harness import models, recipes
+from mhe.harness import figures, models, recipes
+from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
+from mhe.harness.run import Run
 
 MODELS = (
     "softmax",
@@ -34,15 +36,11 @@ MODELS = (
 )
 WITH_PROTOTYPES = ("learnt", "metric_guided", "fixed_metric", "hyperspherical", "deepncm")
 
-# The trees of datasets that TensorFlow Datasets, or this package, knows by name.
-READY = {
-    "cifar10": "cifar10",
-    "cifar100": "cifar100",
-    "digits": "digits",
-}
+# Datasets whose name is also that of a ready tree.
+READY = ("cifar10", "cifar100", "digits")
 NAMES = "names"
 
-# The mean cost of so many best guesses is logged.
+# The logged hierarchical distance is the mean cost of this many best guesses.
 _GUESSES = 5
 
 
@@ -51,7 +49,7 @@ class Network(NamedTuple):
 
     Attributes:
         model: Images `(B, H, W, C)` to scores `(B, classes)`.
-        backbone: Images to what is before its head: an embedding `(B, dims)`, where it has one.
+        backbone: Images to the head's inputs: an embedding `(B, dims)` if there are prototypes.
         head: The layer with the prototypes, or None.
     """
 
@@ -68,29 +66,30 @@ class Network(NamedTuple):
 
 
 def default_tree(dataset: str) -> str:
-    """Returns what `--tree` is by default.
+    """Returns the default of `--tree`.
 
     Args:
-        dataset: What `--dataset` takes.
+        dataset: The value of `--dataset`.
 
     Example:
 
     >>> default_tree("cifar100"), default_tree("data/omniglot.zip")
     ('cifar100', 'names')
     """
-    return READY.get(dataset.split(":")[0], NAMES)
+    name = dataset.split(":")[0]
+    return name if name in READY else NAMES
 
 
 def read_tree(tree: str, class_names: Sequence[str]) -> mhe.ClassTree:
     """Returns the tree of a dataset's classes, in the order of their labels.
 
     Args:
-        tree: What `--tree` takes: `"names"`, the name of a ready tree, or a file of paths or, by
-            the name .json, of iNaturalist's categories.
-        class_names: The name of class i at place i.
+        tree: The value of `--tree`: `"names"`, the name of a ready tree, a file of paths, or a
+            .json of iNaturalist's categories.
+        class_names: The name of class i at index i.
 
     Raises:
-        BadInput: If there is no such tree, or it does not have these classes.
+        BadInput: If there is no such tree, or it lacks a class.
 
     Example:
 
@@ -101,9 +100,8 @@ def read_tree(tree: str, class_names: Sequence[str]) -> mhe.ClassTree:
         if tree == NAMES:
             if not any("/" in name for name in class_names):
                 raise BadInput(
-                    "--tree must name a tree of the classes, whose names do not say what they "
-                    f"belong to. Received: --tree {tree}, classes {class_names[0]}, "
-                    f"{class_names[1]} and so on"
+                    "--tree must name a tree of the classes, whose names are no paths in a tree. "
+                    f"Received: --tree {tree}, classes {class_names[0]}, {class_names[1]}, ..."
                 )
             return mhe.ClassTree.from_paths(class_names)
         if not Path(tree).is_file():
@@ -112,7 +110,7 @@ def read_tree(tree: str, class_names: Sequence[str]) -> mhe.ClassTree:
             known = mhe.ClassTree.from_categories(tree)
         else:
             return mhe.ClassTree.from_paths(_paths(Path(tree), class_names))
-        # Made anew of the known one: in the order of these labels, without other classes.
+        # A new tree, in the order of these labels and without other classes.
         return mhe.ClassTree(known.get_config()["edges"], class_names)
     except OSError as error:
         raise BadInput(f"--tree {tree} cannot be read: {error}") from error
@@ -123,10 +121,10 @@ def read_tree(tree: str, class_names: Sequence[str]) -> mhe.ClassTree:
 
 
 def _paths(file: Path, class_names: Sequence[str]) -> list[str]:
-    """The path in a file that leads to each class."""
+    """Returns the path in a file that leads to each class."""
     lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
     paths = [line for line in lines if line and not line.startswith("#")]
-    # By every end of a path: a class may be called "poodle", "dog/poodle" or by the whole of it.
+    # Keyed by every end of a path: a class may be "poodle", "dog/poodle" or the whole path.
     found: dict[str, list[str]] = {}
     for path in paths:
         parts = path.split("/")
@@ -144,17 +142,17 @@ def _paths(file: Path, class_names: Sequence[str]) -> list[str]:
 
 
 def prototypes(args: argparse.Namespace, costs: np.ndarray) -> np.ndarray | None:
-    """Places the prototypes that stay where they are.
+    """Places fixed prototypes.
 
     Args:
         args: The flags of one run.
-        costs: Those of the classes, `(classes, classes)`.
+        costs: The cost matrix `(classes, classes)`.
 
     Returns:
-        Rows `(classes, dims)`, or None for a method without such prototypes.
+        Rows `(classes, dims)`, or None for a method without fixed prototypes.
 
     Raises:
-        BadInput: If there can be none.
+        BadInput: If they cannot be placed.
     """
     try:
         if args.model_name == "fixed_metric":
@@ -169,7 +167,7 @@ def prototypes(args: argparse.Namespace, costs: np.ndarray) -> np.ndarray | None
 
 def build(
     args: argparse.Namespace,
-    shape: Sequence[int],
+    shape: tuple[int, int, int],
     tree: mhe.ClassTree,
     rows: np.ndarray | None,
     steps: int,
@@ -180,7 +178,7 @@ def build(
         args: The flags of one run.
         shape: The shape of an image, `(H, W, C)`.
         tree: The classes.
-        rows: The prototypes that stay where they are, as `prototypes` gives them.
+        rows: Fixed prototypes, see `prototypes`.
         steps: The iterations of the whole training.
     """
     costs = tree.cost_matrix()
@@ -188,11 +186,11 @@ def build(
     ends = {"hierarchical": len(tree.nodes) - 1}.get(args.model_name, classes)
     if args.model_name in WITH_PROTOTYPES:
         ends = args.dims
-    backbone = models.build(args.arch, tuple(shape), ends, args.width, args.weight_decay)
+    backbone = models.build(args.arch, shape, ends, args.width, args.weight_decay)
     head = _head(args, tree, costs, rows)
     if args.model_name == "deepncm":
         model = mhe.HeadModel(backbone, head)
-        # A checkpoint is put into a model that is built.
+        # Checkpoints are loaded into built models only.
         model(keras.ops.zeros((1, *shape)))
     elif head is not None:
         (images,), (end,) = backbone.inputs, backbone.outputs
@@ -216,9 +214,9 @@ def build(
 def _head(
     args: argparse.Namespace, tree: mhe.ClassTree, costs: np.ndarray, rows: np.ndarray | None
 ) -> keras.layers.Layer | None:
-    """What comes after the numbers at the end of the network."""
+    """Returns the layer over the network's outputs, if any."""
     classes = len(costs)
-    # As published: distances between them are of the size of those of an embedding.
+    # As published: distances between prototypes start as large as those between embeddings.
     anywhere = keras.initializers.RandomUniform(0.0, 1.0)
     if args.model_name == "learnt":
         return mhe.layers.LearntPrototypes(
@@ -247,12 +245,12 @@ def _head(
 
 
 def loss(args: argparse.Namespace, tree: mhe.ClassTree, costs: np.ndarray) -> keras.losses.Loss:
-    """Returns what a network is trained with, beside the regularizers of its weights.
+    """Returns the loss of a network.
 
     Args:
         args: The flags of one run.
         tree: The classes.
-        costs: Theirs, `(classes, classes)`.
+        costs: Their cost matrix `(classes, classes)`.
     """
     if args.model_name == "hyperspherical":
         # The published loss is the sum over the batch, and its learning rate goes with it.
@@ -263,5 +261,57 @@ def loss(args: argparse.Namespace, tree: mhe.ClassTree, costs: np.ndarray) -> ke
         return mhe.losses.HierarchicalCrossEntropy(tree, args.alpha)
     if args.model_name == "emd":
         return mhe.losses.SquaredEarthMover(costs, args.mu)
-    # Log-probabilities, as the hierarchical model gives them, are logits too.
+    # The log-probabilities of the hierarchical model are logits too.
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def last_metrics(rows: Sequence[dict[str, float]], held_out: str) -> dict[str, float]:
+    """Returns the metrics in the last row of a log.
+
+    Args:
+        rows: The rows of the log.
+        held_out: What the network was evaluated on, `"test"` or `"validation"`.
+
+    Example:
+
+    >>> row = {"accuracy": 0.75, "val_accuracy": 0.5, "average_cost": 0.5, "val_average_cost": 1}
+    >>> metrics = last_metrics([row], "test")
+    >>> metrics["test_error"], metrics["train_average_cost"]
+    (0.5, 0.5)
+    """
+    last = rows[-1]
+    metrics: dict[str, float] = {}
+    for part, prefix in ((held_out, "val_"), ("train", "")):
+        accuracy = last[f"{prefix}accuracy"]
+        metrics |= {f"{part}_accuracy": accuracy, f"{part}_error": 1 - accuracy}
+        for name in last:
+            if name.startswith(("average_cost", "hierarchical_distance", "error_at_level")):
+                metrics[f"{part}_{name}"] = last[f"{prefix}{name}"]
+    return metrics
+
+
+def draw(network: Network, costs: np.ndarray, data: Dataset, run: Run) -> None:
+    """Draws the curves of a run and, if its embedding is a plane, prototypes and test embeddings.
+
+    Args:
+        network: The trained network.
+        costs: The cost matrix of its classes.
+        data: The data of the run.
+        run: The run.
+    """
+    rows = [
+        {**row, "error": 1 - row["accuracy"], "val_error": 1 - row["val_accuracy"]}
+        for row in run.rows
+    ]
+    columns = {"error rate": "error", "average cost": "average_cost"}
+    figures.draw_metrics(rows, columns, run.folder / "curves.png", run.folder.name)
+    prototypes = network.prototypes
+    if prototypes is not None and prototypes.shape[1] == 2:
+        images, labels = data.test
+        embeddings = network.backbone.predict(recipes.in_order(images, labels), verbose=0)
+        figures.draw_plane(
+            *(prototypes, embeddings, labels, data.class_names, costs),
+            run.folder / "embeddings.png",
+            f"{run.folder.name}: error rate {100 * rows[-1]['val_error']:.1f}%, "
+            f"average cost {rows[-1]['val_average_cost']:.3f}",
+        )

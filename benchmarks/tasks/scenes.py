@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from detection_boxes import grid, overlaps
+
+from tasks.boxes import grid, overlaps
 
 SIZE = 84
 SIDES = (22, 28, 36)
@@ -12,19 +13,20 @@ STEP = 6
 REGION = 28
 
 _OBJECTS = 3
-# A drawing stands apart from the others, or is left out after so many tries.
+# Drawings never overlap; one that finds no free place in this many tries is left out.
 _TRIES = 20
-# A region shows an object, or background, if it overlaps objects by this much or this little.
+# A region shows an object if it overlaps one by at least the first, background if by less than the
+# second.
 _OBJECT, _BACKGROUND = 0.5, 0.3
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A canvas and what is on it.
+    """A canvas and the objects on it.
 
     Attributes:
         canvas: uint8 `(SIZE, SIZE, 1)`, strokes bright on black.
-        boxes: Of the objects, `(M, 4)`.
+        boxes: The boxes of the objects `(M, 4)`.
         classes: Their classes `(M,)`.
     """
 
@@ -34,15 +36,18 @@ class Scene:
 
 
 def draw_scene(
-    images: np.ndarray, classes: np.ndarray, chosen: Sequence[int], rng: np.random.Generator
+    images: np.ndarray,
+    classes: np.ndarray,
+    chosen: Sequence[int] | np.ndarray,
+    rng: np.random.Generator,
 ) -> Scene:
-    """Scatters drawings on a canvas, in sizes of their own and apart from each other.
+    """Scatters drawings of random sizes on a canvas without overlaps.
 
     Args:
         images: uint8 `(N, H, H, 1)`, strokes bright on black.
         classes: Their classes `(N,)`.
-        chosen: Which of them, in the order in which they find a place, if they do.
-        rng: Where sizes and places are drawn from.
+        chosen: Indices of the drawings, in the order in which they are placed.
+        rng: The source of sizes and places.
 
     Example:
 
@@ -77,8 +82,8 @@ def draw_scenes(
     Args:
         images: uint8 `(N, H, H, 1)`, strokes bright on black.
         classes: Their classes `(N,)`.
-        count: How many scenes.
-        rng: Where all that is drawn is drawn from.
+        count: The number of scenes.
+        rng: The source of everything random.
     """
     return [
         draw_scene(images, classes, rng.integers(len(images), size=_OBJECTS), rng)
@@ -87,12 +92,12 @@ def draw_scenes(
 
 
 def cut(canvas: np.ndarray, boxes: np.ndarray, side: int = REGION) -> np.ndarray:
-    """Cuts boxes out of a canvas and brings them to one size, pixel by nearest pixel.
+    """Cuts boxes out of a canvas and scales them to one size by nearest pixels.
 
     Args:
         canvas: `(H, W, C)`.
         boxes: `(N, 4)`.
-        side: Pixels of a region each way.
+        side: Side of a region in pixels.
 
     Returns:
         An array `(N, side, side, C)`.
@@ -111,20 +116,20 @@ def cut(canvas: np.ndarray, boxes: np.ndarray, side: int = REGION) -> np.ndarray
 
 
 def proposals() -> np.ndarray:
-    """The boxes at which an object is looked for, the same on every canvas."""
+    """Returns the boxes in which objects are searched for, the same on every canvas."""
     return grid(SIZE, SIDES, STEP)
 
 
 def regions(
     scenes: Sequence[Scene], background: int, rng: np.random.Generator, per_object: int = 2
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts regions to train on: of every object some that show it, and as many of background.
+    """Cuts regions to train on: some that show each object, and as many of background.
 
     Args:
-        scenes: Where they are cut from.
+        scenes: The scenes to cut them from.
         background: The class of regions without an object.
-        rng: Where the proposals are drawn from.
-        per_object: Proposals for each object.
+        rng: The source of the choice among proposals.
+        per_object: Regions per object.
 
     Returns:
         uint8 `(N, REGION, REGION, 1)` and their classes int64 `(N,)`.
@@ -136,9 +141,9 @@ def regions(
         for place, label in enumerate(scene.classes):
             shown = np.flatnonzero(shared[:, place] >= _OBJECT)
             empty = np.flatnonzero(shared.max(axis=1) < _BACKGROUND)
-            for found, of in ((shown, label), (empty, background)):
-                if found.size:
-                    chosen = rng.choice(found, per_object)
+            for candidates, region_class in ((shown, label), (empty, background)):
+                if candidates.size:
+                    chosen = rng.choice(candidates, per_object)
                     images.append(cut(scene.canvas, boxes[chosen]))
-                    labels += [of] * per_object
+                    labels += [region_class] * per_object
     return np.concatenate(images), np.array(labels, np.int64)

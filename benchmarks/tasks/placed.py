@@ -1,14 +1,12 @@
-"""Prototypes that are placed once: read from a file, and kept in the folder of a run.
+"""Prototypes that are placed once, which may take minutes, and then kept in the run's folder."""
 
-Placing them may take minutes, and one run keeps to one set of them.
-"""
-
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.files import replacing
+from mhe.harness.files import write_array
 from mhe.harness.run import Run
 
 _FILE = "prototypes.npy"
@@ -36,44 +34,36 @@ def read(path: str | Path) -> np.ndarray:
         raise BadInput(f"{path} cannot be read as a .npy of prototypes: {error}") from error
 
 
-def kept(run: Run | None) -> np.ndarray | None:
-    """Returns the prototypes that a run has kept.
+def read_or_place(run: Run | None, place: Callable[[], np.ndarray | None]) -> np.ndarray | None:
+    """Returns the prototypes that a run keeps, or places them.
 
     Args:
-        run: The run that is resumed, or None.
-
-    Returns:
-        Rows, or None where it has kept none.
+        run: The run to resume, or None.
+        place: Returns prototypes, or None if the run has none.
 
     Raises:
-        BadInput: If they cannot be read.
-
-    Example:
-
-    >>> kept(None) is None
-    True
+        BadInput: If the run's prototypes cannot be read.
     """
     if run is None or not (run.folder / _FILE).exists():
-        return None
+        return place()
     return read(run.folder / _FILE)
 
 
-def keep(run: Run, rows: np.ndarray | None) -> None:
-    """Keeps the prototypes of a run, unless it has some.
+def keep(run: Run, prototypes: np.ndarray | None) -> None:
+    """Writes the prototypes to the run's folder, unless they are there.
 
     Args:
         run: The run.
-        rows: Its prototypes, or None where it has no use for them.
+        prototypes: The prototypes, or None if the run has none.
 
     Example:
 
     >>> import tempfile
     >>> run = Run(Path(tempfile.mkdtemp()), {}, resumed=False)
     >>> keep(run, np.eye(2))
-    >>> kept(run).tolist()
+    >>> read_or_place(run, lambda: None).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     path = run.folder / _FILE
-    if rows is not None and not path.exists():
-        with replacing(path) as partial, open(partial, "wb") as file:
-            np.save(file, rows, allow_pickle=False)
+    if prototypes is not None and not path.exists():
+        write_array(path, prototypes)
