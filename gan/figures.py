@@ -9,7 +9,7 @@ import numpy as np
 
 from gan.model import GAN
 from mhe.harness.figures import canvas
-from mhe.harness.runs import replacing
+from mhe.harness.files import replacing
 
 # Of a log's columns, those that are drawn, and what to call them.
 _CURVES = {

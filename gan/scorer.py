@@ -1,12 +1,10 @@
 """Scores of a GAN's images, the same while it is trained and when it is tested."""
 
 import argparse
-import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from gan import classifiers
 from gan.evaluation import evaluate, least_images
@@ -15,7 +13,6 @@ from gan.scores import Reference
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import integer
-from mhe.harness.progress import time_left
 
 _AT_ONCE = 100
 
@@ -175,16 +172,10 @@ class Scorer:
         )
 
 
-def _shown(batches: Iterable[np.ndarray], images: int) -> Iterator[Any]:
-    """The batches, with their progress on a terminal."""
-    done, drawn, begun = 0, 0.0, time.monotonic()
-    terminal = sys.stdout.isatty()
-    for batch in batches:
-        yield batch
-        done += len(batch)
-        now = time.monotonic()
-        if terminal and (now - drawn >= 0.1 or done == images):
-            drawn = now
-            left = time_left((now - begun) * (images / done - 1))
-            end = "\x1b[K" if done < images else "\r\x1b[K"
-            print(f"\rscoring {done:,}/{images:,} images, {left}", end=end, flush=True)
+def _shown(batches: Iterable[np.ndarray], images: int) -> Iterator[np.ndarray]:
+    """Yields the batches, with a bar on a terminal."""
+    bar = tqdm(total=images, unit="image", desc="scoring", leave=False, disable=None)
+    with bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))

@@ -11,7 +11,8 @@ from gan import figures
 from gan.model import GAN
 from gan.scorer import Scorer
 from mhe.harness.errors import BadInput
-from mhe.harness.runs import Run, replacing
+from mhe.harness.files import replacing
+from mhe.harness.run import Run
 
 # What the best snapshot is best in.
 SCORE = "inception_score"

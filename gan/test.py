@@ -19,9 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from gan import figures, scorer, snapshots, train
 from gan.scorer import Scorer
-from mhe.harness import recipes, runs
+from mhe.harness import recipes
 from mhe.harness.figures import require_matplotlib
+from mhe.harness.files import write_json
 from mhe.harness.flags import Defaults, LineParser, integer, program
+from mhe.harness.run import require_unused
 
 
 def make_parser() -> LineParser:
@@ -70,8 +72,8 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     begun = time.monotonic()
     require_matplotlib()
     moved = [] if args.dataset is None else ["--dataset", args.dataset]
-    flags, run = train.make_parser().settle(["--resume", args.run, *moved])
-    (flags,) = train.single(flags).values()
+    flags, run = train.make_parser().parse(["--resume", args.run, *moved])
+    (flags,) = train.expand_runs(flags).values()
     if args.classifier is None and args.inception_weights is None:
         args.classifier, args.inception_weights = flags.classifier, flags.inception_weights
     args.splits = args.splits or flags.splits
@@ -84,7 +86,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     scored = Scorer(args, data)
     name = f"test-{step}-{args.images}-{scored.digest[:8]}"
     folder = Path(args.out) if args.out is not None else run.folder / name
-    runs.require_unused(folder)
+    require_unused(folder)
     found = scored.score(model, args.images, seed=snapshots.TEST_SEED, batch_size=args.batch_size)
     print(f"Snapshot of step {step:,}:\n{scored.text(found, args.images)}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
         "metrics": found,
         "seconds": round(time.monotonic() - begun, 3),
     }
-    runs.write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     print(f"Report in {folder}")
     return result
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.runs import replacing
+from mhe.harness.files import replacing
 from sphereface_plus import figures
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import FaceBatches, People

@@ -42,7 +42,7 @@ def add(parser: Parser, default: str) -> None:
 
     >>> parser = Parser("sphereface_plus/x.py", "Trains.")
     >>> add(parser, "sphereface")
-    >>> parser.settle(["--m", "2", "3"])[0].m
+    >>> parser.parse(["--m", "2", "3"])[0].m
     [2.0, 3.0]
     """
     above, rate = number(0, above=True), number(0)
@@ -124,7 +124,7 @@ def check(args: argparse.Namespace) -> None:
             raise BadInput(f"--{flag} does not apply to --model_name {names}")
 
 
-def single(args: argparse.Namespace, comparison: Comparison) -> dict[str, argparse.Namespace]:
+def expand_runs(args: argparse.Namespace, comparison: Comparison) -> dict[str, argparse.Namespace]:
     """Returns the flags of every run that is asked for, by the name of the run.
 
     Args:

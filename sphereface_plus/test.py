@@ -18,10 +18,12 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from mhe.harness import figures, runs
+from mhe.harness import figures
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
+from mhe.harness.files import write_json
 from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.run import require_unused
 from sphereface_plus import evaluation, faces, trained
 from sphereface_plus.pairs import read_pairs
 
@@ -92,7 +94,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     model, run = trained.load_model(args.run)
     name = stem(args.data_dir) if args.pairs is None else f"{stem(args.data_dir)}-pairs"
     folder = Path(args.out) if args.out is not None else run.folder / f"test-{name}"
-    runs.require_unused(folder)
+    require_unused(folder)
     known = set(trained.trained_people(run.folder))
     # A list of pairs may need people with a single image.
     least = 2 if args.pairs is None else 1
@@ -159,7 +161,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
         "notes": report.verification.notes,
         "seconds": round(time.monotonic() - begun, 3),
     }
-    runs.write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result)
     print(f"Report in {folder}")
     return result
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from mhe.harness import runs
 from mhe.harness.errors import BadInput
+from mhe.harness.files import replacing
+from mhe.harness.run import Run
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import People
 
@@ -45,7 +46,7 @@ def list_people(folder: Path, people: People, tested: People | None) -> None:
             )
         return
     with (
-        runs.replacing(path) as partial,
+        replacing(path) as partial,
         open(partial, "w", newline="", encoding="utf-8") as file,
     ):
         csv.writer(file).writerows(rows)
@@ -75,7 +76,7 @@ def _read_people(path: Path) -> list[list[str]]:
         raise BadInput(f"{path} cannot be read: {error}") from error
 
 
-def load_model(folder: str | Path) -> tuple[FaceModel, runs.Run]:
+def load_model(folder: str | Path) -> tuple[FaceModel, Run]:
     """Loads the network of a complete run.
 
     Args:
@@ -84,7 +85,7 @@ def load_model(folder: str | Path) -> tuple[FaceModel, runs.Run]:
     Raises:
         BadInput: If it holds no complete run of this program.
     """
-    run = runs.Run.resume(folder)
+    run = Run.resume(folder)
     if run.config.get("program") != PROGRAM or not run.finished:
         raise BadInput(
             f"{folder} must be a complete run of {PROGRAM}. Received: "

@@ -31,7 +31,7 @@ class Varied:
     """A flag that takes a list, each value of which makes runs of its own.
 
     Attributes:
-        flag: Its name in the parsed flags; `nargs="+"`, or None for no value.
+        flag: Its name in the parsed flags; a list with `nargs="+"`, else a single value or None.
         prefix: Prefix of the value in the name of a run.
         column: Its column in the table; by default the flag.
     """
@@ -85,7 +85,8 @@ class Comparison:
                 those that do not apply to it: combinations that are then equal are one run.
         """
         flags = [each.flag for each in self.varied]
-        lists = [getattr(args, flag) or [None] for flag in flags]
+        given = [getattr(args, flag) for flag in flags]
+        lists = [value if isinstance(value, list) else [value] for value in given]
         found = {}
         for *values, seed in itertools.product(*lists, range(args.seed, args.seed + args.seeds)):
             own = applicable(dict(zip(flags, values, strict=True)))

@@ -147,6 +147,7 @@ class Program:
             combinations of the lists.
         title: Returns the title of the figure of a comparison; by default the dataset.
         name_single_runs: Whether a single run gets a folder of its own name by default.
+        dataset: The flag that names the data.
     """
 
     make_parser: Callable[[], Parser]
@@ -158,6 +159,7 @@ class Program:
     expand_runs: Callable[[argparse.Namespace], dict[str, argparse.Namespace]] | None = None
     title: Callable[[argparse.Namespace], str] = lambda args: stem(args.dataset)
     name_single_runs: bool = False
+    dataset: str = "dataset"
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Trains, resumes or compares.
@@ -177,7 +179,7 @@ class Program:
         if run is None and args.out is None:
             single = self.name_single_runs and len(runs) == 1
             end = next(iter(runs)) if single else self.folder
-            args.out = Path("runs", f"{stem(args.dataset)}-{end}")
+            args.out = Path("runs", f"{stem(getattr(args, self.dataset))}-{end}")
             for flags in runs.values():
                 flags.out = args.out
         self.comparison.carry_out(
