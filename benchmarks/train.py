@@ -1,7 +1,12 @@
 """Trains a classifier with or without minimum hyperspherical energy.
 
-Without flags this is the published CIFAR-100 recipe: CNN-9, batches of 128, SGD with momentum 0.9
-at 0.1, x0.1 at iterations 20,000, 30,000 and 37,500 of 42,500, crops and flips, weight decay 5e-4.
+Without flags this is the published CIFAR-100 recipe: CNN-9, 390 batches of 128 per epoch, a loss
+that is smoothed and bounded (`mhe.losses.BoundedCrossEntropy`), SGD with momentum 0.9 at 0.1, x0.1
+at iterations 20,000, 30,000 and 37,500 of 42,500, crops and flips, weight decay 5e-4. At this rate
+the network collapses at once and lies dead for some 2,000 iterations, until weight decay has shrunk
+its kernels; `log/published` shows what MHE does there. `--recipe modern`, the default for any other
+dataset, is what one would use today: cross-entropy, a warm-up and a cosine schedule.
+
 The network is built plain; `mhe.attach` then adds the energies to it.
 
 A list in --model_name or --power_s, or --seeds, makes a folder of runs, one per combination, and a
@@ -24,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from tasks.radial import RadialForce
 
 from mhe.attach import attach
 from mhe.attach.neurons import neuron_weights
@@ -34,8 +40,11 @@ from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
+from mhe.losses import BoundedCrossEntropy, saturation
 from mhe.metrics import pairwise_angles
+from mhe.norms import NormLogger, is_normalized
 from mhe.regularizers import MHE
+from mhe.types import Tensor
 
 STEPS = 42_500
 DROPS = "20/42.5,30/42.5,37.5/42.5"
@@ -51,6 +60,15 @@ STRENGTHS = {
     "a2": 0.1 * math.pi**2,
 }
 HEAD_FACTOR = 10
+
+# What a recipe says where a flag does not.
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {"loss": "published", "schedule": "drops", "base_lr": 0.1, "warmup": 0},
+    "modern": {"loss": "cross_entropy", "schedule": "cosine", "base_lr": 0.05, "warmup": 500},
+}
+MODERN_EPOCHS = 60
+# The published momentum of batch norm's moving averages, and the least that a shorter run has.
+NORM_MOMENTUM, LEAST_NORM_MOMENTUM = 0.999, 0.9
 
 
 class Curves(Comparison):
@@ -89,10 +107,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--model_name",
         nargs="+",
-        choices=["baseline", "mhe", "half_mhe"],
+        choices=["baseline", "mhe", "half_mhe", "radial"],
         default=["half_mhe"],
         help="no energy; energy in full space; in half space on hidden layers and in full space "
-        "on the output layer",
+        "on the output layer; for comparison, a force of MHE's kind (1/|w|) that lengthens neurons "
+        "and does not turn them",
     )
     parser.add_argument(
         "--power_s",
@@ -100,16 +119,71 @@ def make_parser() -> Parser:
         choices=list(recipes.POWERS),
         default=["2"],
         help="the power s of the energy, with 'a' over angles instead of Euclidean distances; "
-        "baseline ignores it",
+        "baseline and radial ignore it",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=list(RECIPES),
+        help="published: the bounded loss at a rate of 0.1 that drops by x0.1, full batches only; "
+        "modern: cross-entropy at a rate of 0.05 with a warm-up and a cosine schedule; single "
+        "flags override either (default: published for cifar100, modern for any other dataset)",
+    )
+    parser.add_argument(
+        "--loss",
+        choices=["published", "cross_entropy"],
+        help="smoothed by 0.01 and bounded by -log(1e-4), as in the published code; or plain "
+        "(default: as the recipe says)",
     )
     parser.add_data_flags("cifar100")
+    parser.add_argument(
+        "--test_images",
+        type=positive,
+        help="number of test images, balanced over classes (default: all)",
+    )
     recipes.add_comparison_flags(parser)
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=positive, help=f"iterations to train for (default: {STEPS})"
+        "--steps", type=positive, help=f"iterations to train for (default: {STEPS} as published)"
     )
-    length.add_argument("--epochs", type=positive, help="epochs to train for, instead of --steps")
-    recipes.add_network_flags(parser, arch="cnn9", base_lr=0.1, drops=DROPS)
+    length.add_argument(
+        "--epochs",
+        type=positive,
+        help=f"epochs to train for, instead of --steps (default: {MODERN_EPOCHS} in the modern "
+        "recipe)",
+    )
+    recipes.add_network_flags(
+        parser,
+        arch="cnn9",
+        base_lr=None,
+        drops=DROPS,
+        rate=" (default: 0.1 as published, 0.05 in the modern recipe)",
+    )
+    parser.add_argument(
+        "--schedule",
+        choices=["drops", "cosine"],
+        help="whether the learning rate drops after --drops or follows a cosine to 0 (default: as "
+        "the recipe says)",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=integer(0),
+        metavar="STEPS",
+        help="iterations over which the learning rate rises linearly at first (default: none as "
+        "published, 500 in the modern recipe, a tenth of the run at most)",
+    )
+    parser.add_argument(
+        "--norm",
+        choices=["batch", "none"],
+        default="batch",
+        help="batch norm, or none in the hidden layers",
+    )
+    parser.add_argument(
+        "--normalized_kernels",
+        choices=["decayed", "undecayed", "fixed"],
+        default="decayed",
+        help="kernels followed by batch norm, whose scale does not matter to the output: with "
+        "weight decay like the others; without it; or kept at their initial norm",
+    )
     parser.add_argument(
         "--strength",
         type=rate,
@@ -132,8 +206,15 @@ def make_parser() -> Parser:
 
 def resolve_defaults(args: argparse.Namespace) -> None:
     """Resolves flags whose default depends on others, in place."""
+    if args.recipe is None:
+        args.recipe = "published" if args.dataset == "cifar100" else "modern"
     if args.epochs is None and args.steps is None:
-        args.steps = STEPS
+        args.steps, args.epochs = {"published": (STEPS, None), "modern": (None, MODERN_EPOCHS)}[
+            args.recipe
+        ]
+    for name, value in RECIPES[args.recipe].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     recipes.resolve_augment(args)
 
 
@@ -151,18 +232,18 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     """
     runs = COMPARISON.combinations(args, _applicable)
     for flags in runs.values():
-        if flags.power_s is None:
+        if flags.model_name == "baseline":
             flags.strength = flags.head_strength = None
             continue
         if flags.strength is None:
-            flags.strength = STRENGTHS[flags.power_s]
+            flags.strength = STRENGTHS.get(flags.power_s, 1.0)
         if flags.head_strength is None:
             flags.head_strength = HEAD_FACTOR * flags.strength
     return runs
 
 
 def _applicable(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "power_s": None} if values["model_name"] == "baseline" else values
+    return values if values["model_name"].endswith("mhe") else {**values, "power_s": None}
 
 
 def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> keras.Model:
@@ -179,9 +260,14 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
         keras.config.set_dtype_policy(f"mixed_{args.mixed_precision}")
     try:
         model = models.build(args.arch, tuple(shape), classes, args.width, args.weight_decay)
+        if args.norm == "none":
+            model = _without_norms(model)
     finally:
         keras.config.set_dtype_policy(policy)
-    if args.model_name != "baseline":
+    _set_norms(model, args, steps)
+    if args.model_name == "radial":
+        attach(model, RadialForce(args.strength), head=RadialForce(args.head_strength))
+    elif args.model_name != "baseline":
         s, distance = recipes.POWERS[args.power_s]
         space = "half" if args.model_name == "half_mhe" else "full"
         attach(
@@ -192,16 +278,54 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     optimizer = recipes.optimizer(args, steps)
     if args.mixed_precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    if args.loss == "published":
+        loss = BoundedCrossEntropy(from_logits=True)
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
         optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss,
         metrics=[
             keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
             keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+            *([_saturated] if args.loss == "published" else []),
         ],
         jit_compile=recipes.jit_compile(),
     )
     return model
+
+
+def _saturated(labels: Tensor, logits: Tensor) -> Tensor:
+    return saturation(labels, logits, from_logits=True)
+
+
+_saturated.__name__ = "saturated"
+
+
+def _without_norms(model: keras.Model) -> keras.Model:
+    """Returns a copy of a network without batch norm, with initial weights of its own."""
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            return keras.layers.Identity(name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=clone)
+
+
+def _set_norms(model: keras.Model, args: argparse.Namespace, steps: int) -> None:
+    """Sets what the recipe says about batch norm and the kernels before it."""
+    for layer in model.layers:
+        if args.recipe == "published" and isinstance(layer, keras.layers.BatchNormalization):
+            # As large a part of the training as published.
+            layer.momentum = max(LEAST_NORM_MOMENTUM, 1 - (1 - NORM_MOMENTUM) * STEPS / steps)
+        if args.normalized_kernels != "decayed" and is_normalized(layer):
+            layer.kernel_regularizer = layer.kernel.regularizer = None
+            if args.normalized_kernels == "fixed":
+                norm = float(np.linalg.norm(keras.ops.convert_to_numpy(layer.kernel)))
+                layer.kernel.constraint = keras.constraints.MinMaxNorm(
+                    norm, norm, axis=tuple(range(len(layer.kernel.shape)))
+                )
 
 
 class Task(ImageTask):
@@ -216,7 +340,15 @@ class Task(ImageTask):
         super().__init__(args, run)
         self.data = recipes.load(args)
         self.data.require_classes()
+        self.drop_remainder = args.recipe == "published"
         self.use(self.data.train, self.data.test)
+        if args.warmup > self.steps // 10:
+            args.warmup = self.steps // 10
+        print(
+            f"Recipe {args.recipe}: loss {args.loss}, {self.steps:,} iterations of "
+            f"{args.batch_size} at a rate of {args.base_lr:g}, schedule {args.schedule}, "
+            f"{args.warmup} iterations of warm-up"
+        )
 
     def build(self) -> keras.Model:
         """Builds and compiles the network."""
@@ -230,7 +362,11 @@ class Task(ImageTask):
         labels, rate = self.train[1], self.args.base_lr
         return [
             EnergyLogger(),
-            ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows),
+            NormLogger(),
+            ChanceWarning(
+                *(labels, self.steps_per_epoch, self.epochs, rate, run.rows),
+                dead_steps=expected_dead_steps(self.args),
+            ),
         ]
 
     def report(self, run: Run) -> dict[str, float]:
@@ -248,6 +384,31 @@ class Task(ImageTask):
             "energy": last["energy"],
             "steps": self.steps,
         }
+
+
+def expected_dead_steps(args: argparse.Namespace) -> int | None:
+    """Returns for how many iterations a collapsed network stays dead under the published loss.
+
+    The loss has no gradient there, so weight decay alone acts and shrinks w by
+    exp(-rate · decay / (1 - momentum)) per iteration. The published runs recover when the weights
+    are at about a third.
+
+    Args:
+        args: The resolved flags.
+
+    Returns:
+        The iterations, or None where no such phase is to be expected.
+
+    Example:
+
+    >>> args = argparse.Namespace(loss="published", base_lr=0.1, weight_decay=5e-4, arch="cnn9")
+    >>> expected_dead_steps(args)
+    2197
+    """
+    decay = models.default_decay(args.arch) if args.weight_decay is None else args.weight_decay
+    if args.loss != "published" or not decay:
+        return None
+    return round(math.log(3) * (1 - 0.9) / (args.base_lr * decay))
 
 
 def angles(model: keras.Model) -> dict[str, np.ndarray]:

@@ -106,14 +106,17 @@ class ImageTask(Task):
 
     Attributes:
         train: Training images and labels, or targets by output. Set it with `use`.
+        drop_remainder: Whether an epoch leaves out the images that do not fill a batch.
     """
 
+    drop_remainder = False
     train: tuple[Any, Any]
 
     def use(self, train: tuple[Any, Any], test: tuple[Any, Any] | None) -> None:
         """Sets the images to train on and, if any, to evaluate on, and the number of iterations."""
         self.train = train
-        self.steps_per_epoch = math.ceil(len(train[0]) / self.args.batch_size)
+        whole, rest = divmod(len(train[0]), self.args.batch_size)
+        self.steps_per_epoch = whole if self.drop_remainder else whole + (rest > 0)
         # Not every program has the flag.
         steps = vars(self.args).get("steps")
         self.steps = self.args.epochs * self.steps_per_epoch if steps is None else steps
@@ -137,6 +140,7 @@ class ImageTask(Task):
             self.args.batch_size,
             seed=self.args.seed,
             augment=recipes.AUGMENTATIONS[vars(self.args).get("augment", "none")],
+            drop_remainder=self.drop_remainder,
             epoch=epoch,
         )
 
