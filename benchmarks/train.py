@@ -28,25 +28,18 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
-from tasks.radial import RadialForce
+from tasks import classification
 
-from mhe.attach import attach
-from mhe.attach.neurons import neuron_weights
 from mhe.callbacks import EnergyLogger
-from mhe.harness import figures, models, recipes
+from mhe.harness import figures, recipes
 from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied
+from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
-from mhe.losses import BoundedCrossEntropy, saturation
-from mhe.metrics import pairwise_angles
-from mhe.norms import NormLogger, is_normalized
-from mhe.regularizers import MHE
-from mhe.types import Tensor
+from mhe.norms import NormLogger
 
-STEPS = 42_500
 DROPS = "20/42.5,30/42.5,37.5/42.5"
 
 # For each --power_s the strength on hidden layers: that of the reference implementation in terms of
@@ -63,12 +56,11 @@ HEAD_FACTOR = 10
 
 # What a recipe says where a flag does not.
 RECIPES: dict[str, dict[str, Any]] = {
-    "published": {"loss": "published", "schedule": "drops", "base_lr": 0.1, "warmup": 0},
-    "modern": {"loss": "cross_entropy", "schedule": "cosine", "base_lr": 0.05, "warmup": 500},
+    "published": {"loss": "published", "schedule": "drops", "base_lr": 0.1},
+    "modern": {"loss": "cross_entropy", "schedule": "cosine", "base_lr": 0.05},
 }
 MODERN_EPOCHS = 60
-# The published momentum of batch norm's moving averages, and the least that a shorter run has.
-NORM_MOMENTUM, LEAST_NORM_MOMENTUM = 0.999, 0.9
+MODERN_WARMUP = 500  # iterations, a tenth of the run at most
 
 
 class Curves(Comparison):
@@ -143,7 +135,9 @@ def make_parser() -> Parser:
     recipes.add_comparison_flags(parser)
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=positive, help=f"iterations to train for (default: {STEPS} as published)"
+        "--steps",
+        type=positive,
+        help=f"iterations to train for (default: {classification.STEPS} as published)",
     )
     length.add_argument(
         "--epochs",
@@ -168,8 +162,8 @@ def make_parser() -> Parser:
         "--warmup",
         type=integer(0),
         metavar="STEPS",
-        help="iterations over which the learning rate rises linearly at first (default: none as "
-        "published, 500 in the modern recipe, a tenth of the run at most)",
+        help="iterations over which the learning rate rises linearly at first (default: 0 as "
+        f"published; {MODERN_WARMUP} in the modern recipe, or a tenth of a shorter run)",
     )
     parser.add_argument(
         "--norm",
@@ -200,7 +194,10 @@ def make_parser() -> Parser:
         choices=["float16", "bfloat16"],
         help="compute in 16 bits, keep weights and energies in 32 (default: 32 bits throughout)",
     )
-    parser.added = {"drops", "validation", "seeds"}
+    parser.added = {
+        *("drops", "validation", "seeds", "recipe", "loss", "schedule", "warmup", "norm"),
+        *("normalized_kernels", "test_images"),
+    }
     return parser
 
 
@@ -209,9 +206,10 @@ def resolve_defaults(args: argparse.Namespace) -> None:
     if args.recipe is None:
         args.recipe = "published" if args.dataset == "cifar100" else "modern"
     if args.epochs is None and args.steps is None:
-        args.steps, args.epochs = {"published": (STEPS, None), "modern": (None, MODERN_EPOCHS)}[
-            args.recipe
-        ]
+        if args.recipe == "published":
+            args.steps = classification.STEPS
+        else:
+            args.epochs = MODERN_EPOCHS
     for name, value in RECIPES[args.recipe].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -246,88 +244,6 @@ def _applicable(values: dict[str, Any]) -> dict[str, Any]:
     return values if values["model_name"].endswith("mhe") else {**values, "power_s": None}
 
 
-def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> keras.Model:
-    """Builds the plain network, attaches the energies and compiles it.
-
-    Args:
-        args: The flags of one run.
-        shape: The shape of an image, `(H, W, C)`.
-        classes: The number of classes.
-        steps: The iterations of the whole training.
-    """
-    policy = keras.config.dtype_policy()
-    if args.mixed_precision is not None:
-        keras.config.set_dtype_policy(f"mixed_{args.mixed_precision}")
-    try:
-        model = models.build(args.arch, tuple(shape), classes, args.width, args.weight_decay)
-        if args.norm == "none":
-            model = _without_norms(model)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    _set_norms(model, args, steps)
-    if args.model_name == "radial":
-        attach(model, RadialForce(args.strength), head=RadialForce(args.head_strength))
-    elif args.model_name != "baseline":
-        s, distance = recipes.POWERS[args.power_s]
-        space = "half" if args.model_name == "half_mhe" else "full"
-        attach(
-            model,
-            MHE(args.strength, s=s, distance=distance, space=space),
-            head=MHE(args.head_strength, s=s, distance=distance, space="full"),
-        )
-    optimizer = recipes.optimizer(args, steps)
-    if args.mixed_precision == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    if args.loss == "published":
-        loss = BoundedCrossEntropy(from_logits=True)
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(
-        optimizer,
-        loss,
-        metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-            *([_saturated] if args.loss == "published" else []),
-        ],
-        jit_compile=recipes.jit_compile(),
-    )
-    return model
-
-
-def _saturated(labels: Tensor, logits: Tensor) -> Tensor:
-    return saturation(labels, logits, from_logits=True)
-
-
-_saturated.__name__ = "saturated"
-
-
-def _without_norms(model: keras.Model) -> keras.Model:
-    """Returns a copy of a network without batch norm, with initial weights of its own."""
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            return keras.layers.Identity(name=layer.name)
-        return type(layer).from_config(layer.get_config())
-
-    return keras.models.clone_model(model, clone_function=clone)
-
-
-def _set_norms(model: keras.Model, args: argparse.Namespace, steps: int) -> None:
-    """Sets what the recipe says about batch norm and the kernels before it."""
-    for layer in model.layers:
-        if args.recipe == "published" and isinstance(layer, keras.layers.BatchNormalization):
-            # As large a part of the training as published.
-            layer.momentum = max(LEAST_NORM_MOMENTUM, 1 - (1 - NORM_MOMENTUM) * STEPS / steps)
-        if args.normalized_kernels != "decayed" and is_normalized(layer):
-            layer.kernel_regularizer = layer.kernel.regularizer = None
-            if args.normalized_kernels == "fixed":
-                norm = float(np.linalg.norm(keras.ops.convert_to_numpy(layer.kernel)))
-                layer.kernel.constraint = keras.constraints.MinMaxNorm(
-                    norm, norm, axis=tuple(range(len(layer.kernel.shape)))
-                )
-
-
 class Task(ImageTask):
     """Trains one classifier, with or without energies.
 
@@ -342,19 +258,27 @@ class Task(ImageTask):
         self.data.require_classes()
         self.drop_remainder = args.recipe == "published"
         self.use(self.data.train, self.data.test)
-        if args.warmup > self.steps // 10:
-            args.warmup = self.steps // 10
-        print(
-            f"Recipe {args.recipe}: loss {args.loss}, {self.steps:,} iterations of "
-            f"{args.batch_size} at a rate of {args.base_lr:g}, schedule {args.schedule}, "
-            f"{args.warmup} iterations of warm-up"
-        )
+        if args.warmup is None:
+            modern = args.recipe == "modern"
+            args.warmup = min(MODERN_WARMUP, self.steps // 10) if modern else 0
+        if args.warmup > self.steps:
+            raise BadInput(
+                f"--warmup must be at most the {self.steps} iterations of the run. "
+                f"Received: {args.warmup}"
+            )
+        if args.recipe is not None:  # as in runs of earlier versions
+            print(
+                f"Recipe {args.recipe}: loss {args.loss}, {self.steps:,} iterations of "
+                f"{args.batch_size} images at a rate of {args.base_lr:g}, schedule "
+                f"{args.schedule}, {args.warmup} iterations of warm-up"
+            )
 
     def build(self) -> keras.Model:
         """Builds and compiles the network."""
-        model = build(self.args, self.train[0].shape[1:], len(self.data.class_names), self.steps)
+        shape, classes = self.train[0].shape[1:], len(self.data.class_names)
+        model = classification.build(self.args, shape, classes, self.steps)
         # The weights as drawn: the seed draws them again when a run is resumed.
-        self.initial_angles = angles(model)
+        self.initial_angles = classification.angles(model)
         return model
 
     def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
@@ -365,7 +289,7 @@ class Task(ImageTask):
             NormLogger(),
             ChanceWarning(
                 *(labels, self.steps_per_epoch, self.epochs, rate, run.rows),
-                dead_steps=expected_dead_steps(self.args),
+                dead_steps=classification.expected_dead_steps(self.args),
             ),
         ]
 
@@ -373,7 +297,10 @@ class Task(ImageTask):
         """Draws `curves.png` and `angles.png` and returns the metrics of the last epoch."""
         figures.draw_curves(run.rows, run.folder / "curves.png", run.folder.name)
         figures.draw_angles(
-            self.initial_angles, angles(self.model), run.folder / "angles.png", run.folder.name
+            self.initial_angles,
+            classification.angles(self.model),
+            run.folder / "angles.png",
+            run.folder.name,
         )
         last = run.rows[-1]
         return {
@@ -384,39 +311,6 @@ class Task(ImageTask):
             "energy": last["energy"],
             "steps": self.steps,
         }
-
-
-def expected_dead_steps(args: argparse.Namespace) -> int | None:
-    """Returns for how many iterations a collapsed network stays dead under the published loss.
-
-    The loss has no gradient there, so weight decay alone acts and shrinks w by
-    exp(-rate · decay / (1 - momentum)) per iteration. The published runs recover when the weights
-    are at about a third.
-
-    Args:
-        args: The resolved flags.
-
-    Returns:
-        The iterations, or None where no such phase is to be expected.
-
-    Example:
-
-    >>> args = argparse.Namespace(loss="published", base_lr=0.1, weight_decay=5e-4, arch="cnn9")
-    >>> expected_dead_steps(args)
-    2197
-    """
-    decay = models.default_decay(args.arch) if args.weight_decay is None else args.weight_decay
-    if args.loss != "published" or not decay:
-        return None
-    return round(math.log(3) * (1 - 0.9) / (args.base_lr * decay))
-
-
-def angles(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the angles between the neurons of each layer, in radians, by the weight's path."""
-    return {
-        weight.path: pairwise_angles(weight.variable, weight.axis)
-        for weight in neuron_weights(model)
-    }
 
 
 PROGRAM = Program(

@@ -19,7 +19,7 @@ from mhe.harness import recipes
 from mhe.harness.batches import Batches
 from mhe.harness.callbacks import ChanceWarning, run_callbacks
 from mhe.harness.comparisons import Comparison, stem
-from mhe.harness.errors import Diverged
+from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.events import require_tensorboardx
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser
@@ -115,8 +115,13 @@ class ImageTask(Task):
     def use(self, train: tuple[Any, Any], test: tuple[Any, Any] | None) -> None:
         """Sets the images to train on and, if any, to evaluate on, and the number of iterations."""
         self.train = train
-        whole, rest = divmod(len(train[0]), self.args.batch_size)
-        self.steps_per_epoch = whole if self.drop_remainder else whole + (rest > 0)
+        count, size = len(train[0]), self.args.batch_size
+        if self.drop_remainder and count < size:
+            raise BadInput(
+                f"--batch_size must be at most the {count} training images, as only full batches "
+                f"are used. Received: {size}"
+            )
+        self.steps_per_epoch = count // size if self.drop_remainder else math.ceil(count / size)
         # Not every program has the flag.
         steps = vars(self.args).get("steps")
         self.steps = self.args.epochs * self.steps_per_epoch if steps is None else steps
