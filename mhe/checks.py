@@ -130,6 +130,21 @@ def check_choice(name: str, value: Any, choices: Collection[Any], optional: bool
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 
 
+def check_same_length(**arrays: Any) -> None:
+    """Raises a `ValueError` unless all arrays, given by name, have the same length.
+
+    Example:
+
+    >>> check_same_length(images=np.zeros((2, 8, 8)), labels=[0, 1, 1])
+    Traceback (most recent call last):
+    ValueError: There must be as many images as labels. Received: 2 images, 3 labels
+    """
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        received = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise ValueError(f"There must be as many {' as '.join(arrays)}. Received: {received}")
+
+
 def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> None:
     """Raises a `ValueError` unless every label is a class or is ignored.
 

@@ -117,7 +117,7 @@ def test_bad_input():
         embed([[0, 0], [0, 0]], 2)
     with pytest.raises(ValueError, match=r"distortion, rank. Received: loss='l2'"):
         embed(UNEVEN, 2, loss="l2")
-    with pytest.raises(ValueError, match=r"3 classes or more. Received: 2"):
+    with pytest.raises(ValueError, match=r"at least 3 classes. Received: 2"):
         embed([[0, 1], [1, 0]], 2, loss="rank")
     for dims, sphere in ((0, False), (1, True), (2.0, False), (True, False)):
         with pytest.raises(ValueError, match=r"`dims` must be an integer.*Received: dims="):
