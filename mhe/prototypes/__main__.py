@@ -34,9 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--classes", type=int, required=True, help="number of prototypes, at least 2"
-    )
+    parser.add_argument("--classes", type=int, required=True, help="how many, at least 2")
     parser.add_argument("--dims", type=int, required=True, help="dimensions, at least 2")
     parser.add_argument("--out", required=True, metavar="FILE.npy", help="the file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
@@ -68,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--semantics_weight",
         type=float,
         default=1.0,
-        help="weight of that order relative to the separation; 0 only assigns prototypes to classes",
+        help="weight of that order beside the separation; 0 only assigns prototypes to classes",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
