@@ -213,7 +213,7 @@ def test_reference_and_all_scores(tmp_path, capsys):
     shares = precision_recall(reference.features, f[:40])
     assert (found["precision"], found["recall"]) == pytest.approx(shares)
     assert found["kernel_inception_distance"] > 0
-    with pytest.raises(BadInput, match=r"need 10 generated and 4 real .* Received: 9 and 40"):
+    with pytest.raises(BadInput, match=r"at least 10 generated and 4 real .* Received: 9 and 40"):
         evaluate([fake[:9]], classifier, reference)
 
     # What is kept is read again, for the same images and the same classifier alone.
