@@ -4,8 +4,8 @@ import keras
 
 import mhe
 from mhe.attach import Attachments
+from mhe.attach.neurons import neuron_weights
 from mhe.checks import check_number
-from mhe.neurons import neuron_weights
 
 # The published λ of each kernel's energy, without and with spectral norm.
 PUBLISHED_MAGNITUDES = {False: 1e-6, True: 1e-7}

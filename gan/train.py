@@ -36,12 +36,12 @@ from gan.model import GAN, published_optimizer
 from gan.program import figures, scorer, snapshots
 from gan.program.real_images import RealImages
 from gan.program.scorer import Scorer
+from mhe.attach.neurons import neuron_weights
 from mhe.harness import recipes, training
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
-from mhe.neurons import neuron_weights
 
 
 class Curves(Comparison):
