@@ -1,0 +1,75 @@
+"""Tables of complete runs of any one program."""
+
+import sys
+import types
+
+import pytest
+
+from mhe.harness.comparisons import Comparison, Varied
+from mhe.harness.errors import BadInput
+from mhe.harness.flags import program
+from mhe.harness.run import Run
+
+pytestmark = pytest.mark.numpy_only
+
+ONE = Comparison(
+    "benchmarks/x.py",
+    [Varied("model_name"), Varied("dims", prefix="dims"), Varied("rates", "rate", "rate")],
+    {"test_error": 100, "cost": 1},
+    shared=["dataset", "task_kind"],
+)
+
+
+@pytest.fixture
+def table(load, monkeypatch):
+    """The program, which knows one other: `benchmarks/x.py`."""
+    module = load("table")
+    monkeypatch.setitem(sys.modules, "x", types.SimpleNamespace(COMPARISON=ONE))
+    monkeypatch.setattr(module, "PROGRAMS", {"benchmarks/x.py": "x"})
+    return module
+
+
+def made(folder, made_by="benchmarks/x.py", **own):
+    """A complete run."""
+    config = {"model_name": "a", "power_s": None, "dataset": "data/d.zip", "dims": 2, "seed": 0}
+    run = Run.create(folder, made_by, {**config, "rates": None, "task_kind": "values", **own})
+    run.finish({"cost": 1.0})
+    return run
+
+
+def test_a_table_is_of_complete_runs_that_share_what_they_must(table, tmp_path, monkeypatch):
+    runs = [made(tmp_path / each, dataset=f"data/{each}.zip", model_name=each) for each in "de"]
+    folders = [str(run.folder) for run in runs]
+    out = ["--out", str(tmp_path / "table")]
+    with pytest.raises(BadInput, match=r"must share one dataset. Received: data/d.zip, data/e.zip"):
+        table.main([*folders, *out])
+    titles = []
+    monkeypatch.setattr(type(ONE), "draw", lambda self, lines, path, title: titles.append(title))
+    table.main([folders[0], *out])
+    assert (tmp_path / "table/table.csv").read_text().splitlines()[1] == "d,2,,1,1.0,"
+    assert titles == ["dataset d, task kind values"]
+    (runs[0].folder / "result.json").unlink()
+    with pytest.raises(BadInput, match=r"is not a complete run of benchmarks/x.py"):
+        table.main([folders[0], *out])
+
+
+def test_runs_of_two_programs_or_of_none_that_is_known_are_refused(table, tmp_path):
+    known, other = made(tmp_path / "x"), made(tmp_path / "y", made_by="benchmarks/y.py")
+    out = ["--out", str(tmp_path / "table")]
+    with pytest.raises(BadInput, match=r"y is not a complete run of benchmarks/x\.py"):
+        table.main([str(known.folder), str(other.folder), *out])
+    with pytest.raises(BadInput, match=r"of benchmarks/x\.py\. Received: .* benchmarks/y\.py"):
+        table.main([str(other.folder), *out])
+    with pytest.raises(BadInput, match=r"nothing is not a run's folder"):
+        table.main([str(tmp_path / "nothing"), *out])
+    assert not (tmp_path / "table").exists()
+
+
+def test_bad_input_is_one_line(table, tmp_path, capsys):
+    assert program(table.main, [str(tmp_path), "--out", str(tmp_path / "table")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_programs_are_listed_by_the_names_in_their_configs(load):
+    assert load("table").PROGRAMS["benchmarks/train.py"] == "train"
+    assert load("train").COMPARISON.program == "benchmarks/train.py"
