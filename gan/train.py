@@ -35,12 +35,12 @@ from gan.losses import LOSSES
 from gan.model import GAN, published_optimizer
 from gan.real_images import RealImages
 from gan.scorer import Scorer
+from mhe.attach.neurons import neuron_weights
 from mhe.harness import recipes, training
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
-from mhe.neurons import neuron_weights
 
 
 class Curves(Comparison):

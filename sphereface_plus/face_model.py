@@ -9,7 +9,7 @@ from keras import ops
 
 import mhe
 from mhe import checks
-from mhe.losses.targets import is_readable
+from mhe.labels import is_readable
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")

@@ -11,7 +11,7 @@ import mhe
 from mhe.harness import figures, models, recipes
 from mhe.harness.batches import normalize
 from mhe.harness.errors import BadInput
-from mhe.image_regularizers import nearest_images, total_variation
+from mhe.regularizers import nearest_images, total_variation
 
 _DARK, _BRIGHT = (float(each) for each in normalize(np.array([0, 255], "uint8")))
 # The number of test images that tell how far a new image is from the nearest training image.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mhe.harness.datasets.images import grey_or_rgb, open_image, pillow, unreadable
-from mhe.harness.datasets.layouts import Tree
+from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
 _KINDS = (

@@ -8,9 +8,10 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
+from mhe.labels import check_readable, per_sample
 from mhe.layers import unit_vectors
 from mhe.layers.head import Head
-from mhe.losses.targets import is_readable, label_losses, of_class, one_a_sample
+from mhe.losses.targets import label_losses, of_class
 from mhe.precision import at_least_float32
 
 # Class vectors below this length count as zero: the gradient of the inverse of their length, which
@@ -105,10 +106,9 @@ def true_class(labels: Any, logits: Any) -> tuple[Any, Any]:
     ([1, 0], [[0, 1, 0], [1, 0, 0]])
     """
     classes = int(logits.shape[-1])
-    if is_readable(labels):
-        checks.check_labels(labels, classes)
+    check_readable(labels, classes)
     # Whole numbers up to 2^24 are exact in float32: no dtype of labels needs a way of its own.
-    labels = one_a_sample(ops.convert_to_tensor(labels, logits.dtype), logits)
+    labels = per_sample(ops.convert_to_tensor(labels, logits.dtype), logits)
     is_true = ops.equal(labels[:, None], ops.arange(classes, dtype=logits.dtype)[None, :])
     known = ops.logical_and(labels >= 0, labels <= classes - 1)
     return ops.cast(ops.where(known, labels, 0.0), "int32"), is_true

@@ -134,7 +134,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
         (["--shots", "150"], "--ways, --shots and --queries: Every class must .* class 0 with 17"),
         (["--test_classes", "3,4"], "Classes to test on.* ways=5, 2 classes"),
         (["--test_queries", "200"], "Classes to test on.* class . with 1"),
-        (["--test_classes", "ten"], "--test_classes must be of: 0, 1, .* Received: 'ten'"),
+        (["--test_classes", "ten"], "--test_classes must be among: 0, 1, .* Received: 'ten'"),
         (["--test_alphabets", "Latin"], "--test_alphabets needs Omniglot"),
         (["--one_shot_runs", "nowhere"], "nowhere is not a readable zip"),
         (["--distance", "manhattan"], "invalid choice: 'manhattan'"),

@@ -139,5 +139,5 @@ def test_a_source_without_people(tmp_path):
 def test_an_image_that_is_gone_is_named(tmp_path):
     people = find_people(written("folder", {f"s1/{n}.png": picture(n) for n in (1, 2)}, tmp_path))
     (tmp_path / "faces" / "s1" / "2.png").unlink()
-    with pytest.raises(BadInput, match=r"1 file cannot be read as images: s1/2\.png"):
+    with pytest.raises(BadInput, match=r"1 file cannot be read as an image: s1/2\.png"):
         people.read(1)

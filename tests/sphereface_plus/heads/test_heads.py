@@ -355,7 +355,7 @@ def test_bad_labels(one_of_each_loss):
         ([0, CLASSES], "from 0 to 4, as there are 5 classes. Received: label 5"),
         (np.array([-1, 0]), "Received: label -1"),
         (np.array([0.5, 0]), "Received: label 0.5"),
-        (np.zeros(3, int), r"one number a sample.*Received: targets \(3,\)"),
+        (np.zeros(3, int), r"one target per sample.*Received: targets \(3,\)"),
     ):
         if not isinstance(head, heads.NormFace):
             with pytest.raises(ValueError, match=named):
