@@ -44,15 +44,15 @@ def make_parser() -> LineParser:
     )
     scorer.add_flags(parser, as_trained=True)
     parser.add_argument(
-        "--dataset", help="where the run's real images stand now, if they were moved"
+        "--dataset", help="where the run's real images are now (default: where the run found them)"
     )
     parser.add_argument(
         "--batch_size", type=integer(1), default=100, help="images that are made at once"
     )
     parser.add_argument(
         "--out",
-        help="the report's folder, new or empty; by default test-<step>-<images>-<classifier> in "
-        "the run's",
+        help="the report's folder, new or empty (default: test-<step>-<images>-<classifier> in "
+        "the run's folder)",
     )
     return parser
 

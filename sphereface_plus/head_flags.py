@@ -31,12 +31,13 @@ _ARGUMENTS = (
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
 
 
-def add(parser: Parser, default: str) -> None:
+def add(parser: Parser, default: str, gamma: float | None = None) -> None:
     """Adds the flags.
 
     Args:
         parser: A program's parser.
         default: The default of `--model_name`.
+        gamma: The default of `--gamma`; None leaves it to the head.
 
     Example:
 
@@ -69,7 +70,12 @@ def add(parser: Parser, default: str) -> None:
     parser.add_argument(
         "--lambda_end", type=rate, help="the same: where it stops falling (default: 5)"
     )
-    parser.add_argument("--gamma", type=rate, help="the same: how fast it falls (default: 0.12)")
+    parser.add_argument(
+        "--gamma",
+        type=rate,
+        default=gamma,
+        help="the same: how fast it falls" + (" (default: 0.12)" if gamma is None else ""),
+    )
     parser.add_argument(
         "--version",
         type=integer(0, 2),

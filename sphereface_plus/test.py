@@ -22,7 +22,7 @@ from mhe.harness import figures
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput
 from mhe.harness.files import write_json
-from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.flags import Defaults, LineParser, integer, program
 from mhe.harness.run import require_unused
 from sphereface_plus import evaluation, faces, trained
 from sphereface_plus.pairs import read_pairs
@@ -33,7 +33,7 @@ def make_parser() -> LineParser:
     parser = LineParser(
         prog="sphereface_plus/test.py",
         description="Tests a trained face network on pairs of faces, and on finding people.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Defaults,
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -45,8 +45,8 @@ def make_parser() -> LineParser:
     parser.add_argument(
         "--pairs",
         metavar="FILE",
-        help="a list of pairs, such as LFW's pairs.txt; without it all pairs of the people whom "
-        "the run was not trained on are scored",
+        help="a list of pairs, such as LFW's pairs.txt (default: all pairs of the people whom the "
+        "run was not trained on)",
     )
     parser.add_argument(
         "--pattern",
@@ -60,7 +60,9 @@ def make_parser() -> LineParser:
         help="what becomes of people with one image, where all pairs are scored",
     )
     parser.add_argument(
-        "--landmarks", metavar="FILE", help="five points of every image, to align the faces by"
+        "--landmarks",
+        metavar="FILE",
+        help="five points per image, to align the faces by (default: the middle of every image)",
     )
     parser.add_argument(
         "--mirror",
@@ -72,7 +74,7 @@ def make_parser() -> LineParser:
         "--batch_size", type=integer(1), default=128, help="images that are embedded at once"
     )
     parser.add_argument(
-        "--out", help="the report's folder, new or empty; by default test-<data> in the run's"
+        "--out", help="the report's folder, new or empty (default: test-<data> in the run's folder)"
     )
     return parser
 

@@ -116,7 +116,7 @@ def make_parser() -> Parser:
         "--finetune",
         metavar="RUN",
         help="begin with the weights of a complete run: the network's, and those of the classes "
-        "of people who are in both",
+        "of people who are in both (default: new weights)",
     )
     recipes.add_seeds(parser)
     parser.add_argument(
