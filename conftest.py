@@ -38,7 +38,7 @@ ONE_BACKEND = tuple(
         "mhe/prototypes",
         "sphereface_plus/backbones",
         "sphereface_plus/faces",
-        "sphereface_plus/figures.py",
+        "sphereface_plus/program/figures.py",
         "sphereface_plus/identification.py",
         "sphereface_plus/pairs.py",
         "sphereface_plus/verification",

@@ -29,12 +29,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 import mhe
-from gan import figures, networks, scorer, snapshots
+from gan import networks
 from gan.energies import PUBLISHED_MAGNITUDES, attach_published
 from gan.losses import LOSSES
 from gan.model import GAN, published_optimizer
-from gan.real_images import RealImages
-from gan.scorer import Scorer
+from gan.program import figures, scorer, snapshots
+from gan.program.real_images import RealImages
+from gan.program.scorer import Scorer
 from mhe.attach.neurons import neuron_weights
 from mhe.harness import recipes, training
 from mhe.harness.comparisons import Comparison, Varied

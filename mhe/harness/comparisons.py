@@ -203,8 +203,8 @@ class Comparison:
             taken = sorted(metrics[0].keys() & {f"{name}_std" for name in metrics[0]})
             if taken:
                 raise BadInput(
-                    f"{runs[0].folder}: the table names columns of the spread over the seeds like "
-                    f"these metrics. Received: metrics {', '.join(taken)}"
+                    f"{runs[0].folder}: metrics must not have the names of the table's deviations "
+                    f"over the seeds. Received: metrics {', '.join(taken)}"
                 )
             line = dict(zip((each.title for each in self.varied), key, strict=True))
             line["seeds"] = len(metrics)

@@ -40,7 +40,9 @@ def test_help_names_the_default_of_every_flag(name, load):
         elif flag.default is argparse.SUPPRESS or flag.default is None:
             # Some say what they do "instead" of what is done by default; argparse cannot require
             # what a resumed run has.
-            optional = flag.dest in OPTIONAL or "instead" in text or "always needed" in text
+            optional = (
+                flag.dest in OPTIONAL or "instead" in text or "required for a new run" in text
+            )
             assert named or optional, f"{flag.dest}: {text}"
         else:
             assert named, f"{flag.dest}: {text}"

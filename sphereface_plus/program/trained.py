@@ -1,4 +1,4 @@
-"""What a complete run of `sphereface_plus/train.py` leaves: its network, and whom it knows."""
+"""What a run of `sphereface_plus/train.py` leaves: its network, and the people it knows."""
 
 import csv
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.files import replacing
+from mhe.harness.files import write_csv
 from mhe.harness.run import Run
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import People
@@ -17,63 +17,59 @@ PROGRAM = "sphereface_plus/train.py"
 MODEL = "model.keras"
 
 _PEOPLE = "people.csv"
+_COLUMNS = ("person", "images", "set")
 
 
 def list_people(folder: Path, people: People, tested: People | None) -> None:
-    """Writes `people.csv`: who is trained on, in the order of the classes, and who is tested on.
+    """Writes `people.csv`: the people to train on, in the order of the classes, and to test on.
 
     Args:
         folder: The run's folder.
-        people: Those to train on.
-        tested: Those to test on, or None.
+        people: The people to train on.
+        tested: The people to test on, or None.
 
     Raises:
-        BadInput: If the file is there, and the people or their numbers of images have changed.
+        BadInput: If the file exists, and the people or their numbers of images have changed.
     """
     path = folder / _PEOPLE
-    rows = [["person", "images", "set"]]
-    for side, each in (("train", people), ("test", tested)):
-        if each is not None:
-            counts = np.bincount(each.labels).tolist()
-            rows += [
-                [name, str(count), side] for name, count in zip(each.names, counts, strict=True)
-            ]
+    rows = [
+        dict(zip(_COLUMNS, (name, str(count), side), strict=True))
+        for side, each in (("train", people), ("test", tested))
+        if each is not None
+        for name, count in zip(each.names, np.bincount(each.labels).tolist(), strict=True)
+    ]
     if path.exists():
         if _read_people(path) != rows:
             raise BadInput(
-                f"{people.source} must hold the people that {path} lists, each with as many "
-                "images, as when the run began. Received: others"
+                f"{people.source} must hold the people that {path} lists, with the same number of "
+                "images each as at the start of the run. Received: others"
             )
         return
-    with (
-        replacing(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
-    ):
-        csv.writer(file).writerows(rows)
+    write_csv(path, rows)
 
 
 def trained_people(folder: Path) -> list[str]:
-    """Returns the names of the people that a run was trained on, in the order of its classes.
+    """Returns the names of the people that a run was trained on, in the order of the classes.
 
     Args:
         folder: The run's folder.
 
     Raises:
-        BadInput: If it does not tell.
+        BadInput: If its `people.csv` cannot be used.
     """
-    path = folder / _PEOPLE
-    try:
-        return [person for person, _, side in _read_people(path) if side == "train"]
-    except ValueError as error:
-        raise BadInput(f"{path} is not a list of a run's people: {error}") from error
+    rows = _read_people(folder / _PEOPLE)
+    return [row["person"] for row in rows if row["set"] == "train"]
 
 
-def _read_people(path: Path) -> list[list[str]]:
+def _read_people(path: Path) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.reader(file))
+            rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
+    if any(tuple(row) != _COLUMNS or None in row.values() for row in rows):
+        raise BadInput(f"{path} must have the columns {', '.join(_COLUMNS)}. Received: others")
+    return rows
 
 
 def load_model(folder: str | Path) -> tuple[FaceModel, Run]:
@@ -83,13 +79,13 @@ def load_model(folder: str | Path) -> tuple[FaceModel, Run]:
         folder: The run's folder.
 
     Raises:
-        BadInput: If it holds no complete run of this program.
+        BadInput: If it is not a complete run of this program.
     """
     run = Run.resume(folder)
     if run.config.get("program") != PROGRAM or not run.finished:
         raise BadInput(
             f"{folder} must be a complete run of {PROGRAM}. Received: "
-            + ("a run that is not complete" if not run.finished else f"{run.config.get('program')}")
+            + ("an incomplete run" if not run.finished else f"{run.config.get('program')}")
         )
     try:
         return keras.saving.load_model(run.folder / MODEL, compile=False, safe_mode=True), run
@@ -98,16 +94,18 @@ def load_model(folder: str | Path) -> tuple[FaceModel, Run]:
 
 
 def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> None:
-    """Gives a network the weights of a complete run: all of the backbone's, and of the head's those
-    of people whom both know, with the number of steps that a margin was annealed for, and a bias.
+    """Initializes a network with the weights of a complete run.
+
+    They are the weights of the backbone, the class vectors of the people in both runs, and, if the
+    heads have them, the step of the annealing and the bias.
 
     Args:
         model: The network.
-        names: The people it is to be trained on, in the order of its classes.
+        names: The people to train on, in the order of the classes.
         folder: The run's folder.
 
     Raises:
-        BadInput: If there is no such run, or its network is another.
+        BadInput: If it is not a complete run, or its network has other shapes.
     """
     trained, run = load_model(folder)
     shapes = [[weight.shape for weight in each.backbone.weights] for each in (model, trained)]

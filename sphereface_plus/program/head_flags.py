@@ -1,4 +1,4 @@
-"""The heads by name, and the flags that say which is trained and how large its margin is."""
+"""The heads by name, and the flags that choose a head and its margin."""
 
 import argparse
 import inspect
@@ -9,7 +9,7 @@ import keras
 import mhe
 from mhe.harness import recipes
 from mhe.harness.comparisons import Comparison
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.flags import Parser, integer, number
 from sphereface_plus import heads
 
@@ -22,12 +22,12 @@ HEADS = {
     "cosface": heads.CosFace,
     "arcface": heads.ArcFace,
 }
-# Flags that are arguments of some heads. Those that are not given leave a head's own default.
+# Flags that are arguments of some heads; without them a head's own defaults apply.
 _ARGUMENTS = (
     *("scale", "m", "lambda_start", "lambda_end", "gamma"),
     *("version", "normalization", "t", "weight"),
 )
-# Flags of the energy, which sphereface_plus alone has, with what they are where not given.
+# Flags of the energy, which only sphereface_plus has, and their defaults.
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
 
 
@@ -52,29 +52,30 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         nargs="+",
         choices=list(HEADS),
         default=[default],
-        help="the head: which margin, on what; sphereface_plus is sphereface with the energy of "
+        help="the head, which defines the margin; sphereface_plus is sphereface with the energy of "
         "the class weights",
     )
     parser.add_argument(
-        "--scale", type=above, help="length that features are brought to (default: the head's own)"
+        "--scale", type=above, help="length that features are scaled to (default: the head's own)"
     )
     parser.add_argument(
-        "--m", type=rate, nargs="+", help="the margin (default: the head's published one)"
+        "--m", type=rate, nargs="+", help="the margin (default: the published one of the head)"
     )
     parser.add_argument(
         "--lambda_start",
         type=rate,
-        help="sphereface, sphereface_plus: weight of the plain logit at the start, which falls as "
-        "1/(1 + gamma step) (default: 1000)",
+        help="sphereface, sphereface_plus: initial weight of the logit without margin, which "
+        "decreases as 1/(1 + gamma step) (default: 1000)",
     )
     parser.add_argument(
-        "--lambda_end", type=rate, help="the same: where it stops falling (default: 5)"
+        "--lambda_end", type=rate, help="sphereface, sphereface_plus: its minimum (default: 5)"
     )
     parser.add_argument(
         "--gamma",
         type=rate,
         default=gamma,
-        help="the same: how fast it falls" + (" (default: 0.12)" if gamma is None else ""),
+        help="sphereface, sphereface_plus: how fast it decreases"
+        + (" (default: 0.12)" if gamma is None else ""),
     )
     parser.add_argument(
         "--version",
@@ -84,7 +85,7 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
     parser.add_argument(
         "--normalization",
         choices=["hard", "soft", "none"],
-        help="sphereface_r: what becomes of the length of features (default: hard)",
+        help="sphereface_r: how features are normalized (default: hard)",
     )
     parser.add_argument(
         "--t", type=above, help="sphereface2: exponent of the similarity (default: 3)"
@@ -95,7 +96,7 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
     parser.add_argument(
         "--power_s",
         choices=list(recipes.POWERS),
-        help="sphereface_plus: the power s of the energy, with 'a' over angles (default: a2)",
+        help="sphereface_plus: the power s of the energy; 'a' means of angles (default: a2)",
     )
     parser.add_argument(
         "--strength", type=rate, help="sphereface_plus: weight of the energy (default: 1)"
@@ -103,14 +104,14 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
     parser.add_argument(
         "--energy_over",
         choices=heads.OVER,
-        help="sphereface_plus: pairs of all classes, or, as published, of those in the batch with "
-        "all (default: all)",
+        help="sphereface_plus: the energy of all classes, or, as published, of those in the batch "
+        "among all (default: all)",
     )
     parser.add_argument(
         "--sample",
         type=integer(2),
-        help="sphereface_plus: take the energy of so many classes, drawn at every step "
-        "(default: of all)",
+        help="sphereface_plus: number of classes to sample for the energy at every step "
+        "(default: all)",
     )
 
 
@@ -118,10 +119,10 @@ def check(args: argparse.Namespace) -> None:
     """Refuses flags that none of the heads takes.
 
     Args:
-        args: The settled flags, with lists.
+        args: The resolved flags, with lists.
 
     Raises:
-        BadInput: If there is one.
+        BadInput: If there is such a flag.
     """
     taken = set().union(*(_taken(name) for name in args.model_name))
     for flag in (*_ARGUMENTS, *_ENERGY):
@@ -131,28 +132,28 @@ def check(args: argparse.Namespace) -> None:
 
 
 def expand_runs(args: argparse.Namespace, comparison: Comparison) -> dict[str, argparse.Namespace]:
-    """Returns the flags of every run that is asked for, by the name of the run.
+    """Returns the flags of each run by the name of the run.
 
     Args:
-        args: The settled flags, with lists.
-        comparison: The program's, which varies `model_name` and `m`.
+        args: The resolved flags, with lists.
+        comparison: The program's comparison, which varies `model_name` and `m`.
 
     Returns:
-        Of each run, without the flags that its head does not take.
+        The flags of each run; those that its head does not take are None.
     """
 
     def applicable(values: dict[str, Any]) -> dict[str, Any]:
         return values if "m" in _taken(values["model_name"]) else {**values, "m": None}
 
-    found = comparison.combinations(args, applicable)
-    for flags in found.values():
+    runs = comparison.combinations(args, applicable)
+    for flags in runs.values():
         taken = _taken(flags.model_name)
         for flag in {*_ARGUMENTS, *_ENERGY} - taken:
             setattr(flags, flag, None)
         for flag in taken.intersection(_ENERGY):
             if getattr(flags, flag) is None:
                 setattr(flags, flag, _ENERGY[flag])
-    return found
+    return runs
 
 
 def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
@@ -163,7 +164,7 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         classes: The number of classes.
 
     Raises:
-        BadInput: If the head does not take the numbers.
+        BadInput: If an argument of the head is out of range.
     """
     options = {name: getattr(args, name) for name in _ARGUMENTS if getattr(args, name) is not None}
     if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
@@ -176,18 +177,17 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
             args.strength, s=s, distance=distance, space="full", sample=args.sample
         )
         options["energy_over"] = args.energy_over
-    try:
-        # A name of its own, so that weights and columns of a log are called alike in every run.
+    with as_bad_input(f"--model_name {args.model_name}"):
+        # With a fixed name, weights and columns of a log have the same names in every run.
         return HEADS[args.model_name](classes, name="head", **options)
-    except ValueError as error:
-        raise BadInput(f"--model_name {args.model_name}: {error}") from error
 
 
 def _taken(model_name: str) -> set[str]:
-    """The flags that a head takes: its arguments, its parents' too, and those of its energy."""
+    """The flags that a head takes: its arguments and its parents', and those of its energy."""
     arguments = {
         name
         for each in HEADS[model_name].__mro__
-        for name in inspect.signature(each.__init__).parameters
+        if "__init__" in vars(each)
+        for name in inspect.signature(vars(each)["__init__"]).parameters
     }
     return arguments | set(_ENERGY if "energy" in arguments else ())

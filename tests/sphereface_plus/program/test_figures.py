@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mhe.harness.figures import canvas
-from sphereface_plus import figures
+from sphereface_plus.program import figures
 from sphereface_plus.verification import roc_curve
 
 pytest.importorskip("matplotlib")

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from gan import figures
 from gan.model import GAN
-from gan.scorer import Scorer
+from gan.program import figures
+from gan.program.scorer import Scorer
 from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing
 from mhe.harness.run import Run

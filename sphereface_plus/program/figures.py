@@ -1,4 +1,4 @@
-"""Figures of verification, identification and features on the plane as PNG."""
+"""Figures of verification, identification and features in the plane, as PNG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ _MOST_POINTS = 2000
 
 
 def draw_roc(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") -> None:
-    """Draws ROC curves over a logarithmic axis of false accept rates.
+    """Draws ROC curves with a logarithmic axis of false accept rates.
 
-    A curve begins at the least rate but 0 that its pairs can show, one false accept.
+    A curve starts at the smallest nonzero rate of its pairs, one false accept.
 
     Args:
-        curves: The curve of each run, by the name to show, such as `Verification.roc`.
+        curves: The curve of each run by its name, such as `Verification.roc`.
         path: The PNG to write.
-        title: A title for the figure.
+        title: The title of the figure.
 
     Example:
 
@@ -37,7 +37,7 @@ def draw_roc(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") 
     figure = canvas.blank(6, 5, title)
     axes = figure.subplots()
     for name, curve in curves.items():
-        # Steps, as between two corners no threshold is; thinned to what a screen shows.
+        # Steps, as there is no threshold between two corners; thinned to the resolution of a screen.
         counts = np.unique(np.geomspace(1, curve.different, _MOST_POINTS).round().astype(np.int64))
         places = np.searchsorted(curve.false_accepts, counts, side="right") - 1
         label = f"{name} (AUC {curve.auc:.4f})"
@@ -52,14 +52,14 @@ def draw_roc(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") 
 def draw_scores(
     scores: Any, same: Any, path: str | Path, threshold: float | None = None, title: str = ""
 ) -> None:
-    """Draws how the scores of pairs of the same person and of different people are distributed.
+    """Draws the distributions of the scores of pairs of the same and of different people.
 
     Args:
         scores: Numbers `(n,)`.
-        same: Whether a pair is of the same person, bool `(n,)`.
+        same: Whether each pair is of the same person, bool `(n,)`.
         path: The PNG to write.
-        threshold: Where a line is drawn, or None.
-        title: A title for the figure.
+        threshold: Position of a vertical line, or None.
+        title: The title of the figure.
 
     Example:
 
@@ -74,10 +74,10 @@ def draw_scores(
     axes = figure.subplots()
     bins = np.linspace(scores.min(), scores.max(), _BINS + 1)
     for kind, label in ((same, "same person"), (~same, "different people")):
-        # A density each: pairs of different people are many more.
+        # Two densities, as pairs of different people are far more.
         axes.hist(
             scores[kind],
-            bins,
+            bins.tolist(),
             density=True,
             alpha=0.6,
             label=f"{label} ({np.count_nonzero(kind):,})",
@@ -90,13 +90,13 @@ def draw_scores(
 
 
 def draw_cmc(rates: Mapping[str, np.ndarray], path: str | Path, title: str = "") -> None:
-    """Draws cumulative match characteristics: how many probes find their person by which rank.
+    """Draws cumulative match characteristics: the identification rate at each rank.
 
     Args:
-        rates: The identification rates of each run at ranks 1, 2, …, by the name to show, such as
+        rates: The identification rates of each run at ranks 1, 2, … by its name, such as
             `Identification.cmc`.
         path: The PNG to write.
-        title: A title for the figure.
+        title: The title of the figure.
 
     Example:
 
@@ -119,12 +119,12 @@ def draw_cmc(rates: Mapping[str, np.ndarray], path: str | Path, title: str = "")
 
 @dataclass(frozen=True)
 class Plane:
-    """Features in two dimensions, and which way the vectors of the classes point.
+    """Features in two dimensions, and the directions of the class vectors.
 
     Attributes:
         features: `(N, 2)`.
         labels: The class of each, `(N,)`.
-        classes: The vector of each class, `(classes, 2)`, of any length.
+        classes: The class vectors `(classes, 2)`, of any length.
     """
 
     features: np.ndarray
@@ -135,13 +135,13 @@ class Plane:
 def draw_planes(
     planes: Mapping[str, Plane], class_names: Sequence[str], path: str | Path, title: str = ""
 ) -> None:
-    """Draws features on the plane, one panel each, with a ray along the vector of each class.
+    """Draws features in the plane, one panel per network, with a ray along each class vector.
 
     Args:
-        planes: The features of each network, by the name to show.
+        planes: The features of each network by its name.
         class_names: The names of the classes, for the legend.
         path: The PNG to write.
-        title: A title for the figure.
+        title: The title of the figure.
 
     Example:
 
@@ -158,7 +158,7 @@ def draw_planes(
     figure = canvas.blank(4 * columns, 4.2 * rows, title)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, plane) in zip(panels, planes.items(), strict=False):
-        # All but the longest features, so that one outlier does not shrink the rest.
+        # Without the longest features, so that an outlier does not shrink the rest.
         reach = float(np.percentile(np.linalg.norm(plane.features, axis=1), 99)) or 1.0
         lengths = np.linalg.norm(plane.classes, axis=1, keepdims=True)
         rays = reach * plane.classes / np.where(lengths > 0, lengths, 1.0)
