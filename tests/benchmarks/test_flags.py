@@ -46,7 +46,8 @@ def test_help_names_the_default_of_every_flag(name, load):
             assert named or optional, f"{flag.dest}: {text}"
         else:
             assert named, f"{flag.dest}: {text}"
-            assert named[1] == str(flag.default)
+            values = flag.default if isinstance(flag.default, list) else [flag.default]
+            assert named[1] == " ".join(map(str, values))
         assert "None" not in text
 
 
