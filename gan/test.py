@@ -52,8 +52,8 @@ def make_parser() -> LineParser:
     )
     parser.add_argument(
         "--out",
-        help="the report's folder, new or empty (default: test-<step>-<images>-<classifier> in the "
-        "run's folder)",
+        help="the report's folder, new or empty (default: test-<step>-<images>-<classifier> in "
+        "the run's folder)",
     )
     return parser
 

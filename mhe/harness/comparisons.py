@@ -22,6 +22,7 @@ from mhe.harness import figures
 from mhe.harness.errors import BadInput
 from mhe.harness.files import write_csv
 from mhe.harness.run import Run
+from mhe.harness.tables import text_table
 
 Line = Mapping[str, Any]
 
@@ -235,22 +236,13 @@ class Comparison:
         baseline              1          80.00
         """
         reported = self._reported(lines)
-        table = [[*(each.title for each in self.varied), "seeds", *reported]]
-        known = len(self.varied) + 1
-        for line in lines:
-            cells = [line[name] for name in table[0][:known]]
-            table.append(
-                ["" if cell is None else str(cell) for cell in cells]
-                + [_spread(name, line, factor) for name, factor in reported.items()]
-            )
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join(
-            "  ".join(
-                [row[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            ).rstrip()
-            for row in table
-        )
+        known = [*(each.title for each in self.varied), "seeds"]
+        rows = [
+            ["" if line[name] is None else str(line[name]) for name in known]
+            + [_spread(name, line, factor) for name, factor in reported.items()]
+            for line in lines
+        ]
+        return text_table(rows, [*known, *reported])
 
     def draw(self, lines: Sequence[Line], path: Path, title: str) -> None:
         """Draws each reported metric over a varied flag that is a number, or over the names.
