@@ -23,13 +23,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import speed_backend as backend
 from keras import ops
-from speed_worker import interleaved, normal_layer, summary
+from timing import backend
+from timing.worker import interleaved, normal_layer, summary
 
 from mhe.harness.errors import BadInput
+from mhe.harness.files import replacing
 from mhe.harness.flags import LineParser, integer, number, program
-from mhe.harness.runs import replacing
 from mhe.layers import distances
 from mhe.layers.distance import DISTANCES
 

@@ -23,13 +23,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import speed_backend as backend
-from speed_worker import summary
+from timing import backend
+from timing.worker import summary
 
 import mhe
 from mhe.harness.errors import BadInput
+from mhe.harness.files import replacing
 from mhe.harness.flags import LineParser, integer, number, program
-from mhe.harness.runs import replacing
 from sphereface_plus import FaceModel, heads
 
 Row = dict[str, Any]
@@ -192,7 +192,11 @@ def ask(flags: Mapping[str, Any], name: str) -> Row:
     command = [sys.executable, __file__, "--alone", name]
     for flag in given:
         command += [f"--{flag}", str(flags[flag])]
-    paths = [str(Path(mhe.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [
+        str(Path(mhe.__file__).parents[1]),
+        str(Path(__file__).parent),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

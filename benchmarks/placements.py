@@ -18,8 +18,8 @@ import numpy as np
 
 from mhe.harness import figures
 from mhe.harness.errors import BadInput
+from mhe.harness.files import replacing
 from mhe.harness.flags import LineParser, integer, program
-from mhe.harness.runs import replacing
 from mhe.prototypes import METHODS, cosine_lower_bound, find, separation
 
 Row = dict[str, Any]

@@ -35,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from speed_report import (
+from timing.report import (
     compare,
     describe,
     draw,
@@ -49,8 +49,8 @@ from speed_report import (
 import mhe
 from mhe.harness import figures
 from mhe.harness.errors import BadInput
+from mhe.harness.files import replacing
 from mhe.harness.flags import LineParser, integer, number, program
-from mhe.harness.runs import replacing
 
 Row = dict[str, Any]
 
@@ -59,7 +59,7 @@ INSTALLED = [name for name in BACKENDS if importlib.util.find_spec(name)]
 LAYERS = ("576x64", "1152x128", "2304x256", "4608x512", "512x4096", "512x10575")
 SAMPLES = (64, 128, 256, 512, 1024, 2048)
 STEP_BATCHES = {"cnn9": 128, "resnet50": 8}
-WORKER = Path(__file__).with_name("speed_worker.py")
+WORKER = Path(__file__).with_name("timing") / "worker.py"
 COLUMNS = {
     "speed": [
         *("backend", "device", "dims", "neurons", "space", "distance", "s", "method", "as_keras"),
@@ -221,7 +221,7 @@ def ask(backend: str, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
     Args:
         backend: The backend it runs on.
-        job: What `speed_worker.answers` takes.
+        job: What `timing.worker.answers` takes.
 
     Yields:
         Its answers, as they come.
@@ -230,7 +230,11 @@ def ask(backend: str, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         Died: If a signal ended the process.
         RuntimeError: If it ended with an error of its own.
     """
-    paths = [str(Path(mhe.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [
+        str(Path(mhe.__file__).parents[1]),
+        str(Path(__file__).parent),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     environment = {
         **os.environ,
         "KERAS_BACKEND": backend,

@@ -26,6 +26,7 @@ import keras
 import numpy as np
 
 from mhe.attach import attach
+from mhe.attach.neurons import neuron_weights
 from mhe.callbacks import EnergyLogger
 from mhe.harness import figures, models, recipes
 from mhe.harness.callbacks import ChanceWarning
@@ -34,7 +35,6 @@ from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 from mhe.metrics import pairwise_angles
-from mhe.neurons import neuron_weights
 from mhe.regularizers import MHE
 
 STEPS = 42_500

@@ -25,11 +25,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from sklearn import metrics
-from speed_worker import interleaved, summary
+from timing.worker import interleaved, summary
 
 from mhe.harness.errors import BadInput
+from mhe.harness.files import replacing
 from mhe.harness.flags import LineParser, integer, number, program
-from mhe.harness.runs import replacing
 from sphereface_plus import verification
 
 Row = dict[str, Any]

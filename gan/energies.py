@@ -4,9 +4,9 @@ from typing import Any
 
 import mhe
 from mhe.attach import Attachments
+from mhe.attach.neurons import neuron_weights
 from mhe.checks import check_number
 from mhe.harness.errors import BadInput
-from mhe.neurons import neuron_weights
 
 # Published factors of the energy of each kernel, without and with spectral norm.
 PUBLISHED_MAGNITUDES = {False: 1e-6, True: 1e-7}

@@ -1,15 +1,14 @@
 """What each side of the game minimises, from the discriminator's logits."""
 
-from typing import Any
-
 from keras import ops
 
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 LOSSES = ("softplus", "hinge")
 
 
-def discriminator_loss(real: Any, fake: Any, kind: str = "softplus") -> Any:
+def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "softplus") -> Tensor:
     """The discriminator's loss, low where real images get high logits and fakes low ones.
 
     With D the logits and means over each batch,
@@ -46,7 +45,7 @@ def discriminator_loss(real: Any, fake: Any, kind: str = "softplus") -> Any:
     return ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake))
 
 
-def generator_loss(fake: Any, kind: str = "softplus") -> Any:
+def generator_loss(fake: Tensor, kind: str = "softplus") -> Tensor:
     """The generator's loss, low where generated images get high logits.
 
     It does not saturate where the discriminator is sure. With D the logits,

@@ -17,8 +17,9 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from gan import figures, scorer, snapshots, train
-from gan.scorer import Scorer
+from gan import train
+from gan.program import figures, scorer, snapshots
+from gan.program.scorer import Scorer
 from mhe.harness import recipes
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.files import write_json

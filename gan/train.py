@@ -29,18 +29,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 import mhe
-from gan import figures, networks, scorer, snapshots
+from gan import networks
 from gan.energies import PUBLISHED_MAGNITUDES, attach_published
 from gan.losses import LOSSES
 from gan.model import GAN, published_optimizer
-from gan.real_images import RealImages
-from gan.scorer import Scorer
+from gan.program import figures, scorer, snapshots
+from gan.program.real_images import RealImages
+from gan.program.scorer import Scorer
+from mhe.attach.neurons import neuron_weights
 from mhe.harness import recipes, training
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
-from mhe.neurons import neuron_weights
 
 
 class Curves(Comparison):

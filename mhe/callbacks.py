@@ -5,17 +5,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from mhe.attach.neurons import NeuronWeight, neuron_weights
+from mhe.attach.selection import select
 from mhe.energy import check_options, hyperspherical_energy
 from mhe.metrics import angle_blocks, unit_neurons
-from mhe.neurons import NeuronWeight, neuron_weights
-from mhe.selection import select
 
 
 class EnergyLogger(keras.callbacks.Callback):
     """Adds the hyperspherical energy of every layer to the logs at the end of each epoch.
 
     The logs gain `energy/<weight's path>` for every weight that holds neurons, along the axes that
-    `mhe.neurons` knows for its layer, and `energy`, the mean over these weights. They are mean
+    `mhe.attach.neurons` knows, and `energy`, the mean over these weights. They are mean
     energies over pairs of neurons and know no strength, so they can be compared between a model
     with energies attached and one without.
 

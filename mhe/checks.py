@@ -1,20 +1,49 @@
-"""Checks of bad input that heads, losses, prototypes and programs share (NumPy)."""
+"""Checks of bad input, shared by the whole library (NumPy).
+
+Each function raises a `ValueError` that ends in "Received: …"; those that return something return
+the checked value in a standard form.
+"""
 
 import math
+from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-# How far from 1 the length of a prototype may be: float16, in which a file may have been kept,
-# rounds by 5e-4.
+# How far the length of a prototype may be from 1: float16, in which a file may be stored, rounds
+# by 5e-4.
 _UNIT = 1e-3
 
 
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy, and not a bool.
+
+    Example:
+
+    >>> is_integer(np.int64(3)), is_integer(True), is_integer(3.0)
+    (True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_number(
-    name: str, value: float, least: float = -math.inf, above: float = -math.inf
+    name: str,
+    value: Any,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    optional: bool = False,
 ) -> None:
-    """Raise a `ValueError` unless `value` is a finite number, at least `least` and above `above`.
+    """Raises a `ValueError` unless `value` is a finite number within its bounds.
+
+    Args:
+        name: The argument's name, for the error.
+        value: The number.
+        least: Smallest value allowed.
+        above: Number that the value must exceed.
+        below: Number that the value must be less than.
+        optional: Whether None is allowed too.
 
     Example:
 
@@ -23,15 +52,21 @@ def check_number(
     Traceback (most recent call last):
     ValueError: `gamma` must be a finite number >= 0. Received: gamma=-1
     """
+    if value is None and optional:
+        return
     is_real = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_real or not math.isfinite(value) or value < least or value <= above:
-        bound = "" if least == -math.inf else f" >= {least}"
-        bound += "" if above == -math.inf else f" > {above}"
-        raise ValueError(f"`{name}` must be a finite number{bound}. Received: {name}={value!r}")
+    if not (is_real and math.isfinite(value) and least <= value < below and value > above):
+        bounds = [
+            f"{sign} {bound}"
+            for sign, bound in ((">=", least), (">", above), ("<", below))
+            if math.isfinite(bound)
+        ]
+        expected = " ".join([_or_none(optional, "a finite number"), " and ".join(bounds)]).rstrip()
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 
 
 def check_range(low: float, high: float) -> None:
-    """Raise a `ValueError` unless `low` and `high` are finite numbers and `low < high`.
+    """Raises a `ValueError` unless `low` and `high` are finite numbers and `low < high`.
 
     Example:
 
@@ -43,27 +78,83 @@ def check_range(low: float, high: float) -> None:
         raise ValueError(f"`low` must be less than `high`. Received: low={low!r}, high={high!r}")
 
 
-def check_count(name: str, value: int, least: int) -> None:
-    """Raise a `ValueError` unless `value` is an integer of at least `least`.
+def check_count(
+    name: str, value: Any, least: int, most: int | None = None, optional: bool = False
+) -> None:
+    """Raises a `ValueError` unless `value` is an integer from `least` to `most`.
+
+    Args:
+        name: The argument's name, for the error.
+        value: The integer.
+        least: Smallest value allowed.
+        most: Largest value allowed, or None for no limit.
+        optional: Whether None is allowed too.
 
     Example:
 
     >>> check_count("starts", 4, least=1)
+    >>> check_count("k", 7, least=1, most=5)
+    Traceback (most recent call last):
+    ValueError: `k` must be an integer from 1 to 5. Received: k=7
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"`{name}` must be an integer >= {least}. Received: {name}={value!r}")
+    if value is None and optional:
+        return
+    if not is_integer(value) or value < least or (most is not None and value > most):
+        bounds = f">= {least}" if most is None else f"from {least} to {most}"
+        expected = _or_none(optional, "an integer")
+        raise ValueError(f"`{name}` must be {expected} {bounds}. Received: {name}={value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any], optional: bool = False) -> None:
+    """Raises a `ValueError` unless `value` is one of the choices.
+
+    Args:
+        name: The argument's name, for the error.
+        value: The value.
+        choices: What it may be: strings or integers.
+        optional: Whether None is allowed too.
+
+    Example:
+
+    >>> check_choice("space", "half", ("full", "half"))
+    >>> check_choice("space", "third", ("full", "half"))
+    Traceback (most recent call last):
+    ValueError: `space` must be "full" or "half". Received: space='third'
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or value not in choices:
+        names = [f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices]
+        *others, last = names
+        expected = _or_none(optional, f"{', '.join(others)} or {last}" if others else last)
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+
+def check_same_length(**arrays: Any) -> None:
+    """Raises a `ValueError` unless all arrays, given by name, have the same length.
+
+    Example:
+
+    >>> check_same_length(images=np.zeros((2, 8, 8)), labels=[0, 1, 1])
+    Traceback (most recent call last):
+    ValueError: There must be as many images as labels. Received: 2 images, 3 labels
+    """
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        received = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise ValueError(f"There must be as many {' as '.join(arrays)}. Received: {received}")
 
 
 def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> None:
-    """Raise a `ValueError` unless every label is the number of a class, or is to be ignored.
+    """Raises a `ValueError` unless every label is a class or is ignored.
 
     Args:
         labels: Array or list of any shape.
-        classes: How many classes, or prototypes, there are.
-        ignore_class: A label that is right too, whatever it is.
+        classes: Number of classes.
+        ignore_class: A label to allow although it is not a class, or None.
 
     Raises:
-        ValueError: If a label is no number, no integer or not in [0, classes).
+        ValueError: If a label is not an integer in [0, classes).
 
     Example:
 
@@ -73,28 +164,28 @@ def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> 
     ValueError: Labels must be integers from 0 to 9, as there are 10 classes. Received: label 10
     """
     labels, numbers = _numbers("Labels", labels)
-    right = (numbers >= 0) & (numbers < classes) & (numbers == np.floor(numbers))
+    valid = (numbers >= 0) & (numbers < classes) & (numbers == np.floor(numbers))
     if ignore_class is not None:
-        right |= numbers == ignore_class
-    if not np.all(right):
+        valid |= numbers == ignore_class
+    if not np.all(valid):
         raise ValueError(
             f"Labels must be integers from 0 to {classes - 1}, as there are {classes} classes. "
-            f"Received: label {labels[~right].flat[0]}"
+            f"Received: label {labels[~valid].flat[0]}"
         )
 
 
 def check_values(values: Any, low: float, high: float) -> None:
-    """Raise a `ValueError` unless every value is in [low, high], bounds included.
+    """Raises a `ValueError` unless every value is in [low, high].
 
-    Values and bounds are compared in float32, in which losses see them.
+    Values and bounds are compared in float32, as losses see them.
 
     Args:
         values: Array or list of any shape.
-        low: The least value.
-        high: The largest value.
+        low: Smallest value allowed.
+        high: Largest value allowed.
 
     Raises:
-        ValueError: If a value is no number, is outside, or is NaN.
+        ValueError: If a value is not a number, is NaN or is out of range.
 
     Example:
 
@@ -110,18 +201,49 @@ def check_values(values: Any, low: float, high: float) -> None:
         )
 
 
+def check_finite_array(name: str, values: Any, shape: tuple[int, ...], axes: str) -> np.ndarray:
+    """Returns numbers of a given shape as a float32 array, or raises a `ValueError`.
+
+    Args:
+        name: The argument's name, for the error.
+        values: Array-like.
+        shape: The shape it must have.
+        axes: Names of its axes, for the error, such as `"(classes, dims)"`.
+
+    Returns:
+        A float32 array.
+
+    Raises:
+        ValueError: If the shape differs, or a number is not finite.
+
+    Example:
+
+    >>> check_finite_array("prototypes", [[1, 2], [3, np.nan]], (2, 2), "(classes, dims)")
+    Traceback (most recent call last):
+    ValueError: `prototypes` must be finite. Received: nan at (1, 1)
+    """
+    array = np.asarray(values).astype(np.float32)
+    if array.shape != shape:
+        raise ValueError(f"`{name}` must be {axes}, here {shape}. Received: shape {array.shape}")
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):
+        place = tuple(wrong[0].tolist())
+        raise ValueError(f"`{name}` must be finite. Received: {array[place]} at {place}")
+    return array
+
+
 def check_unit_rows(prototypes: Any) -> np.ndarray:
     """Returns prototypes as an array, or raises a `ValueError`.
 
     Args:
-        prototypes: `(classes, dims)`, whatever NumPy makes an array of.
+        prototypes: Array-like `(classes, dims)`.
 
     Returns:
-        The array, not copied where it was one.
+        The array, not copied if it already was one.
 
     Raises:
-        ValueError: If it is no array of real numbers of at least 2 classes and 2 dimensions, or
-            holds a row whose length is not 1 within 1e-3.
+        ValueError: If it is not an array of real numbers with at least 2 classes and 2 dimensions,
+            or the length of a row differs from 1 by more than 1e-3.
 
     Example:
 
@@ -152,16 +274,16 @@ def check_costs(costs: Any, classes: int | None = None, positive: bool = False) 
     """Returns a cost matrix in float64, or raises a `ValueError`.
 
     Args:
-        costs: D `(classes, classes)`, what it costs to take one class for another.
-        classes: How many there must be, or None for at least two.
-        positive: Whether the cost of every mistake must be more than 0.
+        costs: D `(classes, classes)`, the cost of predicting one class for another.
+        classes: The number of classes it must have, or None for at least two.
+        positive: Whether every mistake must cost more than 0.
 
     Returns:
         An array `(classes, classes)`.
 
     Raises:
-        ValueError: If D is not square, symmetric, finite, at least 0 and 0 on its diagonal, or is
-            of another number of classes.
+        ValueError: If D is not square, symmetric, finite, non-negative and 0 on its diagonal, or
+            has another number of classes.
 
     Example:
 
@@ -178,20 +300,18 @@ def check_costs(costs: Any, classes: int | None = None, positive: bool = False) 
         raise ValueError(f"Costs must be numbers (classes, classes). Received: {error}") from error
     if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or len(costs) < 2:
         raise ValueError(
-            "Costs must be a square matrix (classes, classes) of two classes or more. "
+            "Costs must be a square matrix (classes, classes) of at least two classes. "
             f"Received: shape {costs.shape}"
         )
     if classes is not None and len(costs) != classes:
         raise ValueError(
-            f"Costs must be of the {classes} classes there are. Received: {len(costs)} classes"
+            f"Costs must cover all {classes} classes. Received: costs of {len(costs)} classes"
         )
+    mistakes = ~np.eye(len(costs), dtype=bool)
     for wrong, expected in (
         (~(costs >= 0) | np.isinf(costs), "finite and at least 0"),
-        (np.diag(np.diag(costs) != 0), "0 on the diagonal"),
-        (
-            (costs == 0) & ~np.eye(len(costs), dtype=bool) & positive,
-            "more than 0 for every mistake",
-        ),
+        ((costs != 0) & ~mistakes, "0 on the diagonal"),
+        ((costs == 0) & mistakes & positive, "more than 0 for every mistake"),
     ):
         if wrong.any():
             one, other = np.argwhere(wrong)[0]
@@ -208,8 +328,12 @@ def check_costs(costs: Any, classes: int | None = None, positive: bool = False) 
     return costs
 
 
+def _or_none(optional: bool, expected: str) -> str:
+    return f"None or {expected}" if optional else expected
+
+
 def _numbers(what: str, given: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What is given as an array, as it is and in float64."""
+    """The given values as an array, unchanged and in float64."""
     try:
         array = np.asarray(given)
         return array, array.astype(np.float64)

@@ -28,9 +28,9 @@ from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing
 from mhe.harness.flags import Parser, number, program
 from mhe.harness.run import Run
-from sphereface_plus import head_flags
 from sphereface_plus.face_model import FaceModel
-from sphereface_plus.figures import Plane, draw_planes
+from sphereface_plus.program import head_flags
+from sphereface_plus.program.figures import Plane, draw_planes
 
 
 class Planes(Comparison):

@@ -34,9 +34,10 @@ from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
-from sphereface_plus import evaluation, faces, head_flags, trained
+from sphereface_plus import faces
 from sphereface_plus.backbones import iresnet, sfnet
 from sphereface_plus.face_model import FaceModel
+from sphereface_plus.program import evaluation, head_flags, people_flags, trained
 
 COMPARISON = Comparison(
     trained.PROGRAM,
@@ -61,21 +62,7 @@ def make_parser() -> Parser:
         "makes a folder of runs and a table of them.",
     )
     positive, above, rate = integer(1), number(0, above=True), number(0)
-    parser.add_argument(
-        "--data_dir",
-        help="a folder or zip of people: <person>/<image>, in any common format (always needed)",
-    )
-    parser.add_argument(
-        "--pattern",
-        default="*",
-        help="the files that are images of people, such as *.jpg, where there are others",
-    )
-    parser.add_argument(
-        "--landmarks",
-        metavar="FILE",
-        help="a line an image: its name, and x and y of eyes, nose and corners of the mouth, to "
-        "align the faces by (default: the middle of every image)",
-    )
+    people_flags.add(parser, required=False)
     parser.add_argument(
         "--image_size",
         default="112x96",
@@ -91,12 +78,6 @@ def make_parser() -> Parser:
         default=0,
         metavar="N",
         help="hold out so many people, drawn by --seed, and test on all pairs of their images",
-    )
-    parser.add_argument(
-        "--small_people",
-        choices=["refuse", "skip"],
-        default="refuse",
-        help="what becomes of people with one image",
     )
     parser.add_argument(
         "--arch", choices=ARCHITECTURES, default="sfnet20", help="the network to the embedding"
@@ -269,9 +250,7 @@ class Task(training.Task):
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)
-        everybody = faces.find_people(
-            args.data_dir, skip_small=args.small_people == "skip", pattern=args.pattern
-        )
+        everybody = people_flags.find(args)
         self.people, self.tested = part(everybody, args.test_people, args.seed)
         if self.tested is not None:
             evaluation.require_pairs(self.tested)

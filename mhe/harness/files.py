@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mhe.harness.errors import BadInput
 
 PARTIAL = "partial-"
@@ -92,3 +94,14 @@ def write_csv(
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy in one step.
+
+    Args:
+        path: The file.
+        array: An array of numbers.
+    """
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -38,11 +38,6 @@ POWERS = {
 # Larger than most training batches: it changes only how long testing takes.
 TEST_BATCH = 500
 
-_DECAY_HELP = (
-    "adds this times |w|^2/2 to the loss, for kernels and batch norm's scale and offset "
-    "(default: as published for the network, 1e-4 for the ResNets, 5e-4 for cnn9, none for conv4)"
-)
-
 
 def add_comparison_flags(parser: Parser) -> None:
     """Adds the flags of programs that compare: how many seeds, and which images to report on.
@@ -115,7 +110,7 @@ def add_network_flags(
     add_step_flags(
         parser, epochs=epochs, batch_size=batch_size, base_lr=base_lr, drops=drops, rate=rate
     )
-    parser.add_argument("--weight_decay", type=number(0), help=_DECAY_HELP)
+    add_weight_decay(parser)
     parser.add_argument(
         "--augment",
         choices=list(AUGMENTATIONS),
@@ -138,6 +133,26 @@ def add_size_flags(parser: Parser, *, arch: str, width: float = 1.0) -> None:
         type=number(0, above=True),
         default=width,
         help="factor of the number of filters of every layer",
+    )
+
+
+def add_weight_decay(parser: Parser, default: float | None = None) -> None:
+    """Adds `--weight_decay`.
+
+    Args:
+        parser: A program's parser.
+        default: Its default; None stands for what was published for the network.
+    """
+    published = (
+        " (default: as published for the network, 1e-4 for the ResNets, 5e-4 for cnn9, none for "
+        "conv4)"
+    )
+    parser.add_argument(
+        "--weight_decay",
+        type=number(0),
+        default=default,
+        help="adds this times |w|^2/2 to the loss, for kernels and for the scale and offset of "
+        f"batch normalization{published if default is None else ''}",
     )
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 
 from mhe.harness import recipes
 from mhe.harness.batches import Batches
-from mhe.harness.callbacks import run_callbacks
+from mhe.harness.callbacks import ChanceWarning, run_callbacks
 from mhe.harness.comparisons import Comparison, stem
 from mhe.harness.errors import Diverged
 from mhe.harness.events import require_tensorboardx
@@ -105,21 +106,29 @@ class ImageTask(Task):
 
     Attributes:
         train: Training images and labels, or targets by output. Set it with `use`.
-        test: The same for the test set or, with `--validation`, for images held out of the
-            training set.
     """
 
     train: tuple[Any, Any]
-    test: tuple[Any, Any]
 
-    def use(self, train: tuple[Any, Any], test: tuple[Any, Any]) -> None:
-        """Sets the images to train and evaluate on, and with them the number of iterations."""
-        self.train, self.test = train, test
+    def use(self, train: tuple[Any, Any], test: tuple[Any, Any] | None) -> None:
+        """Sets the images to train on and, if any, to evaluate on, and the number of iterations."""
+        self.train = train
         self.steps_per_epoch = math.ceil(len(train[0]) / self.args.batch_size)
         # Not every program has the flag.
         steps = vars(self.args).get("steps")
         self.steps = self.args.epochs * self.steps_per_epoch if steps is None else steps
-        self.validation = recipes.in_order(*test)
+        if test is not None:
+            self.validation = recipes.in_order(*test)
+
+    def chance_warning(self, run: Run, labels: np.ndarray) -> ChanceWarning:
+        """Returns a callback that warns if the network does not learn.
+
+        Args:
+            run: The run.
+            labels: The training labels `(N,)`.
+        """
+        rate = self.args.base_lr
+        return ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)
 
     def batches(self, epoch: int, steps: int | None) -> keras.utils.PyDataset:
         """Returns shuffled and augmented batches."""
@@ -140,7 +149,7 @@ class Program:
         make_parser: Returns the parser of the flags.
         task: Creates the task of one run from its flags and the run to resume, or None.
         comparison: What the program compares when flags have lists.
-        folder: The last part of the default of `--out` when several runs are compared.
+        folder: The last part of the default of `--out`; `{task}` stands for the value of `--task`.
         resolve_defaults: Sets, in place, flags whose default depends on other flags. The flags of a
             resumed run are resolved already.
         check: Raises a `BadInput` for flags that cannot be used together.
@@ -149,6 +158,8 @@ class Program:
         title: Returns the title of the figure of a comparison; by default the dataset.
         name_single_runs: Whether a single run gets a folder of its own name by default.
         dataset: The flag that names the data.
+        revisit: Returns whether it did something with a complete run that is resumed, to which
+            there is otherwise nothing to do.
     """
 
     make_parser: Callable[[], Parser]
@@ -161,6 +172,7 @@ class Program:
     title: Callable[[argparse.Namespace], str] = lambda args: stem(args.dataset)
     name_single_runs: bool = False
     dataset: str = "dataset"
+    revisit: Callable[[argparse.Namespace, Run], bool] = lambda args, run: False
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Trains, resumes or compares.
@@ -176,10 +188,12 @@ class Program:
         if run is None:
             self.resolve_defaults(args)
             self.check(args)
+        elif run.finished and self.revisit(args, run):
+            return
         runs = (self.expand_runs or self.comparison.combinations)(args)
         if run is None and args.out is None:
             single = self.name_single_runs and len(runs) == 1
-            end = next(iter(runs)) if single else self.folder
+            end = next(iter(runs)) if single else self.folder.format(**vars(args))
             args.out = Path("runs", f"{stem(getattr(args, self.dataset))}-{end}")
             for flags in runs.values():
                 flags.out = args.out

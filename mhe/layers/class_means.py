@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
+from mhe.labels import is_readable, read_labels
 from mhe.layers.distance import check_distance, distances
 from mhe.layers.head import Head
 
@@ -121,7 +122,7 @@ class NearestClassMean(Head):
         self, inputs: Any, labels: Any = None, training: bool | None = None, **kwargs: Any
     ) -> Any:
         # Keras makes tensors of arrays, which cannot be read while a step is traced.
-        if isinstance(labels, np.ndarray | list | tuple):
+        if is_readable(labels):
             checks.check_labels(labels, self.classes)
             labels = np.asarray(labels)
         return super().__call__(inputs, labels=labels, training=training, **kwargs)
@@ -195,24 +196,11 @@ def class_sums(embeddings: Any, labels: Any, classes: int) -> tuple[Any, Any]:
     ([[0.0], [3.0]], [0.0, 2.0])
     """
     embeddings = ops.convert_to_tensor(embeddings)
-    # Whole numbers up to 2^24 are exact in float32: no dtype of labels needs a way of its own.
-    labels = ops.convert_to_tensor(labels, embeddings.dtype)
-    expected, given = tuple(embeddings.shape)[:-1], tuple(labels.shape)
-    if len(given) == len(expected) + 1 and given[-1] == 1:
-        given = given[:-1]
-    if len(given) != len(expected) or any(
-        None not in sizes and sizes[0] != sizes[1] for sizes in zip(given, expected, strict=True)
-    ):
-        raise ValueError(
-            "There must be one label an embedding. Received: labels of shape "
-            f"{tuple(labels.shape)}, embeddings of shape {tuple(embeddings.shape)}"
-        )
+    index, known, _ = (
+        ops.reshape(each, (-1,)) for each in read_labels(labels, embeddings, classes)
+    )
     rows = ops.reshape(embeddings, (-1, embeddings.shape[-1]))
-    labels = ops.reshape(labels, (-1,))
-    known = ops.logical_and(labels >= 0, labels <= classes - 1)
-    known = ops.logical_and(known, ops.equal(labels, ops.floor(labels)))
     known = ops.logical_and(known, ops.all(ops.isfinite(rows), axis=1))
-    index = ops.cast(ops.where(known, labels, 0.0), "int32")
     rows = ops.where(known[:, None], rows, 0.0)
     sums = ops.segment_sum(rows, index, num_segments=classes)
     return sums, ops.segment_sum(ops.cast(known, rows.dtype), index, num_segments=classes)

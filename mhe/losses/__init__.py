@@ -1,8 +1,8 @@
 """Losses of labels and of values: over the heads of `mhe.layers`, or over plain logits.
 
-Bad targets are told in two ways. Targets that come as arrays or lists are checked, and a
-`ValueError` says what is wrong. Tensors are not read: that would stall an accelerator, and cannot
-be done inside a compiled step. There the loss of a bad target is NaN, and its gradient zero.
+Wrong targets show in two ways. Arrays and lists are checked, and a `ValueError` says what is wrong.
+Tensors are not read, which would stall an accelerator and is impossible inside a compiled step: the
+loss of a wrong target is NaN, and its gradient zero.
 """
 
 from mhe.losses.earth_mover import SquaredEarthMover, squared_earth_mover

@@ -1,4 +1,4 @@
-"""Magnet loss: images near their own cluster's centre, and far from clusters of other classes."""
+"""Magnet loss: images near their own cluster's center and far from clusters of other classes."""
 
 from typing import Any
 
@@ -8,42 +8,44 @@ from keras import ops
 from mhe import checks
 from mhe.losses.targets import at_least_float32_name
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
-# A cluster that does not count: no distance comes near it.
+# The exponent of a cluster that does not count: no distance comes near it.
 _NEVER = -1e38
 
-# Squared distances by a matrix product are known to no better than this part of the batch's spread.
+# Squared distances from a matrix product are accurate to this fraction of the batch's spread.
 _ROUNDING = 1e-7
-# A variance below this is zero: float32 has no digits for its square, by which slopes go.
+# Smaller variances count as zero: float32 has no digits for their squares, which slopes contain.
 _SMALLEST = 1e-18
 
 
-def magnet_loss(classes: Any, clusters: Any, embeddings: Any, alpha: float = 1.0) -> Any:
-    """The loss of every image of a batch of neighbouring clusters.
+def magnet_loss(
+    classes: Tensor, clusters: Tensor, embeddings: Tensor, alpha: float = 1.0
+) -> Tensor:
+    """The loss of each image in a batch of neighbouring clusters.
 
     With μ_m the mean of the batch's images of cluster m, C its class, and B images r_n of
-    clusters m(n) in all,
+    clusters m(n) in total,
 
         L_n = {α + ‖r_n - μ_m(n)‖²/(2σ²) + log Σ_{m: C(m) ≠ C(r_n)} exp(-‖r_n - μ_m‖²/(2σ²))}₊
         σ² = 1/(B - 1) · Σ_n ‖r_n - μ_m(n)‖²
 
-    as in the paper: σ² itself divides the distances. (Many public codes square it once more,
-    dividing by 2σ⁴. Then the loss depends on the embedding's scale: a network lowers it by scaling
-    its output, which the normalisation is there to prevent.) The gradient goes through the means
-    and the variance as well: it is that of the formula, and no embedding gains by scaling either.
+    as in the paper, where σ² itself divides the distances. (Many public implementations square it
+    again and divide by 2σ⁴. Then the loss depends on the embedding's scale: a network lowers it by
+    scaling its output, which the normalization is meant to prevent.) The gradient flows through
+    the means and the variance as well, so no embedding gains by scaling either.
 
-    Where σ² is zero, with one image a cluster or equal embeddings, it counts as 1e-7 of the
-    batch's spread around its mean, about what float32 can tell: distances then are infinitely many
-    standard deviations, and equal embeddings have a finite loss. Images without a cluster of
-    another class beside them have no loss.
+    If σ² is zero, with one image per cluster or equal embeddings, it counts as 1e-7 of the batch's
+    spread around its mean, about the resolution of float32. Images have no loss if the batch holds
+    no cluster of another class.
 
     Args:
-        classes: Class of every image `(B,)`.
-        clusters: Cluster of every image `(B,)`, any number for each; all images of one cluster are
-            of one class. Clusters may have different numbers of images.
+        classes: Class of each image `(B,)`.
+        clusters: Cluster of each image `(B,)`, numbered arbitrarily; all images of a cluster have
+            the same class. Clusters may differ in size.
         embeddings: Tensor `(B, dims)`.
-        alpha: The separation α that is wanted between clusters of different classes, in units of
-            the logarithm.
+        alpha: The desired separation α between clusters of different classes, in units of the
+            logarithm.
 
     Returns:
         A tensor `(B,)`: float64 for float64 embeddings, else float32.
@@ -71,12 +73,12 @@ def magnet_loss(classes: Any, clusters: Any, embeddings: Any, alpha: float = 1.0
             f"{tuple(classes.shape)}, clusters {tuple(clusters.shape)}, embeddings "
             f"{tuple(embeddings.shape)}"
         )
-    # Around their mean the batch's embeddings are small: fewer digits cancel in the distances.
+    # Around their mean embeddings are small: fewer digits cancel in the distances.
     embeddings = embeddings - ops.mean(embeddings, axis=0, keepdims=True)
     squares = ops.sum(ops.square(embeddings), axis=-1)
     together = ops.cast(clusters[:, None] == clusters[None, :], embeddings.dtype)
     members = ops.sum(together, axis=-1)
-    # The centre of its cluster for every image: a cluster stands in as many rows as it has images.
+    # The center of each image's cluster: one row per image, not per cluster.
     centers = ops.matmul(together, embeddings) / members[:, None]
     own = ops.sum(ops.square(embeddings - centers), axis=-1)
     count = ops.shape(embeddings)[0]
@@ -96,19 +98,19 @@ def magnet_loss(classes: Any, clusters: Any, embeddings: Any, alpha: float = 1.0
 class MagnetLoss(keras.losses.Loss):
     """Magnet loss of embeddings, in batches of neighbouring clusters.
 
-    Targets are pairs `(B, 2)` of every image's class and cluster, predictions the embeddings
-    `(B, dims)`: what `mhe.clusters.MagnetBatches` gives and a model without a head makes of it.
-    See `magnet_loss` for the formula. An image's loss depends on the others of its batch.
+    Targets are pairs `(B, 2)` of each image's class and cluster, as `mhe.clusters.MagnetBatches`
+    yields them; predictions are embeddings `(B, dims)`, the output of a model without a head. See
+    `magnet_loss` for the formula. An image's loss depends on the rest of its batch.
 
     Args:
-        alpha: The separation α that is wanted between clusters of different classes, in units of
-            the logarithm.
+        alpha: The desired separation α between clusters of different classes, in units of the
+            logarithm.
         reduction: As in Keras's losses; the mean over the batch is the paper's.
         name: Name of the loss.
         dtype: As in Keras's losses, but at least float32.
 
     Raises:
-        ValueError: If α is not a finite number, or targets are not such pairs.
+        ValueError: If α is not a finite number, or the targets are not pairs.
 
     Example:
 
@@ -135,7 +137,7 @@ class MagnetLoss(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=at_least_float32_name(dtype))
         self.alpha = float(alpha)
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Pairs of class and cluster `(B, 2)` and embeddings → the loss of each image."""
         if len(y_true.shape) != 2 or y_true.shape[-1] not in (2, None):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The loss of a value that is read off the angle to a pole."""
+"""The loss of a value that is read off the angle between an embedding and a pole."""
 
 import math
 from typing import Any
@@ -7,26 +7,23 @@ import keras
 from keras import ops
 
 from mhe import checks
-from mhe.losses.targets import (
-    at_least_float32_name,
-    is_readable,
-    one_a_sample,
-    one_a_sample_weight,
-)
+from mhe.labels import is_readable, per_sample, weights_per_sample
+from mhe.losses.targets import at_least_float32_name
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 
-def polar_loss(values: Any, predictions: Any, low: float, high: float) -> Any:
+def polar_loss(values: Tensor, predictions: Tensor, low: float, high: float) -> Tensor:
     """Squared difference of two cosines, `(r - cos)²`: that of a value and that of its prediction.
 
-    Both are values v in [low, high], and stand for the cosine `2 (v - low) / (high - low) - 1`. The
-    difference of two cosines is taken as that of the values, which loses no digits.
+    Both are values v in [low, high] and represent the cosine `2 (v - low) / (high - low) - 1`. The
+    difference of the cosines is computed from that of the values, which loses no digits.
 
     Args:
-        values: Tensor `(...)` or `(..., 1)` of the right values.
-        predictions: Tensor `(..., 1)`, as `mhe.layers.PolarHead` gives it.
-        low: The value that stands for a cosine of -1.
-        high: The value that stands for a cosine of 1.
+        values: True values, `(...)` or `(..., 1)`.
+        predictions: Tensor `(..., 1)`, as `mhe.layers.PolarHead` returns it.
+        low: The value at a cosine of -1.
+        high: The value at a cosine of 1.
 
     Returns:
         A tensor `(...)`: float64 for float64 predictions, else float32. It is NaN for a value
@@ -53,31 +50,32 @@ def polar_loss(values: Any, predictions: Any, low: float, high: float) -> Any:
     predictions = at_least_float32(predictions)
     if len(predictions.shape) == 0 or predictions.shape[-1] != 1:
         raise ValueError(
-            "Predictions must be (..., 1), one value a sample. "
+            "Predictions must be (..., 1), one value per sample. "
             f"Received: shape {tuple(predictions.shape)}"
         )
-    values = one_a_sample(ops.convert_to_tensor(values, predictions.dtype), predictions)
+    values = per_sample(ops.convert_to_tensor(values, predictions.dtype), predictions)
     inside = ops.logical_and(values >= low, values <= high)
     predicted = ops.squeeze(predictions, -1)
-    apart = ops.where(inside, values - predicted, 0.0) / ((high - low) / 2.0)
-    return ops.where(inside, ops.square(apart), math.nan)
+    difference = ops.where(inside, values - predicted, 0.0) / ((high - low) / 2.0)
+    return ops.where(inside, ops.square(difference), math.nan)
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class PolarLoss(keras.losses.Loss):
-    """`(r - cos)²` of the values that a `mhe.layers.PolarHead` gives.
+    """`(r - cos)²` of the values that a `mhe.layers.PolarHead` returns.
 
-    `r = 2 (y - low) / (high - low) - 1`, and the cosine is that of which the head made its value;
-    see `polar_loss`. Targets are `(B,)` or `(B, 1)`, predictions `(B, 1)`; axes between the first
-    and the last are dense predictions. For the error in the units of the value, take Keras's own
+    `r = 2 (y - low) / (high - low) - 1`, and the cosine is the one behind the head's value; see
+    `polar_loss`. Targets are `(B,)` or `(B, 1)`, predictions `(B, 1)`; dense predictions have more
+    axes in between. For the error in the units of the value, use Keras's own
     `keras.metrics.MeanAbsoluteError`.
 
-    A value outside [low, high] is a `ValueError` where targets come as an array or a list. Inside
-    `fit` they are tensors: there the loss becomes NaN. `mhe.checks.check_values` tells beforehand.
+    A value outside [low, high] raises a `ValueError` if targets are an array or a list. Inside
+    `fit` they are tensors, and the loss becomes NaN; `mhe.checks.check_values` checks them
+    beforehand.
 
     Args:
-        low: The least value, as in the head.
-        high: The largest value, as in the head, more than `low`.
+        low: Smallest value, as in the head.
+        high: Largest value, as in the head; more than `low`.
         reduction: As in Keras's losses.
         name: Name of the loss.
         dtype: As in Keras's losses, but at least float32.
@@ -110,17 +108,17 @@ class PolarLoss(keras.losses.Loss):
         self.low = float(low)
         self.high = float(high)
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         """The reduced loss, a scalar unless `reduction` is None."""
         if is_readable(y_true):
             checks.check_values(y_true, self.low, self.high)
         y_pred = ops.convert_to_tensor(y_pred)
         if sample_weight is not None:
-            sample_weight = one_a_sample_weight(sample_weight, y_pred, self.dtype)
+            sample_weight = weights_per_sample(sample_weight, y_pred, self.dtype)
         y_true = ops.convert_to_tensor(y_true, self.dtype)
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Values and predictions → the loss of each sample."""
         return polar_loss(y_true, y_pred, self.low, self.high)
 

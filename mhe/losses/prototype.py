@@ -6,30 +6,29 @@ import keras
 from keras import ops
 
 from mhe.losses.targets import ClassWeight, LabelLoss, label_losses, of_class
-from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 
 def prototype_loss(
-    labels: Any,
-    cosines: Any,
+    labels: Tensor,
+    cosines: Tensor,
     ignore_class: int | None = None,
     class_weight: ClassWeight = None,
-) -> Any:
+) -> Tensor:
     """Squared distance of a cosine from 1, `(1 - cos_y)²`, for the class y of each sample.
 
     Args:
         labels: Integers `(...)` or `(..., 1)`, in any dtype.
-        cosines: Tensor `(..., classes)`, as `mhe.layers.PrototypeHead` gives it.
+        cosines: Tensor `(..., classes)`, as `mhe.layers.PrototypeHead` returns them.
         ignore_class: A label whose samples have no loss and no gradient, such as 255 or -1.
-        class_weight: A factor for every class, `(classes,)`, or for some: `{class: factor}`.
+        class_weight: A factor per class, `(classes,)`, or for some classes: `{class: factor}`.
 
     Returns:
-        A tensor `(...)`: float64 for float64 cosines, else float32. It is NaN for a label outside
-        [0, classes) in a tensor, and the gradient there is zero.
+        A tensor `(...)`: float64 for float64 cosines, else float32. See `mhe.losses` for wrong
+        labels.
 
     Raises:
-        ValueError: If the shapes do not fit, a label in an array or a list is no class, or the
-            class weights are not such factors.
+        ValueError: If an argument is not as described, or the shapes do not fit.
 
     Example:
 
@@ -42,37 +41,37 @@ def prototype_loss(
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
         ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on classification.
     """
+    return label_losses(labels, cosines, _squared_distance, ignore_class, class_weight)
 
-    def squared(index: Any, cosines: Any) -> Any:
-        return ops.square(1.0 - of_class(cosines, index))
 
-    return label_losses(labels, at_least_float32(cosines), squared, ignore_class, class_weight)
+def _squared_distance(index: Tensor, cosines: Tensor) -> Tensor:
+    return ops.square(1.0 - of_class(cosines, index))
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class PrototypeLoss(LabelLoss):
-    """`(1 - cos_y)²` of the cosines that a `mhe.layers.PrototypeHead` gives.
+    """`(1 - cos_y)²` of the cosines that a `mhe.layers.PrototypeHead` returns.
 
     Labels are integers `(B,)` or `(B, 1)` for cosines `(B, classes)`, and `(B, H, W)` for dense
-    predictions `(B, H, W, classes)`. Sample weights may have fewer axes than the labels: one weight
-    an image holds for its pixels. For the accuracy, Keras's own
-    `keras.metrics.SparseCategoricalAccuracy` takes the largest cosine.
+    predictions `(B, H, W, classes)`. Sample weights may have fewer axes than the labels: the weight
+    of an image applies to all its pixels. For the accuracy, use Keras's own
+    `keras.metrics.SparseCategoricalAccuracy`, which picks the largest cosine.
 
-    A label that is no class is a `ValueError` where labels come as an array or a list. Inside `fit`
-    they are tensors: there the loss becomes NaN. `mhe.checks.check_labels` tells beforehand.
+    A label that is not a class raises a `ValueError` if labels are an array or a list. Inside `fit`
+    they are tensors, and the loss becomes NaN; `mhe.checks.check_labels` checks them beforehand.
 
     Args:
-        ignore_class: As in `keras.losses.SparseCategoricalCrossentropy`: samples of this label,
+        ignore_class: As in `keras.losses.SparseCategoricalCrossentropy`: samples with this label,
             such as 255 or -1, have no loss, and the mean is over the others.
-        class_weight: A factor for the loss of every class, `(classes,)`, or of some:
+        class_weight: A factor for the loss of each class, `(classes,)`, or of some classes:
             `{class: factor}`. As with `fit(class_weight=...)`, the mean is not divided by them;
-            other than there, it works for dense predictions.
+            unlike there, it works for dense predictions.
         reduction: As in Keras's losses.
         name: Name of the loss.
         dtype: As in Keras's losses, but at least float32.
 
     Raises:
-        ValueError: If `ignore_class` is no int, or a class weight no finite number ≥ 0.
+        ValueError: If `ignore_class` is not an int, or a class weight is negative or not finite.
 
     Example:
 
@@ -94,8 +93,4 @@ class PrototypeLoss(LabelLoss):
         name: str | None = "prototype_loss",
         dtype: Any = None,
     ) -> None:
-        super().__init__(ignore_class, class_weight, reduction, name, dtype)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Labels and cosines → the loss of each sample."""
-        return prototype_loss(y_true, y_pred, self.ignore_class, self.class_weight)
+        super().__init__(_squared_distance, ignore_class, class_weight, reduction, name, dtype)

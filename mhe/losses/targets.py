@@ -1,91 +1,93 @@
-"""What losses share: labels that are read or found wrong or ignored, class weights."""
+"""What losses of labels share: terms over known classes, class weights, the base class."""
 
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
 from mhe import checks
+from mhe.labels import check_readable, per_sample, read_labels, weights_per_sample
+from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
-# A probability below this counts as this where a power of it is taken.
+# Smaller probabilities count as this one where a power of them is taken.
 _LEAST = 1e-30
 
-ClassWeight = Sequence[float] | Mapping[int, float] | None
+ClassWeight: TypeAlias = Sequence[float] | Mapping[int, float] | None
+
+# From classes, int32 `(...)`, and predictions to losses `(...)`: the mathematics of a loss. Samples
+# whose label is not a class meet class 0 and predictions of 0, and their losses are dropped.
+Term: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def label_losses(
-    labels: Any,
-    predictions: Any,
-    losses_of: Callable[[Any, Any], Any],
+    labels: Tensor,
+    predictions: Tensor,
+    term: Term,
     ignore_class: int | None = None,
     class_weight: ClassWeight = None,
     classes: int | None = None,
-) -> Any:
-    """The loss of every sample from its label, where the label is one.
+    scores: Tensor = None,
+) -> Tensor:
+    """Returns the loss of each sample, which has no gradient unless its label is a class.
 
     Args:
         labels: Integers `(...)` or `(..., 1)`, in any dtype.
-        predictions: Tensor `(..., classes)` of at least float32.
-        losses_of: From the classes' numbers, int32 `(...)`, and the predictions to losses `(...)`.
-            Where a label is no class, it meets class 0 and predictions of 0, be the true ones NaN,
-            and what it gives is dropped: no such sample has a gradient.
+        predictions: Tensor `(..., classes)`; computed with in at least float32.
+        term: The loss of samples whose class is known.
         ignore_class: A label whose samples have no loss and no gradient.
-        class_weight: A factor for every class, or for some.
-        classes: How many predictions a sample must have, or None for any number.
+        class_weight: A factor per class, or for some classes.
+        classes: Number of classes that predictions must have, or None for any number.
+        scores: One number per class, `(..., classes)`, of predictions that have more axes.
 
     Returns:
         A tensor `(...)`; NaN for a label outside [0, classes) in a tensor.
 
     Raises:
-        ValueError: If the shapes do not fit, a label in an array or a list is no class, or the
-            class weights are not such factors.
+        ValueError: If the shapes do not fit, a label in an array or a list is not a class, or the
+            class weights are wrong.
     """
-    classes = count_classes(predictions, classes)
-    if is_readable(labels):
-        checks.check_labels(labels, classes, ignore_class)
-    # Whole numbers up to 2^24 are exact in float32: no dtype of labels needs a way of its own.
-    labels = one_a_sample(ops.convert_to_tensor(labels, predictions.dtype), predictions)
-    known = ops.logical_and(labels >= 0, labels <= classes - 1)
-    known = ops.logical_and(known, ops.equal(labels, ops.floor(labels)))
-    wrong = ops.logical_not(known)
-    if ignore_class is not None:
-        counted = ops.not_equal(labels, ignore_class)
-        known = ops.logical_and(known, counted)
-        wrong = ops.logical_and(wrong, counted)
-    index = ops.cast(ops.where(known, labels, 0), "int32")
-    losses = losses_of(index, ops.where(ops.expand_dims(known, -1), predictions, 0.0))
+    predictions = at_least_float32(predictions)
+    scores = predictions if scores is None else scores
+    classes = count_classes(scores, classes)
+    check_readable(labels, classes, ignore_class)
+    index, known, wrong = read_labels(labels, scores, classes, ignore_class)
+    of_sample = known
+    for _ in range(len(predictions.shape) - len(known.shape)):
+        of_sample = ops.expand_dims(of_sample, -1)
+    losses = term(index, ops.where(of_sample, predictions, 0.0))
     if class_weight is not None:
         factors = _factors(class_weight, classes)
         losses = losses * ops.take(ops.convert_to_tensor(factors, losses.dtype), index, axis=0)
     return ops.where(wrong, math.nan, ops.where(known, losses, 0.0))
 
 
-def count_classes(predictions: Any, expected: int | None = None) -> int:
-    """How many classes predictions `(..., classes)` have; a `ValueError` if not as expected."""
+def count_classes(predictions: Tensor, expected: int | None = None) -> int:
+    """Number of classes of predictions `(..., classes)`, or a `ValueError` if not as expected."""
     shape = tuple(predictions.shape)
     if len(shape) == 0 or expected not in (None, shape[-1]):
         raise ValueError(
-            f"Predictions must be (..., {expected or 'classes'}), one for each class. "
+            f"Predictions must be (..., {expected or 'classes'}), one per class. "
             f"Received: shape {shape}"
         )
     return int(shape[-1])
 
 
-def of_class(values: Any, index: Any) -> Any:
-    """The value of one class a sample: `(..., classes)` and its numbers `(...)` → `(...)`."""
+def of_class(values: Tensor, index: Tensor) -> Tensor:
+    """The value of each sample's class: values `(..., classes)`, classes `(...)` → `(...)`."""
     return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(index, -1), axis=-1), -1)
 
 
-def focus(log_probabilities: Any, gamma: float) -> Any:
-    """Log-probabilities times (1 - p)^γ: what is predicted well already counts less.
+def focus(log_probabilities: Tensor, gamma: float) -> Tensor:
+    """Log-probabilities times (1 - p)^γ: what is already predicted well counts less.
 
     Args:
         log_probabilities: Tensor of any shape, at most 0.
-        gamma: γ ≥ 0; with 0 the log-probabilities come back.
+        gamma: γ ≥ 0; 0 returns the log-probabilities.
 
     Returns:
         A tensor of the same shape.
@@ -109,51 +111,51 @@ def focus(log_probabilities: Any, gamma: float) -> Any:
 
 
 class LabelLoss(keras.losses.Loss):
-    """A Keras loss of integer labels; what is under it is one pure function.
-
-    A class over it sets its own attributes and defines `call`, which gives the loss of each sample.
+    """A Keras loss of integer labels, which holds the configuration of a `Term`.
 
     Args:
+        term: The loss of samples whose class is known.
         ignore_class: As in `keras.losses.SparseCategoricalCrossentropy`.
-        class_weight: A factor for the loss of every class, `(classes,)`, or of some.
+        class_weight: A factor for the loss of each class, `(classes,)`, or of some.
         reduction: As in Keras's losses.
         name: Name of the loss.
         dtype: As in Keras's losses, but at least float32.
-        classes: How many predictions a sample must have, or None for any number.
+        classes: Number of classes that predictions must have, or None for any number.
 
     Raises:
-        ValueError: If `ignore_class` is no int, or a class weight no finite number ≥ 0.
+        ValueError: If `ignore_class` is not an int, or a class weight is negative or not finite.
     """
 
     def __init__(
         self,
-        ignore_class: int | None = None,
-        class_weight: ClassWeight = None,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: Any = None,
+        term: Term,
+        ignore_class: int | None,
+        class_weight: ClassWeight,
+        reduction: str | None,
+        name: str | None,
+        dtype: Any,
         classes: int | None = None,
     ) -> None:
-        if ignore_class is not None and not is_int(ignore_class):
+        if ignore_class is not None and not checks.is_integer(ignore_class):
             raise ValueError(
                 f"`ignore_class` must be None or an int. Received: ignore_class={ignore_class!r}"
             )
         super().__init__(name=name, reduction=reduction, dtype=at_least_float32_name(dtype))
         self.ignore_class = None if ignore_class is None else int(ignore_class)
         self.class_weight = None if class_weight is None else _plain_factors(class_weight)
+        self.term = term
         self.classes = classes
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         """The reduced loss, a scalar unless `reduction` is None."""
         y_pred = ops.convert_to_tensor(y_pred)
         scores = self.scores(y_pred)
         classes = count_classes(scores, self.classes)
-        if is_readable(y_true):
-            checks.check_labels(y_true, classes, self.ignore_class)
+        check_readable(y_true, classes, self.ignore_class)
         if sample_weight is not None:
-            sample_weight = one_a_sample_weight(sample_weight, scores, self.dtype)
-        # Keras would take a list for a structure of scalars.
-        y_true = one_a_sample(ops.convert_to_tensor(y_true, self.dtype), scores)
+            sample_weight = weights_per_sample(sample_weight, scores, self.dtype)
+        # Keras would mistake a list for a structure of scalars.
+        y_true = per_sample(ops.convert_to_tensor(y_true, self.dtype), scores)
         if self.ignore_class is not None:
             counted = ops.cast(ops.not_equal(y_true, self.ignore_class), self.dtype)
             if self.reduction in ("mean", "sum_over_batch_size"):
@@ -162,8 +164,20 @@ class LabelLoss(keras.losses.Loss):
             sample_weight = counted if sample_weight is None else counted * sample_weight
         return super().__call__(y_true, y_pred, sample_weight)
 
-    def scores(self, y_pred: Any) -> Any:
-        """One number a class, `(..., classes)`, of predictions that may hold more."""
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Labels and predictions → the loss of each sample."""
+        return label_losses(
+            y_true,
+            y_pred,
+            self.term,
+            self.ignore_class,
+            self.class_weight,
+            self.classes,
+            self.scores(y_pred),
+        )
+
+    def scores(self, y_pred: Tensor) -> Tensor:
+        """One number per class, `(..., classes)`, of predictions that may have more axes."""
         return y_pred
 
     def get_config(self) -> dict[str, Any]:
@@ -178,70 +192,30 @@ class LabelLoss(keras.losses.Loss):
     def from_config(cls, config: dict[str, Any]) -> "LabelLoss":
         factors = config["class_weight"]
         if isinstance(factors, Mapping):
-            # JSON knows no keys but text.
+            # JSON has turned the keys into strings.
             factors = {int(label): factor for label, factor in factors.items()}
         return cls(**{**config, "class_weight": factors})
 
 
 def at_least_float32_name(dtype: Any) -> str:
-    """Name of the dtype in which a loss computes: float64 where that is asked for, else float32."""
+    """Name of the dtype in which a loss computes: float64 for a float64 dtype, else float32."""
     policy = keras.dtype_policies.get(dtype or keras.config.floatx())
     return keras.backend.result_type(policy.compute_dtype, "float32")
 
 
-def is_readable(targets: Any) -> bool:
-    """Whether targets are in NumPy's or Python's hands, and not in those of an accelerator."""
-    return isinstance(targets, np.ndarray | np.generic | numbers.Number | list | tuple)
-
-
-def is_int(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def one_a_sample(targets: Any, predictions: Any) -> Any:
-    """Targets `(...)` for predictions `(..., n)`, without a last axis of one.
-
-    Anything else is a `ValueError`: broadcast, targets would meet samples that are not theirs.
-    """
-    expected = tuple(predictions.shape)[:-1]
-    given = tuple(targets.shape)
-    if len(given) == len(expected) + 1 and given[-1] == 1:
-        targets = ops.squeeze(targets, -1)
-    shape = tuple(targets.shape)
-    if len(shape) != len(expected) or any(
-        None not in sizes and sizes[0] != sizes[1] for sizes in zip(shape, expected, strict=True)
-    ):
-        raise ValueError(
-            "Targets must have one number a sample, in the shape of the predictions but for its "
-            f"last axis. Received: targets {given}, predictions {tuple(predictions.shape)}"
-        )
-    return targets
-
-
-def one_a_sample_weight(weights: Any, predictions: Any, dtype: str) -> Any:
-    """Weights with all axes of the targets, so that those of images reach their pixels."""
-    weights = ops.convert_to_tensor(weights, dtype)
-    axes = len(predictions.shape) - 1
-    if len(weights.shape) == axes + 1 and weights.shape[-1] == 1:
-        return ops.squeeze(weights, -1)
-    while 0 < len(weights.shape) < axes:
-        weights = ops.expand_dims(weights, -1)
-    return weights
-
-
 def _plain_factors(class_weight: Any) -> list[float] | dict[int, float]:
-    """Class weights as a config can hold them, or a `ValueError`."""
+    """Class weights as a config holds them, or a `ValueError`."""
     if isinstance(class_weight, Mapping):
-        right = all(is_int(label) and label >= 0 for label in class_weight)
+        valid = all(checks.is_integer(label) and label >= 0 for label in class_weight)
         factors = list(class_weight.values())
     else:
         factors = np.asarray(class_weight).tolist()
-        right = isinstance(factors, list)
-    if not right or not all(
-        isinstance(factor, numbers.Real) and 0 <= factor < math.inf for factor in factors
+        valid = isinstance(factors, list)
+    if not valid or not all(
+        isinstance(factor, numbers.Real) and 0 <= float(factor) < math.inf for factor in factors
     ):
         raise ValueError(
-            "`class_weight` must be a finite number >= 0 for every class, or a dict "
+            "`class_weight` must be a finite number >= 0 per class, or a dict "
             f"{{class: number}}. Received: class_weight={class_weight!r}"
         )
     if isinstance(class_weight, Mapping):
@@ -255,7 +229,7 @@ def _factors(class_weight: Any, classes: int) -> np.ndarray:
     if isinstance(factors, dict):
         if any(label >= classes for label in factors):
             raise ValueError(
-                f"`class_weight` names a class beyond the {classes} there are. "
+                f"`class_weight` names a class beyond the {classes} that exist. "
                 f"Received: class {max(factors)}"
             )
         return np.array([factors.get(label, 1.0) for label in range(classes)])

@@ -37,17 +37,17 @@ on_one_backend = pytest.mark.skipif(
 
 @pytest.fixture
 def backend(load):
-    return load("speed_backend")
+    return load("backend", PROGRAMS / "timing")
 
 
 @pytest.fixture
 def worker(backend, load):
-    return load("speed_worker")
+    return load("worker", PROGRAMS / "timing")
 
 
 @pytest.fixture
 def report(load):
-    return load("speed_report")
+    return load("report", PROGRAMS / "timing")
 
 
 @pytest.fixture

@@ -312,11 +312,11 @@ def one_class(root):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (truncated, "1 file cannot be read as images: train/b/1.jpg"),
+        (truncated, "1 file cannot be read as an image: train/b/1.jpg"),
         (mixed, "by --image_size. Received: train/a/1.png of 8x8 pixels and train/b/2.png"),
         (class_only_in_test, "the class c is in test/ but not in train/"),
         (without_train, "has no train/ folder"),
-        (one_class, "must have two classes or more to tell apart. Received: a"),
+        (one_class, "must have at least two classes. Received: a"),
     ],
 )
 def test_a_folder_that_cannot_be_trained_on_is_one_line(train, tmp_path, capsys, write, message):

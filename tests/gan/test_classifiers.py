@@ -240,7 +240,8 @@ def test_reference_and_all_scores(tmp_path, capsys):
 def test_train_classifier(tmp_path, monkeypatch, capsys):
     """Stopped after an epoch and resumed; what it keeps scores pixels as the run did."""
     from gan import train_classifier
-    from mhe.harness import batches, datasets, runs
+    from mhe.harness import batches, datasets
+    from mhe.harness.run import Run
 
     monkeypatch.setattr(
         "mhe.harness.models.build",
@@ -248,17 +249,17 @@ def test_train_classifier(tmp_path, monkeypatch, capsys):
     )
     flags = ["--dataset", "digits", "--train_images", "200", "--epochs", "2", "--base_lr", "0.05"]
     folder = tmp_path / "run"
-    complete = runs.Run.record
+    complete = Run.record
 
     def interrupted(self, *given):
         complete(self, *given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.Run, "record", interrupted)
+        patch.setattr(Run, "record", interrupted)
         assert program(train_classifier.main, [*flags, "--out", str(folder)]) == 130
     assert program(train_classifier.main, ["--resume", str(folder)]) == 0
-    run = runs.Run.resume(folder)
+    run = Run.resume(folder)
     assert [row["epoch"] for row in run.rows] == [1, 2]
     assert (run.result["model_name"], run.result["dataset"]) == ("cnn9", "digits")
     assert program(train_classifier.main, ["--resume", str(folder)]) == 0
@@ -275,4 +276,4 @@ def test_train_classifier(tmp_path, monkeypatch, capsys):
     seen = batches.normalize(images).reshape(len(images), -1)
     assert_allclose(features, seen @ kernel + bias, rtol=1e-4, atol=1e-4)
     assert program(train_classifier.main, ["--drops", "2", "--out", str(tmp_path / "no")]) == 2
-    assert "--drops must be rising" in capsys.readouterr().err
+    assert "--drops must be increasing" in capsys.readouterr().err

@@ -72,6 +72,79 @@ def test_ranges(low, high, named):
     assert str(error.value) == named
 
 
+@pytest.mark.parametrize(
+    ("value", "bounds", "expected"),
+    [
+        (-1, {"least": 0}, "a finite number >= 0"),
+        (0, {"above": 0}, "a finite number > 0"),
+        (1, {"least": 0, "below": 1}, "a finite number >= 0 and < 1"),
+        (float("nan"), {}, "a finite number"),
+        (None, {}, "a finite number"),
+        (float("inf"), {"optional": True}, "None or a finite number"),
+        (True, {"least": 0}, "a finite number >= 0"),
+        ("1", {"least": 0}, "a finite number >= 0"),
+    ],
+)
+def test_numbers_outside_their_bounds(value, bounds, expected):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        checks.check_number("alpha", value, **bounds)
+    assert str(error.value) == f"`alpha` must be {expected}. Received: alpha={value!r}"
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "expected"),
+    [
+        (0, {}, "an integer >= 1"),
+        (1.0, {}, "an integer >= 1"),
+        (True, {}, "an integer >= 1"),
+        (None, {}, "an integer >= 1"),
+        (0, {"optional": True}, "None or an integer >= 1"),
+        (4, {"most": 3}, "an integer from 1 to 3"),
+        (-1, {"most": 3, "optional": True}, "None or an integer from 1 to 3"),
+    ],
+)
+def test_counts_outside_their_bounds(value, options, expected):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        checks.check_count("k", value, 1, **options)
+    assert str(error.value) == f"`k` must be {expected}. Received: k={value!r}"
+
+
+@pytest.mark.parametrize(
+    ("value", "choices", "options", "expected"),
+    [
+        ("c", ("a", "b"), {}, '"a" or "b"'),
+        ("A", ("a", "b", "c"), {}, '"a", "b" or "c"'),
+        (None, ("a",), {}, '"a"'),
+        ("b", ("a",), {"optional": True}, 'None or "a"'),
+        (3, (1, 2), {}, "1 or 2"),
+        (True, (1, 2), {}, "1 or 2"),
+    ],
+)
+def test_what_is_not_a_choice(value, choices, options, expected):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        checks.check_choice("kind", value, choices, **options)
+    assert str(error.value) == f"`kind` must be {expected}. Received: kind={value!r}"
+
+
+def test_numbers_counts_and_choices_that_pass():
+    checks.check_number("alpha", np.float32(0.5), least=0.5, below=0.6)
+    checks.check_number("alpha", None, optional=True)
+    checks.check_count("k", np.int64(3), least=3, most=3)
+    checks.check_count("k", None, least=1, optional=True)
+    checks.check_choice("kind", np.int64(2), (1, 2))
+    checks.check_choice("kind", None, ("a", "b"), optional=True)
+
+
+def test_finite_arrays_are_float32():
+    array = checks.check_finite_array("rows", [[1, 2]], (1, 2), "(classes, dims)")
+    assert array.dtype == np.float32
+    assert array.tolist() == [[1, 2]]
+    with pytest.raises(ValueError, match=r"must be \(classes, dims\), here \(2, 1\). Received: sh"):
+        checks.check_finite_array("rows", [[1, 2]], (2, 1), "(classes, dims)")
+    with pytest.raises(ValueError, match=r"`rows` must be finite. Received: inf at \(0, 1\)"):
+        checks.check_finite_array("rows", [[1, np.inf]], (1, 2), "(classes, dims)")
+
+
 def test_costs_are_given_back_in_float64():
     costs = checks.check_costs([[0, 1, 0], [1, 0, 2], [0, 2, 0]], classes=3)
     assert costs.dtype == np.float64
@@ -101,7 +174,7 @@ def test_what_is_no_cost_matrix(costs, message):
 
 
 def test_costs_of_other_classes_or_of_nothing():
-    with pytest.raises(ValueError, match=r"of the 3 classes there are. Received: 2 classes"):
+    with pytest.raises(ValueError, match=r"cover all 3 classes. Received: costs of 2 classes"):
         checks.check_costs([[0, 1], [1, 0]], classes=3)
     with pytest.raises(ValueError, match=r"every mistake. Received: 0.0 of 0 for 2"):
         checks.check_costs([[0, 1, 0], [1, 0, 2], [0, 2, 0]], positive=True)

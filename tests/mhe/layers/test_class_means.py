@@ -117,7 +117,7 @@ def test_labels_that_are_no_class(batches):
     head(x, labels=labels, training=True)
     np.testing.assert_array_equal(array(head.counts), [1, 0, 0, 0])
     np.testing.assert_array_equal(array(head.prototypes), [x[0], [0] * 3, [0] * 3, [0] * 3])
-    with pytest.raises(ValueError, match=r"one label an embedding.*\(3,\), .*\(4, 3\)"):
+    with pytest.raises(ValueError, match=r"one target per sample.*\(3,\), .*\(4, 3\)"):
         head(batches[0], labels=[0, 1, 2], training=True)
 
 

@@ -68,7 +68,7 @@ def test_json_gives_the_same_loss_back(check_copies):
     ("options", "named"),
     [
         ({"D": -COSTS[:3, :3]}, "Costs must be finite and at least 0. Received"),
-        ({"D": COSTS}, r"must be \(..., 4\), one for each class. Received: shape \(2, 3\)"),
+        ({"D": COSTS}, r"must be \(..., 4\), one per class. Received: shape \(2, 3\)"),
         ({"mu": None}, "`mu` must be a finite number. Received: mu=None"),
         ({"strength": -1}, "`strength` must be a finite number >= 0. Received: strength=-1"),
     ],

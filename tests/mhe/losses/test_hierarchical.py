@@ -117,7 +117,7 @@ def test_saved_models_keep_their_tree(tmp_path):
     ("options", "named"),
     [
         ({"tree": np.eye(3)}, "`tree` must be a mhe.ClassTree. Received: tree=array"),
-        ({"tree": TREE}, r"must be \(..., 6\), one for each class. Received: shape \(2, 3\)"),
+        ({"tree": TREE}, r"must be \(..., 6\), one per class. Received: shape \(2, 3\)"),
         ({"alpha": float("inf")}, "`alpha` must be a finite number. Received: alpha=inf"),
         ({"gamma": -0.5}, "`gamma` must be a finite number >= 0. Received: gamma=-0.5"),
         ({"labels": [0, 3]}, "integers from 0 to 2, as there are 3 classes. Received: label 3"),

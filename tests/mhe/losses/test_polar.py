@@ -85,7 +85,7 @@ def test_bounds_themselves_are_inside_in_float32(draw):
 @pytest.mark.parametrize(
     ("values", "predictions", "named"),
     [
-        ((3,), (3,), r"\(..., 1\), one value a sample. Received: shape \(3,\)"),
+        ((3,), (3,), r"\(..., 1\), one value per sample. Received: shape \(3,\)"),
         ((3,), (3, 2), r"Received: shape \(3, 2\)"),
         ((1,), (3, 1), r"Received: targets \(1,\), predictions \(3, 1\)"),
         ((3, 3), (3, 1), r"Received: targets \(3, 3\), predictions \(3, 1\)"),

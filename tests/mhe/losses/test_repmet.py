@@ -104,8 +104,8 @@ def test_options_that_are_refused(options, named):
     ("labels", "shape", "named"),
     [
         ([0, 3], (2, 3, 2), "integers from 0 to 2, as there are 3 classes. Received: label 3"),
-        ([0, 1], (2, 1, 3), "two classes or more. Received: shape"),
-        ([0, 1, 1], (2, 3, 2), "one number a sample"),
+        ([0, 1], (2, 1, 3), "at least two classes. Received: shape"),
+        ([0, 1, 1], (2, 3, 2), "one target per sample"),
     ],
 )
 def test_targets_and_distances_that_are_refused(labels, shape, named):

@@ -84,7 +84,7 @@ def test_json_gives_the_same_loss_back(check_copies):
     [
         ({"D": [[0, 1], [2, 0]]}, "Costs must be symmetric. Received"),
         ({"D": np.zeros((3, 3))}, "must have a cost > 0. Received"),
-        ({"D": COSTS}, r"must be \(..., 4\), one for each class. Received: shape \(2, 3\)"),
+        ({"D": COSTS}, r"must be \(..., 4\), one per class. Received: shape \(2, 3\)"),
         ({"beta": -1}, "`beta` must be a finite number >= 0. Received: beta=-1"),
         ({"beta": "4"}, "Received: beta='4'"),
         ({"gamma": float("nan")}, "Received: gamma=nan"),

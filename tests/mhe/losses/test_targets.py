@@ -108,7 +108,7 @@ def test_labels_that_are_no_class_never_train(wrong, value_and_gradient, draw):
 def test_labels_do_not_broadcast(labels, cosines, draw):
     labels, cosines = np.ones(labels, int), draw(*cosines)
     for options in ({}, {"ignore_class": 7}):
-        with pytest.raises(ValueError, match=r"one number a sample.* Received: targets"):
+        with pytest.raises(ValueError, match=r"one target per sample.* Received: targets"):
             losses.PrototypeLoss(**options)(labels, cosines)
 
 
@@ -123,7 +123,7 @@ def test_labels_do_not_broadcast(labels, cosines, draw):
         ({"class_weight": 2.0}, "Received: class_weight=2.0"),
         ({"class_weight": [[1.0, 2.0, 3.0]]}, "Received: class_weight="),
         ({"class_weight": [1, 2]}, "each of the 3 classes. Received: 2 numbers"),
-        ({"class_weight": {3: 1.0}}, "beyond the 3 there are. Received: class 3"),
+        ({"class_weight": {3: 1.0}}, "beyond the 3 that exist. Received: class 3"),
     ],
 )
 def test_other_options_are_refused(options, named, draw):
