@@ -23,6 +23,19 @@ def run_callbacks(run: Run, epochs: int, *, seed: int = 0) -> list[keras.callbac
         epochs: The epochs of the whole run.
         seed: With the epoch it seeds what layers draw, such as dropout, so that a resumed run draws
             what an unbroken one would.
+
+    Example:
+
+    >>> import tempfile
+    >>> run = Run.create(tempfile.mkdtemp(), "train.py", {})
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> first = run.restore(model)
+    >>> with run:
+    ...     _ = model.fit(np.ones((4, 2)), np.ones((4, 1)), initial_epoch=first, epochs=2,
+    ...                   verbose=0, callbacks=run_callbacks(run, epochs=2))
+    epoch 1/2  loss ...
+    epoch 2/2  loss ...
     """
     return [EpochSeeds(seed), Recorder(run), Progress(run, epochs)]
 
@@ -170,11 +183,12 @@ class ChanceWarning(keras.callbacks.Callback):
         self.warned = any(self._at_chance(row["epoch"], row) for row in rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if not self.warned and self._at_chance(epoch + 1, logs or {}):
+        logs = logs or {}
+        if not self.warned and self._at_chance(epoch + 1, logs):
             self.warned = True
             print(
                 f"Warning: after {epoch + 1} epochs the training accuracy, "
-                f"{(logs or {})['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
+                f"{logs['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
                 f"Try a --base_lr lower than {self.base_lr:g}, or train longer",
                 file=sys.stderr,
             )

@@ -88,7 +88,7 @@ class Comparison:
         flags = [each.flag for each in self.varied]
         given = [getattr(args, flag) for flag in flags]
         lists = [value if isinstance(value, list) else [value] for value in given]
-        found = {}
+        runs = {}
         for *values, seed in itertools.product(*lists, range(args.seed, args.seed + args.seeds)):
             own = applicable(dict(zip(flags, values, strict=True)))
             parts = [
@@ -97,8 +97,8 @@ class Comparison:
                 if own[each.flag] is not None
             ]
             one = {**vars(args), **own, "seed": seed, "seeds": 1}
-            found["-".join([*parts, f"seed{seed}"])] = argparse.Namespace(**one)
-        return found
+            runs["-".join([*parts, f"seed{seed}"])] = argparse.Namespace(**one)
+        return runs
 
     def carry_out(
         self,

@@ -123,7 +123,7 @@ class Parser(LineParser):
         if out is not None and Path(out).resolve() != Path(folder).resolve():
             raise BadInput(f"--out {out} contradicts --resume {folder}: a run stays in its folder")
         for name in flags.keys() - self.excluded:
-            kept = self._kept(run, name)
+            kept = self._value_in(run, name)
             if name in given and given[name] != kept and not _moved(name, kept, given[name]):
                 raise BadInput(
                     f"--{name} {_words(given[name])} contradicts the run in {folder}, "
@@ -179,7 +179,7 @@ class Parser(LineParser):
             help="number of training images, balanced over classes (default: all)",
         )
 
-    def _kept(self, run: Run, name: str) -> Any:
+    def _value_in(self, run: Run, name: str) -> Any:
         """Returns the value of a flag in a run's config, checked as if it had been passed.
 
         The config of one run has a single value for a flag that takes several.
