@@ -1,4 +1,4 @@
-"""What each side of the game minimises, from the discriminator's logits."""
+"""The losses of both sides of the game, from the discriminator's logits."""
 
 from keras import ops
 
@@ -9,9 +9,9 @@ LOSSES = ("softplus", "hinge")
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "softplus") -> Tensor:
-    """The discriminator's loss, low where real images get high logits and fakes low ones.
+    """The discriminator's loss, low if real images get high logits and fakes low ones.
 
-    With D the logits and means over each batch,
+    With logits D and means over each batch,
 
         softplus: mean log(1 + exp(−D(real))) + mean log(1 + exp(D(fake)))
         hinge:    mean max(0, 1 − D(real)) + mean max(0, 1 + D(fake))
@@ -22,10 +22,10 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "softplus") -> Te
         kind: `"softplus"` or `"hinge"`.
 
     Returns:
-        A scalar tensor: float64 for float64 logits, else float32.
+        A scalar tensor, float64 for float64 logits, else float32.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If `kind` is unknown.
 
     Example:
 
@@ -46,9 +46,9 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "softplus") -> Te
 
 
 def generator_loss(fake: Tensor, kind: str = "softplus") -> Tensor:
-    """The generator's loss, low where generated images get high logits.
+    """The generator's loss, low if generated images get high logits.
 
-    It does not saturate where the discriminator is sure. With D the logits,
+    It does not saturate if the discriminator is confident. With logits D,
 
         softplus: mean log(1 + exp(−D(fake)))
         hinge:    −mean D(fake)
@@ -58,10 +58,10 @@ def generator_loss(fake: Tensor, kind: str = "softplus") -> Tensor:
         kind: `"softplus"` or `"hinge"`.
 
     Returns:
-        A scalar tensor: float64 for float64 logits, else float32.
+        A scalar tensor, float64 for float64 logits, else float32.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If `kind` is unknown.
 
     Example:
 
@@ -79,7 +79,7 @@ def generator_loss(fake: Tensor, kind: str = "softplus") -> Tensor:
 
 
 def check_kind(kind: str) -> None:
-    """Raise a `ValueError` unless there is such a kind of loss.
+    """Raises a `ValueError` if the kind of loss is unknown.
 
     Example:
 

@@ -39,7 +39,7 @@ from gan.program.scorer import Scorer
 from mhe.attach.neurons import neuron_weights
 from mhe.harness import recipes, training
 from mhe.harness.comparisons import Comparison, Varied
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
 
@@ -199,17 +199,16 @@ def build(args: argparse.Namespace, image_shape: Sequence[int]) -> GAN:
         BadInput: If the networks cannot make such images.
     """
     spectral_norm, energies = MODELS[args.model_name]
-    shape = tuple(image_shape)
-    try:
+    height, columns, channels = image_shape
+    shape = (height, columns, channels)
+    with as_bad_input(
+        f"--dataset {args.dataset}: the networks cannot make its images; --image_size resizes them"
+    ):
         generator = networks.generator(args.width, image_shape=shape)
         discriminator = networks.discriminator(args.width, shape, spectral_norm)
-    except BadInput as error:
-        raise BadInput(
-            f"--dataset {args.dataset}: the networks cannot make its images, which --image_size "
-            f"brings to another size. {error}"
-        ) from error
     if energies and args.strength is None:
-        attach_published(discriminator, PUBLISHED_MAGNITUDES[spectral_norm])
+        with as_bad_input(f"--width {args.width:g}"):
+            attach_published(discriminator, PUBLISHED_MAGNITUDES[spectral_norm])
     elif energies:
         s, distance = recipes.POWERS[args.power_s]
         mhe.attach(discriminator, mhe.MHE(args.strength, s=s, distance=distance, space="full"))

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from gan.classifiers import SAVED
+from gan.program.classifier_files import SAVED
 from mhe.harness import figures, models, recipes, training
 from mhe.harness.batches import normalize
 from mhe.harness.callbacks import ChanceWarning
@@ -52,6 +52,7 @@ def make_parser() -> Parser:
         drops="0.6,0.85",
         width=0.25,
     )
+    parser.added = {"seeds"}
     return parser
 
 

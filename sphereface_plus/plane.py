@@ -70,8 +70,7 @@ def make_parser() -> Parser:
         "--m, or --seeds, makes a folder of runs, a table of them and one figure.",
     )
     above = number(0, above=True)
-    head_flags.add(parser, "sphereface")
-    parser.set_defaults(gamma=1.2)
+    head_flags.add(parser, "sphereface", gamma=1.2)
     parser.add_data_flags("digits")
     parser.add_argument(
         "--width", type=above, default=1.0, help="factor of the number of filters of every layer"

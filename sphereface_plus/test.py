@@ -81,7 +81,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     name = stem(args.data_dir) if args.pairs is None else f"{stem(args.data_dir)}-pairs"
     folder = Path(args.out) if args.out is not None else run.folder / f"test-{name}"
     require_unused(folder)
-    people, pairs = tested(args, run)
+    people, pairs = people_and_pairs(args, run)
     landmarks = None
     if args.landmarks is not None:
         landmarks = faces.read_landmarks(args.landmarks, people)
@@ -116,7 +116,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def tested(args: argparse.Namespace, run: Run) -> tuple[faces.People, Pairs | None]:
+def people_and_pairs(args: argparse.Namespace, run: Run) -> tuple[faces.People, Pairs | None]:
     """Finds the people and pairs to test on, and prints who is known to the network.
 
     Args:

@@ -30,7 +30,7 @@ import mhe
 from mhe.harness import figures, recipes, training
 from mhe.harness.affine import random_affine
 from mhe.harness.comparisons import Comparison, Varied, stem
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.files import replacing
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
@@ -97,7 +97,7 @@ def make_parser() -> Parser:
         "--finetune",
         metavar="RUN",
         help="begin with the weights of a complete run: the network's, and those of the classes "
-        "of people who are in both",
+        "of people who are in both (default: new weights)",
     )
     recipes.add_seeds(parser)
     parser.add_argument(
@@ -188,20 +188,19 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
     Raises:
         BadInput: If the network does not take the numbers.
     """
-    name, depth = re.fullmatch(r"([a-z]+)(\d+)", args.arch).groups()
+    name = args.arch.rstrip("0123456789")
+    depth = int(args.arch.removeprefix(name))
     shared = {
         "dims": args.dims,
         "input_shape": (*image_size(args), args.channels),
         "width": args.width,
         "weight_decay": args.weight_decay,
     }
-    try:
+    with as_bad_input(f"--arch {args.arch}"):
         if name == "sfnet":
-            backbone = sfnet(int(depth), batch_norm=args.norm == "batch", **shared)
+            backbone = sfnet(depth, batch_norm=args.norm == "batch", **shared)
         else:
-            backbone = iresnet(int(depth), **shared)
-    except ValueError as error:
-        raise BadInput(f"--arch {args.arch}: {error}") from error
+            backbone = iresnet(depth, **shared)
     model = FaceModel(backbone, head_flags.build(args, classes), name=args.model_name)
     model(np.zeros((1, *backbone.input_shape[1:]), "float32"))
     model.compile(

@@ -1,4 +1,4 @@
-"""Generated images side by side, the way from one to another, and curves of trainings."""
+"""Grids of generated images, interpolations between them, and training curves."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from gan.model import GAN
 from mhe.harness.figures import canvas
 from mhe.harness.files import replacing
 
-# Of a log's columns, those that are drawn, and what to call them.
+# The columns of a log to draw, with their labels.
 _CURVES = {
     "generator_loss": "loss of the generator",
     "discriminator_loss": "loss of the discriminator",
@@ -23,22 +23,22 @@ _CURVES = {
     "kernel_inception_distance": "kernel inception distance",
 }
 _GAP = 2
-# Small images are drawn with pixels of several, up to about this many pixels a side.
+# Small images are enlarged to about this many pixels per side.
 _SIDE = 64
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Lays images out in rows, with white gaps.
+    """Arranges images in rows, with white gaps.
 
     Args:
         images: uint8 `(N, H, W, C)` with C 1 or 3.
-        columns: Images in a row; the last row may have fewer.
+        columns: Number of images per row; the last row may have fewer.
 
     Returns:
         One image, uint8 `(H', W', 3)`.
 
     Raises:
-        ValueError: If the images are others.
+        ValueError: If the images have another shape or dtype.
 
     Example:
 
@@ -62,12 +62,12 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def draw_grid(images: np.ndarray, path: str | Path, columns: int = 8) -> None:
-    """Writes images side by side as PNG; small ones are enlarged, pixel by pixel.
+    """Writes a grid of images as PNG; the pixels of small ones are enlarged.
 
     Args:
-        images: As of `grid`.
+        images: As in `grid`.
         path: The PNG to write.
-        columns: Images in a row.
+        columns: Number of images per row.
 
     Example:
 
@@ -86,17 +86,17 @@ def draw_grid(images: np.ndarray, path: str | Path, columns: int = 8) -> None:
 
 
 def interpolate(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
-    """Points on the way from one latent to another, along the sphere.
+    """Spherical interpolation between two latents.
 
-    Normal latents of many numbers are all about as long; a straight line between two would pass
-    by shorter ones, which the generator has not seen. With θ the angle between the two,
+    Normal latents in many dimensions have about the same length; a straight line between two passes
+    through shorter ones, which the generator has not seen. With θ the angle between them,
 
         z_t = (sin((1 − t) θ) z_0 + sin(t θ) z_1) / sin θ
 
     Args:
-        first: z_0, `(L,)`.
-        second: z_1, `(L,)`.
-        count: How many points, both ends among them.
+        first: z_0 `(L,)`.
+        second: z_1 `(L,)`.
+        count: Number of points, including both ends.
 
     Returns:
         Latents `(count, L)`.
@@ -119,25 +119,25 @@ def draw_samples(model: GAN, folder: Path, seed: int = 0) -> None:
 
     Args:
         model: The GAN.
-        folder: Where to.
-        seed: Of the latents.
+        folder: The folder to write to.
+        seed: Seed of the latents.
     """
     draw_grid(model.generate(100, seed=seed), folder / "grid.png", columns=10)
     rng = np.random.default_rng(seed)
     ends = rng.standard_normal((8, 2, model.generator.input_shape[-1]))
-    latents = np.concatenate([interpolate(*pair, 12) for pair in ends])
+    latents = np.concatenate([interpolate(first, second, 12) for first, second in ends])
     draw_grid(model.generate(latents), folder / "interpolation.png", columns=12)
 
 
 def draw_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, title: str = ""
 ) -> None:
-    """Draws the losses, logits, energies and scores of one or more runs over the iterations.
+    """Draws losses, logits, energies and scores of one or more runs over the iterations.
 
     Args:
-        runs: Of each run, by the name to show, the rows of its log.
+        runs: The rows of the log of each run by its name.
         path: The PNG to write.
-        title: A title for the figure.
+        title: The title of the figure.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The order in which real images are trained on."""
+"""Batches of real images, whose order does not depend on the epochs."""
 
 import numpy as np
 
@@ -6,23 +6,23 @@ from mhe.harness.batches import Batches
 
 
 class RealImages(Batches):
-    """Batches of real images, counted in iterations: the epochs of `fit` may have any length.
+    """Batches of real images, counted in iterations, for epochs of any length.
 
-    A GAN is trained for so many iterations, and an epoch of its run is what lies between two
-    snapshots. Batch k of the whole training is a function of the seed and k alone: every pass
-    over the images draws them in a new order, whatever the epochs are.
+    The training of a GAN is measured in iterations, and an epoch of its run is the interval between
+    two snapshots. Batch k of the whole training depends on the seed and k only: every pass over the
+    images shuffles them anew, whatever the length of the epochs.
 
     Args:
         images: uint8 array `(N, H, W, C)`.
-        batch_size: Images in a batch. What a pass leaves over is left out, for all batches are
-            of one size.
+        batch_size: Number of images per batch. The remainder of a pass is dropped, so that all
+            batches have the same size.
         every: The iterations of an epoch.
-        last: The iterations of this epoch, where it is a last one and shorter; None for `every`.
-        seed: What decides the order.
-        epoch: The epoch to begin with.
+        last: The iterations of a last, shorter epoch; None for `every`.
+        seed: Seed of the order.
+        epoch: The epoch to start with.
 
     Raises:
-        BadInput: If there are fewer images than a batch has.
+        BadInput: If there are fewer images than `batch_size`.
 
     Example:
 
@@ -42,14 +42,15 @@ class RealImages(Batches):
         seed: int = 0,
         epoch: int = 0,
     ):
-        # There is no use for labels here.
-        none = np.zeros(len(images), np.int8)
-        super().__init__(images, none, batch_size, seed=seed, drop_remainder=True, epoch=epoch)
+        unused = np.zeros(len(images), np.int8)
+        super().__init__(images, unused, batch_size, seed=seed, drop_remainder=True, epoch=epoch)
         self._per_pass = self._batches
         self.every = every
         self._batches = every if last is None else last
 
-    def _batch(self, epoch: int, index: int) -> tuple[np.ndarray]:
-        # Pixels as they are: the model itself brings them to −1…1.
+    def _batch(  # type: ignore[override]  # a GAN has no labels
+        self, epoch: int, index: int
+    ) -> tuple[np.ndarray]:
+        # Unchanged pixels: the model scales them to −1…1.
         chosen = self._chosen(*divmod(epoch * self.every + index, self._per_pass))
         return (self.images[chosen],)

@@ -1,4 +1,4 @@
-"""Scores of a GAN's images, the same while it is trained and when it is tested."""
+"""Scores of the images of a GAN, the same in training and testing."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from tqdm import tqdm
 
-from gan import classifiers
 from gan.evaluation import evaluate, least_images
 from gan.model import GAN
+from gan.program import classifier_files
 from gan.scores import Reference
 from mhe.harness.datasets import Dataset
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.flags import integer
 
 _AT_ONCE = 100
@@ -22,8 +22,8 @@ def add_flags(parser: argparse.ArgumentParser, *, as_trained: bool = False) -> N
 
     Args:
         parser: A program's parser.
-        as_trained: For a program that scores a run: what is not given is None, to be taken from
-            the flags of that run.
+        as_trained: Whether the program scores a run: then the defaults are None, to be replaced
+            with the flags of that run.
 
     Example:
 
@@ -34,44 +34,44 @@ def add_flags(parser: argparse.ArgumentParser, *, as_trained: bool = False) -> N
     """
     parser.add_argument(
         "--classifier",
-        help="what scores images: a complete run of gan/train_classifier.py, or a .keras file of "
-        "a classifier of pixels from 0 to 255 (default: "
-        + ("what the run was scored by)" if as_trained else "InceptionV3)"),
+        help="the classifier that scores images: a complete run of gan/train_classifier.py, or a "
+        ".keras file of a classifier of pixels from 0 to 255 (default: "
+        + ("that of the run)" if as_trained else "InceptionV3)"),
     )
     parser.add_argument(
         "--inception_weights",
         metavar="FILE",
-        help="score by InceptionV3 with these weights of its 1000 classes (default: ImageNet's, "
-        "which are downloaded)",
+        help="score by InceptionV3 with these weights of its 1000 classes (default: download "
+        "those of ImageNet)",
     )
     parser.add_argument(
         "--splits",
         type=integer(1),
         default=None if as_trained else 10,
-        help="parts of the inception score" + " (default: the run's)" * as_trained,
+        help="number of splits of the inception score" + " (default: that of the run)" * as_trained,
     )
     parser.add_argument(
         "--reference",
         choices=["train", "test"],
         default=None if as_trained else "train",
-        help="the real images that generated ones are compared with: those trained on, as in "
-        "published code, or the test images" + " (default: the run's)" * as_trained,
+        help="the real images to compare generated ones with: training images, as in published "
+        "code, or test images" + " (default: that of the run)" * as_trained,
     )
     parser.add_argument(
         "--statistics",
         metavar="FOLDER",
         default="runs/statistics",
-        help="where statistics of the real images are kept for the next time",
+        help="folder that caches the statistics of real images",
     )
 
 
 def require_enough(flag: str, images: int, splits: int) -> None:
-    """Refuses a number of images that cannot be scored.
+    """Refuses too few images to score.
 
     Args:
-        flag: What the number was given by.
-        images: The number; 0 is for no scores at all.
-        splits: Parts of the inception score.
+        flag: The flag that sets the number.
+        images: The number of images; 0 for no scores.
+        splits: Number of splits of the inception score.
 
     Raises:
         BadInput: If there are too few.
@@ -89,19 +89,20 @@ def require_enough(flag: str, images: int, splits: int) -> None:
 
 
 class Scorer:
-    """A classifier, and the real images as it sees them.
+    """A classifier, and its features of the real images.
 
     Args:
-        args: The flags that `add_flags` adds, as they were parsed.
+        args: The parsed flags of `add_flags`.
         data: The real images.
 
     Attributes:
-        name: Which classifier it is, for reports.
-        described: What stands in every `result.json` beside scores: the classifier's name, the
-            split of the real images and their number, the parts of the inception score.
+        name: The name of the classifier, for reports.
+        digest: The digest of its weights.
+        described: Entries of `result.json` besides the scores: the name of the classifier, the
+            split and number of the real images, and the splits of the inception score.
 
     Raises:
-        BadInput: If the classifier cannot be used, or not on such images.
+        BadInput: If the classifier cannot be used for these images.
     """
 
     def __init__(self, args: argparse.Namespace, data: Dataset):
@@ -109,15 +110,16 @@ class Scorer:
         if len(images) < least_images(1):
             raise BadInput(
                 f"--reference {args.reference} of --dataset {args.dataset} must have "
-                f"{least_images(1)} images or more. Received: {len(images)}"
+                f"at least {least_images(1)} images. Received: {len(images)}"
             )
         self._splits = args.splits
-        self._classifier = classifiers.load(
+        self._classifier = classifier_files.load(
             args.inception_weights, args.classifier, images.shape[1:]
         )
-        self._reference = Reference.of(
-            images, self._classifier, cache=args.statistics, batch_size=_AT_ONCE
-        )
+        with as_bad_input():
+            self._reference = Reference.of(
+                images, self._classifier, cache=args.statistics, batch_size=_AT_ONCE
+            )
         self.name = self._classifier.name
         self.digest = self._classifier.digest
         self.described = {
@@ -130,32 +132,36 @@ class Scorer:
     def score(
         self, model: GAN, images: int, *, seed: int, batch_size: int = _AT_ONCE
     ) -> dict[str, float]:
-        """Generates images and scores them, a batch at a time.
+        """Generates images and scores them, one batch at a time.
 
         Args:
-            model: What generates them.
-            images: How many.
-            seed: Of their latents.
-            batch_size: Images at once; it bounds the memory.
+            model: The GAN.
+            images: The number of images.
+            seed: Seed of their latents.
+            batch_size: Number of images per batch, which bounds the memory.
 
         Returns:
             As `gan.evaluation.evaluate`.
+
+        Raises:
+            BadInput: If the outputs of the classifier cannot be used.
         """
         generated = model.generate_batches(images, batch_size, seed)
-        return evaluate(
-            _shown(generated, images),
-            self._classifier,
-            self._reference,
-            splits=self._splits,
-            batch_size=batch_size,
-        )
+        with as_bad_input():
+            return evaluate(
+                _with_progress(generated, images),
+                self._classifier,
+                self._reference,
+                splits=self._splits,
+                batch_size=batch_size,
+            )
 
     def text(self, metrics: Mapping[str, float], images: int) -> str:
-        """Lays scores out as text.
+        """Formats scores as text.
 
         Args:
-            metrics: As `score` gives them.
-            images: How many images they are of.
+            metrics: As `score` returns them.
+            images: The number of generated images.
         """
         kind = {"train": "training", "test": "test"}[self.described["reference"]]
         return "\n".join(
@@ -167,12 +173,12 @@ class Scorer:
                 f"{metrics['kernel_inception_distance_over_subsets_std']:.6f}",
                 f"precision {metrics['precision']:.4f}, recall {metrics['recall']:.4f}",
                 f"{images:,} generated and {self.described['reference_images']:,} {kind} images, "
-                f"as {self.name} sees them; scores by another classifier do not compare",
+                f"as {self.name} sees them; scores by other classifiers are not comparable",
             ]
         )
 
 
-def _shown(batches: Iterable[np.ndarray], images: int) -> Iterator[np.ndarray]:
+def _with_progress(batches: Iterable[np.ndarray], images: int) -> Iterator[np.ndarray]:
     """Yields the batches, with a bar on a terminal."""
     bar = tqdm(total=images, unit="image", desc="scoring", leave=False, disable=None)
     with bar:

@@ -1,4 +1,4 @@
-"""Snapshots of a run: what they show, which is kept as the best, and how it is found again."""
+"""Snapshots of a run: images and scores of each, and keeping, finding and loading the best."""
 
 import re
 import shutil
@@ -14,28 +14,28 @@ from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing
 from mhe.harness.run import Run
 
-# What the best snapshot is best in.
+# The score that the best snapshot maximizes.
 SCORE = "inception_score"
-# Latents of their own: those that a snapshot is chosen by are not those it is tested by.
+# Different latents to show images, to choose a snapshot, and to test it.
 GRID_SEED, SCORE_SEED, TEST_SEED = range(3)
 
 
 class Snapshots(keras.callbacks.Callback):
-    """Draws images of always the same latents at the end of an epoch, scores images, logs both.
+    """Draws images of fixed latents at the end of each epoch, and scores others.
 
-    The images go to `samples/step-NNNNNN.png`, the iterations behind the run and the scores into
-    the logs, so it stands before the run's own callbacks. It also looks after every iteration
-    whether the losses are still numbers, for an epoch of a GAN may take hours.
+    Images go to `samples/step-NNNNNN.png`, the number of iterations and the scores into the logs,
+    so this must come before the run's own callbacks. It also checks after every iteration that the
+    losses are finite, as an epoch of a GAN may take hours.
 
     Args:
         run: The run.
         every: The iterations of an epoch.
         steps: The iterations of the whole training.
-        scorer: What scores images, or None.
-        images: How many are scored; 0 scores none.
+        scorer: The scorer, or None.
+        images: The number of images to score; 0 for none.
     """
 
-    # Lets Keras go on without waiting for each batch's numbers.
+    # Lets Keras continue without waiting for the logs of each batch.
     async_safe = True
 
     def __init__(self, run: Run, every: int, steps: int, scorer: Scorer | None, images: int):
@@ -47,7 +47,7 @@ class Snapshots(keras.callbacks.Callback):
         self.images = images
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the training if a loss is no longer a number."""
+        """Ends the training if a loss is no longer finite."""
         self.run.refuse_divergence(logs or {})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -66,7 +66,7 @@ class Snapshots(keras.callbacks.Callback):
 class KeepBest(keras.callbacks.Callback):
     """Keeps the snapshot with the best score, see `keep_best`.
 
-    It stands behind the run's own callbacks, which record the epoch.
+    This must come after the run's own callbacks, which record the epoch.
 
     Args:
         run: The run.
@@ -77,18 +77,18 @@ class KeepBest(keras.callbacks.Callback):
         self.run = run
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keeps what is to be kept."""
+        """Keeps the best snapshot."""
         keep_best(self.run)
 
 
 def keep_best(run: Run) -> None:
-    """Keeps a run's last snapshot if none before it has a better score, and forgets the other.
+    """Keeps a run's last snapshot, instead of an earlier one, if it has the best score.
 
-    It is a copy of the checkpoint, made after the epoch is recorded: what a kill between the two
-    leaves out, the next call makes up for.
+    It is a copy of the checkpoint. If the run is killed between recording an epoch and this copy,
+    the next call makes up for it.
 
     Args:
-        run: The run, whose last epoch is recorded and has its checkpoint.
+        run: The run, whose last epoch is recorded and has a checkpoint.
     """
     scored = [row for row in run.rows if SCORE in row]
     if not scored or max(scored, key=lambda row: row[SCORE]) is not run.rows[-1]:
@@ -102,31 +102,31 @@ def keep_best(run: Run) -> None:
 
 
 def best_snapshot(run: Run) -> tuple[Path, int]:
-    """Finds the snapshot of a run that is to be tested: the best, or without scores the last.
+    """Finds the snapshot of a run to test: the best, or without scores the last.
 
     Args:
         run: The run, complete or not.
 
     Returns:
-        The file of its weights, and the iterations behind it.
+        The file of its weights, and its iterations.
 
     Raises:
-        BadInput: If there is none.
+        BadInput: If there is no snapshot.
     """
     kept = _kept(run)
     if kept:
-        return kept[-1], _number(kept[-1])
+        return kept[-1], _first_number(kept[-1])
     if not run.checkpoints:
         raise BadInput(f"{run.folder} must be a run with a snapshot. Received: a run without one")
     path = run.checkpoints[-1]
-    return path, min(run.config["steps"], _number(path) * run.config["snapshot_every"])
+    return path, min(run.config["steps"], _first_number(path) * run.config["snapshot_every"])
 
 
 def load_snapshot(model: GAN, path: Path) -> None:
-    """Puts the weights of a snapshot into the GAN of its run.
+    """Loads the weights of a snapshot into the GAN of its run.
 
     Args:
-        model: The GAN as `gan.train.build` makes it.
+        model: The GAN that `gan.train.build` returned.
         path: The file.
 
     Raises:
@@ -141,9 +141,9 @@ def load_snapshot(model: GAN, path: Path) -> None:
 
 
 def _kept(run: Run) -> list[Path]:
-    # Two, the later one better, if a kill came between keeping one and forgetting the other.
-    return sorted(run.folder.glob("best-step-*.weights.h5"), key=_number)
+    # Two, of which the later one is better, if the run was killed while replacing one.
+    return sorted(run.folder.glob("best-step-*.weights.h5"), key=_first_number)
 
 
-def _number(path: Path) -> int:
-    return int(re.search(r"\d+", path.name)[0])
+def _first_number(path: Path) -> int:
+    return int(re.findall(r"\d+", path.name)[0])

@@ -23,6 +23,19 @@ def run_callbacks(run: Run, epochs: int, *, seed: int = 0) -> list[keras.callbac
         epochs: The epochs of the whole run.
         seed: With the epoch it seeds what layers draw, such as dropout, so that a resumed run draws
             what an unbroken one would.
+
+    Example:
+
+    >>> import tempfile
+    >>> run = Run.create(tempfile.mkdtemp(), "train.py", {})
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> first = run.restore(model)
+    >>> with run:
+    ...     _ = model.fit(np.ones((4, 2)), np.ones((4, 1)), initial_epoch=first, epochs=2,
+    ...                   verbose=0, callbacks=run_callbacks(run, epochs=2))
+    epoch 1/2  loss ...
+    epoch 2/2  loss ...
     """
     return [EpochSeeds(seed), Recorder(run), Progress(run, epochs)]
 
@@ -180,7 +193,8 @@ class ChanceWarning(keras.callbacks.Callback):
         self.announced = any(self._is_dead(row) for row in rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if not self.announced and self._is_dead(logs or {}):
+        logs = logs or {}
+        if not self.announced and self._is_dead(logs):
             self.announced = True
             print(
                 "Note: the loss is at its ceiling and has no gradient; weight decay is shrinking "
@@ -188,11 +202,11 @@ class ChanceWarning(keras.callbacks.Callback):
                 "iterations, then training starts",
                 file=sys.stderr,
             )
-        if not self.warned and self._at_chance(epoch + 1, logs or {}):
+        if not self.warned and self._at_chance(epoch + 1, logs):
             self.warned = True
             print(
                 f"Warning: after {epoch + 1} epochs the training accuracy, "
-                f"{(logs or {})['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
+                f"{logs['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
                 f"Try a --base_lr lower than {self.base_lr:g}, or train longer",
                 file=sys.stderr,
             )

@@ -381,7 +381,7 @@ def load(args: argparse.Namespace) -> Dataset:
 
 
 def _subset(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) -> Dataset:
-    """Keeps some training images, and tests on others of them where `test` says so."""
+    """Keeps the training images `train` and, if given, makes those of `test` the test set."""
     images, labels = data.train
     values = data.values
     if values is not None:

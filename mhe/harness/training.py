@@ -29,8 +29,8 @@ from mhe.harness.run import Run, require_unused
 class Task(abc.ABC):
     """One run of a program: what is trained on what, and what is reported.
 
-    The skeleton creates it, which loads the data and refuses what cannot be used; seeds Keras; lets
-    it build the model; starts or resumes the run; fits; and asks for the report.
+    The skeleton creates the task, which loads its data and refuses what it cannot use; seeds Keras;
+    builds the model; starts or resumes the run; fits; and reports.
 
     Args:
         args: The flags of one run.
@@ -65,7 +65,7 @@ class Task(abc.ABC):
 
     @property
     def held_out(self) -> str:
-        """What the metrics of the held-out images are called: `"test"` or `"validation"`."""
+        """The prefix of the metrics on held-out images: `"test"` or `"validation"`."""
         return "validation" if vars(self.args).get("validation") else "test"
 
     @abc.abstractmethod
@@ -155,9 +155,9 @@ class Program:
     """A training program.
 
     Attributes:
-        make_parser: Returns the parser of its flags.
+        make_parser: Returns the parser of the flags.
         task: Creates the task of one run from its flags and the run to resume, or None.
-        comparison: What it compares when flags have lists.
+        comparison: What the program compares when flags have lists.
         folder: The last part of the default of `--out`; `{task}` stands for the value of `--task`.
         resolve_defaults: Sets, in place, flags whose default depends on other flags. The flags of a
             resumed run are resolved already.

@@ -37,7 +37,7 @@ def draw_roc(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") 
     figure = canvas.blank(6, 5, title)
     axes = figure.subplots()
     for name, curve in curves.items():
-        # Steps, as there is no threshold between two corners; thinned to the resolution of a screen.
+        # Steps, as no threshold is between two corners; thinned to the resolution of a screen.
         counts = np.unique(np.geomspace(1, curve.different, _MOST_POINTS).round().astype(np.int64))
         places = np.searchsorted(curve.false_accepts, counts, side="right") - 1
         label = f"{name} (AUC {curve.auc:.4f})"
@@ -106,12 +106,14 @@ def draw_cmc(rates: Mapping[str, np.ndarray], path: str | Path, title: str = "")
     >>> path.exists()
     True
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = canvas.blank(6, 4, title)
     axes = figure.subplots()
     for name, each in rates.items():
         label = f"{name} (rank 1: {each[0]:.3f})"
         axes.plot(np.arange(1, len(each) + 1), each, marker=".", label=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     canvas.label(axes, "rank", "identification rate")
     axes.legend(loc="lower right")
     canvas.save(figure, path)

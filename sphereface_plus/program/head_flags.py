@@ -31,12 +31,13 @@ _ARGUMENTS = (
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
 
 
-def add(parser: Parser, default: str) -> None:
+def add(parser: Parser, default: str, gamma: float | None = None) -> None:
     """Adds the flags.
 
     Args:
         parser: A program's parser.
         default: The default of `--model_name`.
+        gamma: The default of `--gamma`; None leaves it to the head.
 
     Example:
 
@@ -72,7 +73,9 @@ def add(parser: Parser, default: str) -> None:
     parser.add_argument(
         "--gamma",
         type=rate,
-        help="sphereface, sphereface_plus: how fast it decreases (default: 0.12)",
+        default=gamma,
+        help="sphereface, sphereface_plus: how fast it decreases"
+        + (" (default: 0.12)" if gamma is None else ""),
     )
     parser.add_argument(
         "--version",

@@ -204,7 +204,10 @@ def test_real_images_in_the_order_of_iterations():
         (["--batch_size", "64"], "A batch needs at least 64 images. Received: 40 images"),
         (["--classifier", "wide"], "shape \\(8, 8, 1\\).*shape \\(16, 16, 3\\)"),
         (["--dataset", "odd"], "--image_size .*multiples of 8.*Received: \\(12, 12, 3\\)"),
-        (["--dataset", "few"], "--reference train of --dataset few must have 4 .* Received: 2"),
+        (
+            ["--dataset", "few"],
+            "--reference train of --dataset few must have at least 4 .* Received: 2",
+        ),
     ],
 )
 def test_bad_input_of_the_trainer(flags, message, trained_to, tmp_path, monkeypatch, capsys):
