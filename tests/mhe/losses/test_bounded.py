@@ -14,7 +14,7 @@ def softmax(logits):
 
 
 def reference(logits, labels, smoothing=0.01, floor=1e-4):
-    """-Σ t·log(softmax + floor) with t = (1 - smoothing)·one-hot + smoothing/classes, in float64."""
+    """-Σ t·log(softmax + floor), t = (1 - smoothing)·one-hot + smoothing/classes, in float64."""
     logits = np.asarray(logits, "float64")
     targets = np.full(logits.shape, smoothing / logits.shape[-1])
     targets[np.arange(len(labels)), labels] += 1 - smoothing
