@@ -1,5 +1,6 @@
 """Cross-entropy with smoothed labels and a bound, with which the MHE results were published."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -7,8 +8,34 @@ from keras import ops
 
 from mhe import checks
 from mhe.losses.targets import ClassWeight, LabelLoss, label_losses, of_class
-from mhe.precision import at_least_float32
 from mhe.types import Tensor
+
+
+@dataclass(frozen=True)
+class BoundedTerm:
+    """The loss of samples whose class is known, see `bounded_cross_entropy`."""
+
+    smoothing: float
+    floor: float
+    from_logits: bool
+
+    def __post_init__(self) -> None:
+        checks.check_number("smoothing", self.smoothing, least=0)
+        if self.smoothing > 1:
+            raise ValueError(
+                f"`smoothing` must be at most 1. Received: smoothing={self.smoothing!r}"
+            )
+        checks.check_number("floor", self.floor, above=0)
+
+    def probabilities(self, predictions: Tensor) -> Tensor:
+        """Predictions `(..., classes)` → probabilities."""
+        return ops.softmax(predictions, axis=-1) if self.from_logits else predictions
+
+    def __call__(self, index: Tensor, predictions: Tensor) -> Tensor:
+        """Classes `(...)` and predictions `(..., classes)` → losses `(...)`."""
+        logarithms = ops.log(self.probabilities(predictions) + self.floor)
+        own = (1 - self.smoothing) * of_class(logarithms, index)
+        return -(own + self.smoothing * ops.mean(logarithms, axis=-1))
 
 
 def bounded_cross_entropy(
@@ -60,19 +87,8 @@ def bounded_cross_entropy(
         NeurIPS 2018 ([arXiv:1805.09298](https://arxiv.org/abs/1805.09298)). The paper does not
         mention the smoothing or the floor.
     """
-    checks.check_number("smoothing", smoothing, least=0)
-    if smoothing > 1:
-        raise ValueError(f"`smoothing` must be at most 1. Received: smoothing={smoothing!r}")
-    checks.check_number("floor", floor, above=0)
-
-    def losses_of(index: Tensor, predictions: Tensor) -> Tensor:
-        probabilities = ops.softmax(predictions, axis=-1) if from_logits else predictions
-        logarithms = ops.log(probabilities + floor)
-        own = (1 - smoothing) * of_class(logarithms, index)
-        return -(own + smoothing * ops.mean(logarithms, axis=-1))
-
-    predictions = at_least_float32(predictions)
-    return label_losses(labels, predictions, losses_of, ignore_class, class_weight)
+    term = BoundedTerm(smoothing, floor, from_logits)
+    return label_losses(labels, predictions, term, ignore_class, class_weight)
 
 
 def saturation(
@@ -100,35 +116,30 @@ def saturation(
     >>> np.asarray(saturation([0, 0], logits, from_logits=True))
     array([0., 1.], dtype=float32)
     """
+    term = BoundedTerm(0.0, floor, from_logits)
 
     def below(index: Tensor, predictions: Tensor) -> Tensor:
-        probabilities = ops.softmax(predictions, axis=-1) if from_logits else predictions
-        return ops.cast(of_class(probabilities, index) < floor, predictions.dtype)
+        own = of_class(term.probabilities(predictions), index)
+        return ops.cast(own < floor, predictions.dtype)
 
-    return label_losses(labels, at_least_float32(predictions), below)
+    return label_losses(labels, predictions, below)
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class BoundedCrossEntropy(LabelLoss):
     """Cross-entropy with smoothed labels and a floor inside the logarithm.
 
-    See `bounded_cross_entropy` for the formula and for what its vanishing gradient means. Labels
-    are integers `(B,)` or `(B, 1)` for predictions `(B, classes)`, and `(B, H, W)` for dense
-    predictions `(B, H, W, classes)`.
+    See `bounded_cross_entropy` for the formula and for what its vanishing gradient means, and
+    `mhe.losses.PrototypeLoss` for labels and sample weights.
 
     Args:
         smoothing: Share of each target that is spread over all classes, in [0, 1].
         floor: What is added to each probability inside the logarithm, positive.
         from_logits: Whether the predictions are logits.
-        ignore_class: As in `keras.losses.SparseCategoricalCrossentropy`.
-        class_weight: A factor per class, `(classes,)`, or for some classes: `{class: factor}`.
-        reduction: As in Keras's losses.
-        name: Name of the loss.
-        dtype: As in Keras's losses, but at least float32.
+        ignore_class, class_weight, reduction, name, dtype: As in `mhe.losses.PrototypeLoss`.
 
     Raises:
-        ValueError: If a number is out of range, `ignore_class` is not an int, or a class weight is
-            negative or not finite.
+        ValueError: If an argument is not as described.
 
     Example:
 
@@ -155,26 +166,11 @@ class BoundedCrossEntropy(LabelLoss):
         name: str | None = "bounded_cross_entropy",
         dtype: Any = None,
     ) -> None:
-        super().__init__(ignore_class, class_weight, reduction, name, dtype)
-        checks.check_number("smoothing", smoothing, least=0)
-        if smoothing > 1:
-            raise ValueError(f"`smoothing` must be at most 1. Received: smoothing={smoothing!r}")
-        checks.check_number("floor", floor, above=0)
+        term = BoundedTerm(smoothing, floor, from_logits)
+        super().__init__(term, ignore_class, class_weight, reduction, name, dtype)
         self.smoothing = float(smoothing)
         self.floor = float(floor)
         self.from_logits = bool(from_logits)
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Labels and predictions → the loss of each sample."""
-        return bounded_cross_entropy(
-            y_true,
-            y_pred,
-            self.smoothing,
-            self.floor,
-            self.from_logits,
-            self.ignore_class,
-            self.class_weight,
-        )
 
     def get_config(self) -> dict[str, Any]:
         return {
