@@ -77,12 +77,19 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     return model
 
 
+class _Passed(keras.layers.Layer):
+    """Returns its inputs, and takes the arguments of batch norm."""
+
+    def call(self, inputs: Tensor, training: bool = False, mask: Tensor = None) -> Tensor:
+        return inputs
+
+
 def _without_norms(model: keras.Model) -> keras.Model:
     """Returns a copy of a network without batch norm, with initial weights of its own."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.BatchNormalization):
-            return keras.layers.Identity(name=layer.name)
+            return _Passed(name=layer.name)
         return type(layer).from_config(layer.get_config())
 
     return keras.models.clone_model(model, clone_function=clone)
