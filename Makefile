@@ -1,6 +1,6 @@
 # make train   trains baseline and half_mhe on the embedded digits, a few minutes on two cores
 # make test    runs the whole suite on TensorFlow and JAX, and on PyTorch where it is installed
-# make lint    checks style and formatting
+# make lint    checks style, formatting and types
 # make wheel   builds the wheel and imports it in an empty environment
 #
 # Each makes the virtual environment it needs. PYTHON picks the interpreter it is made with.
@@ -36,6 +36,7 @@ test: venv
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 # Keras itself cannot be imported without a backend, so one is added once it is clear that the
 # wheel alone brings none.

@@ -3,6 +3,7 @@
 The formulas are written from the paper, over all pairs of points, and share nothing with `mhe`.
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ import keras
 import numpy as np
 import pytest
 
-# Before pytest collects mhe/attach.py for its doctests: the function `mhe.attach` has its name.
+# Before pytest collects mhe/attach/ for its doctests: the function `mhe.attach` has its name.
 import mhe  # noqa: F401
 
 # Sources in which no backend takes part, or Keras's layers alone, slow to build: their examples are
@@ -37,7 +38,7 @@ ONE_BACKEND = tuple(
         "mhe/prototypes",
         "sphereface_plus/backbones",
         "sphereface_plus/faces",
-        "sphereface_plus/figures.py",
+        "sphereface_plus/program/figures.py",
         "sphereface_plus/identification.py",
         "sphereface_plus/pairs.py",
         "sphereface_plus/verification",
@@ -71,10 +72,15 @@ def fresh_keras():
 
 @pytest.fixture(scope="session")
 def reference_energy():
-    """Energy of vectors (N, D) in float64: arXiv:1805.09298, equations 1-3 and section 3.3."""
+    """Energy of a weight in float64: arXiv:1805.09298, equations 1-3 and section 3.3.
 
-    def energy(vectors, s, distance, space, reduction="mean"):
-        points = np.asarray(vectors, "float64")
+    Its neurons lie along `axis`, by default as the rows of a matrix.
+    """
+
+    def energy(weights, s, distance, space, reduction="mean", axis=0):
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        points = np.moveaxis(np.asarray(weights, "float64"), axes, range(len(axes)))
+        points = points.reshape(math.prod(points.shape[: len(axes)]), -1)
         points = points / np.linalg.norm(points, axis=1, keepdims=True)
         if space == "half":
             points = np.concatenate([points, -points])

@@ -1,17 +1,17 @@
 """Compares softmax, Magnet loss and RepMet on one network: classification, and retrieval.
 
-Softmax ends in a dense layer over an embedding. Magnet loss pulls clusters of classes apart, which
-k-means finds in the embedding of the whole training set before each epoch; classes are told by the
-nearest clusters (kNC). RepMet learns several representatives a class; classes are told by their
-mixture. Retrieval looks at the embedding alone: of the training images nearest to a test image, how
-many are of its class?
+Softmax ends in a dense layer over an embedding. Magnet loss separates clusters of classes, which
+k-means finds in the embedding of the whole training set before each epoch; the nearest clusters
+predict the class (kNC). RepMet learns several representatives per class, whose mixture predicts the
+class. Retrieval uses the embedding alone: of the training images nearest to a test image, how many
+are of its class?
 
 Without flags this is softmax on CIFAR-100, ResNet-32, batches of 128, SGD with momentum 0.9, x0.1
 after half and three quarters of 164 epochs, crops and flips, weight decay 1e-4.
 
-A list in --model_name, or --seeds, makes a folder of runs, one for each combination, and a table
-of them. Runs that are complete are not repeated and broken ones go on where they stopped, so the
-same command can be stopped and called again.
+A list in --model_name, or --seeds, makes a folder of runs, one per combination, and a table of
+them. Complete runs are not repeated and broken ones are resumed, so the same command can be stopped
+and called again.
 
 References: Rippel et al., Metric learning with adaptive density discrimination, ICLR 2016
 (arXiv 1511.05939). Karlinsky et al., RepMet: Representative-based metric learning for
@@ -23,27 +23,36 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import clusters_task
 import keras
-from clusters_table import COMPARISON
+from tasks import clusters
 
-from mhe.clusters import ClusterError
-from mhe.harness import figures, recipes, runs
-from mhe.harness.comparisons import stem
+from mhe.clusters import ClusterError, RefreshClusters
+from mhe.harness import figures, recipes
+from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.run import Run
+from mhe.harness.training import ImageTask, Program
 
-PROGRAM = "benchmarks/clusters.py"
+COMPARISON = Comparison(
+    "benchmarks/clusters.py",
+    [Varied("model_name")],
+    {
+        "test_accuracy": 100,
+        "test_retrieval_accuracy": 100,
+        "validation_accuracy": 100,
+        "validation_retrieval_accuracy": 100,
+    },
+    shared=["dataset"],
+)
 
 
 def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(
-        PROGRAM,
+        COMPARISON.program,
         "Compares softmax, Magnet loss and RepMet on one network. A list in --model_name, or "
         "--seeds, makes a folder of runs and a table of them.",
     )
@@ -51,11 +60,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--model_name",
         nargs="+",
-        choices=clusters_task.MODELS,
+        choices=clusters.MODELS,
         default=["softmax"],
-        help="softmax cross-entropy over an embedding; Magnet loss of the embedding; RepMet, the "
-        "closest representative of the class over those of all others, or the share of the class "
-        "in the mixture of all representatives",
+        help="softmax cross-entropy over an embedding; Magnet loss of the embedding; RepMet, of "
+        "the closest representative of the class against those of all others, or of the share of "
+        "the class in the mixture of all representatives",
     )
     parser.add_data_flags("cifar100")
     parser.add_argument("--dims", type=positive, default=64, help="dimensions of the embedding")
@@ -63,27 +72,25 @@ def make_parser() -> Parser:
         "--embedding_norm",
         choices=["none", "batch", "unit"],
         default="none",
-        help="batch norm of the embedding, or unit length, before what each model makes of it",
+        help="normalization of the embedding: none, batch normalization, or unit length",
     )
     parser.add_argument(
         "--per_class",
         type=positive,
         default=3,
-        help="clusters (magnet) or representatives (repmet) of each class",
+        help="clusters (magnet) or representatives (repmet) per class",
     )
     parser.add_argument(
         "--members",
         type=positive,
         default=4,
-        help="magnet: images of each cluster in a batch, which holds --batch_size / --members "
-        "clusters",
+        help="magnet: images per cluster in a batch, which holds --batch_size / --members clusters",
     )
     parser.add_argument(
         "--alpha",
         type=number(-math.inf),
         default=1.0,
-        help="the separation wanted of clusters, or the margin of representatives, in units of "
-        "the logarithm",
+        help="desired separation of clusters, or margin between representatives, in log units",
     )
     parser.add_argument(
         "--sigma",
@@ -95,14 +102,14 @@ def make_parser() -> Parser:
         "--nearest_clusters",
         type=positive,
         default=128,
-        help="magnet: clusters nearest to a test image, which tell its class",
+        help="magnet: number of clusters nearest to a test image that predict its class",
     )
     parser.add_argument(
         "--neighbours",
         type=positive,
         default=10,
-        help="training images nearest to a test image, of which retrieval counts those of its "
-        "class",
+        help="retrieval: number of training images nearest to a test image, of which those of its "
+        "class count",
     )
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
@@ -110,87 +117,71 @@ def make_parser() -> Parser:
         arch="resnet32",
         epochs=164,
         base_lr=0.1,
-        rate="",
         drops="0.5,0.75",
     )
     return parser
 
 
-def fill_in(args: argparse.Namespace) -> None:
-    """Settles the flags whose default depends on others; those of a resumed run are settled."""
-    if args.augment is None:
-        args.augment = "none" if args.dataset == "digits" else "crop_flip"
-    if args.out is None:
-        args.out = Path("runs", f"{stem(args.dataset)}-clusters")
-
-
-def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
-    """Trains one network, and leaves a complete run folder.
+class Task(ImageTask):
+    """Trains one network.
 
     Args:
-        args: The flags of the run, with one model.
-        run: The run to go on with; None begins one in `args.out`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        BadInput: If the data, the flags and the folder cannot be used together.
-        Diverged: If the loss is no longer a number, or the embedding has collapsed.
+        args: The flags of one run.
+        run: The run to resume, or None.
     """
-    figures.require_matplotlib()
-    if run is None:
-        runs.require_unused(args.out)
-    data = recipes.load(args)
-    data.require_classes()
-    clusters_task.check(args, data)
-    keras.utils.set_random_seed(args.seed)
-    network = clusters_task.build(args, data)
-    run = runs.Run.begin_or_go_on(run, PROGRAM, args)
-    done = run.restore(network.model)
-    with run:
-        try:
-            if done < args.epochs:
-                batches, tested, callbacks = clusters_task.training(args, data, done, run.rows)
-                network.model.fit(
-                    batches,
-                    validation_data=tested,
-                    initial_epoch=done,
-                    epochs=args.epochs,
-                    shuffle=False,
-                    verbose=0,
-                    callbacks=[*run.callbacks(args.epochs, seed=args.seed), *callbacks],
-                )
-            found = clusters_task.evaluate(args, network, data)
-        except ClusterError as error:
-            raise runs.Diverged(f"After epoch {run.epoch}: {error}. {run.advice}") from error
-        part = "validation" if args.validation else "test"
-        metrics = {f"{part}_{name}": value for name, value in found.items()}
+
+    divergence = (ClusterError,)
+
+    def __init__(self, args: argparse.Namespace, run: Run | None):
+        super().__init__(args, run)
+        self.data = recipes.load(args)
+        self.data.require_classes()
+        self.magnet = clusters.magnet_batches(args, self.data)
+        # Magnet loss is defined on batches of clusters only.
+        self.use(self.data.train, self.data.test if self.magnet is None else None)
+
+    def build(self) -> keras.Model:
+        """Builds and compiles the network."""
+        self.network = clusters.build(self.args, self.data, self.steps)
+        return self.network.model
+
+    def batches(self, epoch: int, steps: int | None) -> keras.utils.PyDataset:
+        """Returns batches of clusters for Magnet loss, and of images for the others."""
+        return super().batches(epoch, steps) if self.magnet is None else self.magnet
+
+    def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Warns if the network does not learn, unless its accuracy is unknown in training."""
+        if self.magnet is not None:
+            return []
+        return [self.chance_warning(run, self.train[1])]
+
+    def late_callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Finds the clusters for Magnet loss, after the epoch has been seeded."""
+        if self.magnet is None:
+            return []
+        return [RefreshClusters(self.magnet, recipes.in_order(*self.train))]
+
+    def report(self, run: Run) -> dict[str, float]:
+        """Draws `curves.png`, and returns the accuracies of classification and retrieval."""
+        scores = clusters.evaluate(self.args, self.network, self.data)
+        metrics = {f"{self.held_out}_{name}": value for name, value in scores.items()}
         last = run.rows[-1]
         if "accuracy" in last:
             metrics["train_accuracy"] = last["accuracy"]
-        columns = {name: name for name in ("loss", "accuracy") if name in last}
+        columns: dict[str, str] = {name: name for name in ("loss", "accuracy") if name in last}
         figures.draw_metrics(run.rows, columns, run.folder / "curves.png", run.folder.name)
-        return run.finish({**metrics, "epochs": args.epochs})
+        return {**metrics, "epochs": self.epochs}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, goes on training, or compares.
-
-    Args:
-        argv: The flags; those of the process by default.
-    """
-    args, run = make_parser().settle(argv)
-    if run is None:
-        fill_in(args)
-        recipes.check(args)
-    COMPARISON.carry_out(
-        *(COMPARISON.combinations(args), run, args.out),
-        train=train,
-        main=main,
-        title=stem(args.dataset),
-    )
-
+PROGRAM = Program(
+    make_parser,
+    Task,
+    COMPARISON,
+    folder="clusters",
+    resolve_defaults=recipes.resolve_augment,
+    check=recipes.check,
+)
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(program(main))

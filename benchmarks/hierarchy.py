@@ -1,18 +1,18 @@
 """Compares ways to learn from the cost of each mistake: error rates and average costs.
 
 Every method trains the same network: a plain softmax; prototypes that are learnt, guided by the
-costs (metric-guided), fixed where their distances follow the costs, fixed far apart on the sphere,
-or class means; a softmax among siblings; and soft labels, hierarchical cross-entropy and the
-squared earth mover's distance over plain logits.
+costs (metric-guided), fixed so that their distances follow the costs, fixed far apart on the
+sphere, or class means; a softmax among siblings; and soft labels, hierarchical cross-entropy and
+the squared earth mover's distance over plain logits.
 
 Without flags this is metric-guided prototypes on CIFAR-100 and its 20 superclasses: ResNet-32 by
 He et al.'s recipe for CIFAR, batches of 128, SGD with momentum 0.9 at 0.1, x0.1 after half and
-three quarters of 164 epochs, crops and flips, weight decay 1e-4; the regularizer weighs 1, as in
-the published code.
+three quarters of 164 epochs, crops and flips, weight decay 1e-4; the weight of the regularizer is
+1, as in the published code.
 
-A list in --model_name, or --seeds, makes a folder of runs, one for each combination, and a table
-of them. Runs that are complete are not repeated and broken ones go on where they stopped, so the
-same command can be stopped and called again.
+A list in --model_name, or --seeds, makes a folder of runs, one per combination, and a table of
+them. Complete runs are not repeated and broken ones are resumed, so the same command can be stopped
+and called again.
 
 Reference: Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
 (arXiv 2007.03047).
@@ -23,25 +23,32 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import hierarchy_task
 import keras
-from hierarchy_table import COMPARISON
+from tasks import hierarchy, placed
 
 import mhe
-from mhe.harness import figures, placed, recipes, runs
-from mhe.harness.batches import Batches
-from mhe.harness.chance import ChanceWarning
-from mhe.harness.comparisons import stem
-from mhe.harness.datasets import Dataset
+from mhe.harness import recipes
+from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.run import Run
+from mhe.harness.training import ImageTask, Program
 
-PROGRAM = "benchmarks/hierarchy.py"
+COMPARISON = Comparison(
+    "benchmarks/hierarchy.py",
+    [Varied("model_name")],
+    {
+        "test_error": 100,
+        "test_average_cost": 1,
+        "validation_error": 100,
+        "validation_average_cost": 1,
+        "distortion": 1,
+    },
+    shared=["dataset", "tree"],
+)
 
 BASE_LR = 0.1
 # The loss of hyperspherical prototypes is a sum over the batch.
@@ -51,7 +58,7 @@ SUM_LR = 0.01
 def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(
-        PROGRAM,
+        COMPARISON.program,
         "Compares ways to learn from the cost of each mistake. A list in --model_name, or --seeds, "
         "makes a folder of runs and a table of them.",
     )
@@ -59,21 +66,20 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--model_name",
         nargs="+",
-        choices=hierarchy_task.MODELS,
+        choices=hierarchy.MODELS,
         default=["metric_guided"],
-        help="what the network ends in and is trained with: softmax cross-entropy; prototypes that "
-        "are learnt, learnt and guided by the costs, fixed by the costs, fixed on the sphere, or "
-        "the means of the classes; softmax among the children of every node; or plain logits with "
-        "soft labels, hierarchical cross-entropy, or the squared earth mover's distance",
+        help="output and loss of the network: softmax cross-entropy; prototypes that are learnt, "
+        "learnt and guided by the costs, fixed by the costs, fixed on the sphere, or class means; "
+        "softmax among the children of each node; or plain logits with soft labels, hierarchical "
+        "cross-entropy, or the squared earth mover's distance",
     )
     parser.add_data_flags("cifar100")
     parser.add_argument(
         "--tree",
-        help="what the classes belong to: a ready tree (cifar10, cifar100, digits, "
-        "inaturalist2019); a file with the path to a class in each line, such as animal/dog/"
-        "poodle; the categories.json of a year of iNaturalist; or 'names', where the names of the "
-        "classes are such paths, as Omniglot's are (default: the dataset's own ready tree, else "
-        "names)",
+        help="the tree of the classes: a ready one (cifar10, cifar100, digits, inaturalist2019); a "
+        "file with the path to one class per line, such as animal/dog/poodle; the categories.json "
+        "of a year of iNaturalist; or 'names', if the names of the classes are such paths, like "
+        "Omniglot's (default: the dataset's own ready tree, else names)",
     )
     parser.add_argument(
         "--dims", type=integer(2), default=64, help="dimensions of an embedding with prototypes"
@@ -81,21 +87,21 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--distance",
         choices=["euclidean", "squared", "cosine", "huber"],
-        help="distance from prototypes, whose negative is a class's logit (default: euclidean; "
+        help="distance to the prototypes; a class's logit is its negative (default: euclidean; "
         "squared for deepncm, as published)",
     )
     parser.add_argument(
         "--guide",
         choices=["distortion", "rank"],
         default="distortion",
-        help="metric_guided: what follows the costs, the distances between prototypes, whatever "
-        "their scale; or only their order",
+        help="metric_guided: let the distances between prototypes follow the costs up to their "
+        "scale, or only in their order",
     )
     parser.add_argument(
         "--strength",
         type=number(0),
         default=1.0,
-        help="metric_guided: weight of that beside the cross-entropy",
+        help="metric_guided: weight of the guide relative to the cross-entropy",
     )
     parser.add_argument(
         "--scale",
@@ -106,8 +112,8 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--mean_decay",
         type=number(0),
-        help="deepncm: the part of a class's mean that stays when it is in a batch (default: none; "
-        "means are of all embeddings there ever were)",
+        help="deepncm: decay of a class mean per batch that holds the class (default: no decay, "
+        "the mean of all embeddings so far)",
     )
     parser.add_argument(
         "--beta",
@@ -125,7 +131,7 @@ def make_parser() -> Parser:
         "--mu",
         type=number(-math.inf),
         default=0.0,
-        help="emd: what is added to every cost; below 0, classes nearer than that draw probability",
+        help="emd: added to every cost; if negative, classes at a smaller cost attract probability",
     )
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
@@ -140,180 +146,98 @@ def make_parser() -> Parser:
     return parser
 
 
-def fill_in(args: argparse.Namespace) -> None:
-    """Settles the flags whose default depends on others; those of a resumed run are settled."""
+def resolve_defaults(args: argparse.Namespace) -> None:
+    """Resolves flags whose default depends on others, in place."""
     if args.tree is None:
-        args.tree = hierarchy_task.default_tree(args.dataset)
-    if args.augment is None:
-        args.augment = "none" if args.dataset == "digits" else "crop_flip"
-    if args.out is None:
-        args.out = Path("runs", f"{stem(args.dataset)}-hierarchy")
+        args.tree = hierarchy.default_tree(args.dataset)
+    recipes.resolve_augment(args)
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuses flags that cannot be used.
 
     Raises:
-        BadInput: If they cannot.
+        BadInput: If some cannot.
     """
     recipes.check(args)
     if args.mean_decay is not None and args.mean_decay >= 1:
         raise BadInput(f"--mean_decay must be less than 1. Received: {args.mean_decay:g}")
 
 
-def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
-    """Returns the flags of every run that is asked for, by the name of the run.
+def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """Returns the flags of each run by the name of the run.
 
     Args:
-        args: The settled flags, with lists.
+        args: The resolved flags, with lists.
 
     Example:
 
-    >>> args, _ = make_parser().settle(["--model_name", "softmax", "hyperspherical"])
-    >>> fill_in(args)
-    >>> {name: flags.base_lr for name, flags in single(args).items()}
+    >>> args, _ = make_parser().parse(["--model_name", "softmax", "hyperspherical"])
+    >>> resolve_defaults(args)
+    >>> {name: flags.base_lr for name, flags in expand_runs(args).items()}
     {'softmax-seed0': 0.1, 'hyperspherical-seed0': 0.01}
     """
-    found = COMPARISON.combinations(args)
-    for flags in found.values():
+    runs = COMPARISON.combinations(args)
+    for flags in runs.values():
         if flags.base_lr is None:
             flags.base_lr = SUM_LR if flags.model_name == "hyperspherical" else BASE_LR
         if flags.distance is None:
             flags.distance = "squared" if flags.model_name == "deepncm" else "euclidean"
-    return found
+    return runs
 
 
-def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
-    """Trains one network, and leaves a complete run folder.
-
-    Args:
-        args: The flags of the run, as `single` gives them.
-        run: The run to go on with; None begins one in `args.out`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        BadInput: If the data, the flags and the folder cannot be used together.
-        Diverged: If the loss is no longer a number.
-    """
-    figures.require_matplotlib()
-    if run is None:
-        runs.require_unused(args.out)
-    data = recipes.load(args)
-    data.require_classes()
-    tree = hierarchy_task.read_tree(args.tree, data.class_names)
-    images, labels = data.train
-    rows = placed.kept(run)
-    if rows is None:
-        rows = hierarchy_task.prototypes(args, tree.cost_matrix())
-    steps_per_epoch = math.ceil(len(images) / args.batch_size)
-
-    keras.utils.set_random_seed(args.seed)
-    steps = args.epochs * steps_per_epoch
-    network = hierarchy_task.build(args, images.shape[1:], tree, rows, steps)
-    run = runs.Run.begin_or_go_on(run, PROGRAM, args)
-    placed.keep(run, rows)
-    done = run.restore(network.model)
-    with run:
-        if done < args.epochs:
-            network.model.fit(
-                Batches(
-                    images,
-                    labels,
-                    args.batch_size,
-                    seed=args.seed,
-                    augment=recipes.AUGMENTATIONS[args.augment],
-                    epoch=done,
-                ),
-                validation_data=Batches(*data.test, recipes.TEST_BATCH, shuffle=False),
-                initial_epoch=done,
-                epochs=args.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    ChanceWarning(labels, steps_per_epoch, args.epochs, args.base_lr, run.rows),
-                    *run.callbacks(args.epochs, seed=args.seed),
-                ],
-            )
-        metrics = measured(run.rows, "validation" if args.validation else "test")
-        if network.prototypes is not None:
-            metrics["distortion"] = mhe.metrics.distortion(network.prototypes, tree.cost_matrix())
-        draw(network, tree, data, run)
-        return run.finish({**metrics, "epochs": args.epochs})
-
-
-def measured(rows: Sequence[dict[str, float]], held_out: str) -> dict[str, float]:
-    """Returns the metrics of a run by name, from the last row of its log.
+class Task(ImageTask):
+    """Trains one network.
 
     Args:
-        rows: The rows of its log.
-        held_out: What the network was evaluated on, `"test"` or `"validation"`.
-
-    Example:
-
-    >>> row = {"accuracy": 0.75, "val_accuracy": 0.5, "average_cost": 0.5, "val_average_cost": 1}
-    >>> measured([row], "test")["test_error"], measured([row], "test")["train_average_cost"]
-    (0.5, 0.5)
+        args: The flags of one run.
+        run: The run to resume, or None.
     """
-    last = rows[-1]
-    metrics = {}
-    for part, prefix in ((held_out, "val_"), ("train", "")):
-        accuracy = last[f"{prefix}accuracy"]
-        metrics |= {f"{part}_accuracy": accuracy, f"{part}_error": 1 - accuracy}
-        for name in last:
-            if name.startswith(("average_cost", "hierarchical_distance", "error_at_level")):
-                metrics[f"{part}_{name}"] = last[f"{prefix}{name}"]
-    return metrics
+
+    def __init__(self, args: argparse.Namespace, run: Run | None):
+        super().__init__(args, run)
+        self.data = recipes.load(args)
+        self.data.require_classes()
+        self.tree = hierarchy.read_tree(args.tree, self.data.class_names)
+        self.costs = self.tree.cost_matrix()
+        self.prototypes = placed.read_or_place(run, lambda: hierarchy.prototypes(args, self.costs))
+        self.use(self.data.train, self.data.test)
+
+    def build(self) -> keras.Model:
+        """Builds and compiles the network."""
+        shape = self.train[0].shape[1:]
+        self.network = hierarchy.build(self.args, shape, self.tree, self.prototypes, self.steps)
+        return self.network.model
+
+    def prepare_run(self, run: Run) -> None:
+        """Keeps fixed prototypes in the run's folder."""
+        placed.keep(run, self.prototypes)
+
+    def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Warns if the network does not learn."""
+        return [self.chance_warning(run, self.train[1])]
+
+    def report(self, run: Run) -> dict[str, float]:
+        """Draws the curves and, in the plane, the prototypes; returns the last epoch's metrics."""
+        metrics = hierarchy.last_metrics(run.rows, self.held_out)
+        prototypes = self.network.prototypes
+        if prototypes is not None:
+            metrics["distortion"] = mhe.metrics.distortion(prototypes, self.costs)
+        hierarchy.draw(self.network, self.costs, self.data, run)
+        return {**metrics, "epochs": self.epochs}
 
 
-def draw(
-    network: hierarchy_task.Network, tree: mhe.ClassTree, data: Dataset, run: runs.Run
-) -> None:
-    """Draws the curves of a run, and in the plane its prototypes and test embeddings too.
-
-    Args:
-        network: The trained network.
-        tree: Its classes.
-        data: What it was trained on.
-        run: The run.
-    """
-    rows = [
-        {**row, "error": 1 - row["accuracy"], "val_error": 1 - row["val_accuracy"]}
-        for row in run.rows
-    ]
-    columns = {"error rate": "error", "average cost": "average_cost"}
-    figures.draw_metrics(rows, columns, run.folder / "curves.png", run.folder.name)
-    prototypes = network.prototypes
-    if prototypes is not None and prototypes.shape[1] == 2:
-        images, labels = data.test
-        batches = Batches(images, labels, recipes.TEST_BATCH, shuffle=False)
-        embeddings = network.backbone.predict(batches, verbose=0)
-        figures.draw_plane(
-            *(prototypes, embeddings, labels, data.class_names, tree.cost_matrix()),
-            run.folder / "embeddings.png",
-            f"{run.folder.name}: error rate {100 * rows[-1]['val_error']:.1f}%, "
-            f"average cost {rows[-1]['val_average_cost']:.3f}",
-        )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, goes on training, or compares.
-
-    Args:
-        argv: The flags; those of the process by default.
-    """
-    args, run = make_parser().settle(argv)
-    if run is None:
-        fill_in(args)
-        check(args)
-    COMPARISON.carry_out(
-        *(single(args), run, args.out),
-        train=train,
-        main=main,
-        title=f"{stem(args.dataset)}, tree {args.tree}",
-    )
-
+PROGRAM = Program(
+    make_parser,
+    Task,
+    COMPARISON,
+    folder="hierarchy",
+    resolve_defaults=resolve_defaults,
+    check=check,
+    expand_runs=expand_runs,
+    title=lambda args: f"{stem(args.dataset)}, tree {args.tree}",
+)
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(program(main))

@@ -4,9 +4,9 @@ Without flags this is the published CIFAR-100 recipe: ResNet-32, batches of 128,
 0.9 at 0.01, x0.1 after 100 and 200 of 250 epochs, crops and flips, weight decay 1e-4, the squared
 distance of the cosine from 1 summed over the batch.
 
-A list in --model_name, --dims or --task_weights, or --seeds, makes a folder of runs, one for each
-combination, and a table of them. Runs that are complete are not repeated and broken ones go on
-where they stopped, so the same command can be stopped and called again.
+A list in --model_name, --dims or --task_weights, or --seeds, makes a folder of runs, one per
+combination, and a table of them. Complete runs are not repeated and broken ones are resumed, so the
+same command can be stopped and called again.
 
 Reference: Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019 (arXiv 1901.10514).
 """
@@ -16,32 +16,39 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import hpn_task
 import keras
 import numpy as np
-from hpn_table import COMPARISON
+from tasks import hpn, placed
 
-from mhe.harness import figures, placed, recipes, runs
-from mhe.harness.batches import Batches
-from mhe.harness.chance import ChanceWarning
-from mhe.harness.comparisons import stem
+from mhe.harness import figures, recipes
+from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
-from mhe.prototypes import cosine_lower_bound, order_kept, separation
+from mhe.harness.run import Run
+from mhe.harness.training import ImageTask, Program
+from mhe.prototypes import order_kept, separation
 
-PROGRAM = "benchmarks/hpn.py"
 TASKS = ("classification", "regression", "joint")
+COMPARISON = Comparison(
+    "benchmarks/hpn.py",
+    [
+        Varied("model_name"),
+        Varied("dims", prefix="dims"),
+        Varied("task_weights", prefix="weight", column="task_weight"),
+    ],
+    {"test_accuracy": 100, "validation_accuracy": 100, "test_mae": 1, "validation_mae": 1},
+    shared=["task"],
+)
 
 
 def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(
-        PROGRAM,
+        COMPARISON.program,
         "Trains hyperspherical prototype networks and their baselines. A list in --model_name, "
         "--dims or --task_weights, or --seeds, makes a folder of runs and a table of them.",
     )
@@ -49,7 +56,7 @@ def make_parser() -> Parser:
         "--task",
         choices=TASKS,
         default="classification",
-        help="tell classes apart, recover a value, or both from one output",
+        help="predict the class, a value, or both from one output",
     )
     parser.add_argument(
         "--model_name",
@@ -69,21 +76,21 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--prototypes",
         metavar="FILE",
-        help="prototypes as a .npy, as python -m mhe.prototypes writes them (default: placed as "
-        "far apart as is known)",
+        help="prototypes as a .npy, as python -m mhe.prototypes writes them (default: placed "
+        "as far apart as possible)",
     )
     parser.add_argument(
         "--semantics",
         metavar="FILE",
-        help="what is known of the classes beforehand, whose order the prototypes' similarities "
-        "should keep: a .npy with a row a class, or word vectors with the names of the classes, "
-        "as word2vec or GloVe write them as text",
+        help="prior knowledge about the classes, the order of whose similarities the prototypes "
+        "should keep: a .npy with a row per class, or word vectors with the names of the classes "
+        "in the text format of word2vec and GloVe (default: none)",
     )
     parser.add_argument(
         "--semantics_weight",
         type=number(0),
         default=1.0,
-        help="weight of that order beside the separation",
+        help="weight of that order relative to the separation",
     )
     parser.add_argument(
         "--task_weights",
@@ -97,27 +104,27 @@ def make_parser() -> Parser:
         "--target",
         choices=["dataset", "rotation"],
         default="dataset",
-        help="the value to recover: the dataset's own, as OmniArt's years; or the angle in degrees "
-        "that each image was turned by, drawn once and evenly from --low to --high. Images are "
-        "turned for classification too",
+        help="the value to predict: the dataset's own, such as OmniArt's years; or the angle in "
+        "degrees by which each image was rotated, drawn once from a uniform distribution between "
+        "--low and --high. Images are rotated for classification too",
     )
     parser.add_argument(
         "--low",
         type=number(-math.inf),
-        help="the least value (default: of the training set; -45 for rotation)",
+        help="the smallest value (default: that of the training set; -45 for rotation)",
     )
     parser.add_argument(
         "--high",
         type=number(-math.inf),
-        help="the largest value (default: of the training set; 45 for rotation)",
+        help="the largest value (default: that of the training set; 45 for rotation)",
     )
     parser.add_argument(
         "--loss",
         choices=["squared", "cross_entropy"],
         default="squared",
         help="the published (1 - cos)^2, summed over the batch; or softmax cross-entropy of the "
-        "cosines with the prototypes times --scale, a mean over the batch, as then is the "
-        "squared error of the value",
+        "cosines to the prototypes times --scale, averaged over the batch, as is the squared "
+        "error of the value then",
     )
     parser.add_argument(
         "--scale",
@@ -129,8 +136,8 @@ def make_parser() -> Parser:
         "--embedding_norm",
         choices=["none", "batch"],
         default="none",
-        help="batch norm of the embedding of a prototype network before its heads, which is not "
-        "in the published one",
+        help="batch normalization of the embedding of a prototype network before its heads; the "
+        "published network has none",
     )
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
@@ -138,7 +145,7 @@ def make_parser() -> Parser:
         arch="resnet32",
         epochs=250,
         base_lr=0.01,
-        rate=". The loss of a prototype network is a sum over the batch, as published, that of a "
+        rate="; the loss of a prototype network is a sum over the batch, as published, that of a "
         "baseline a mean",
         drops="0.4,0.8",
         plain="none for digits and for --target rotation",
@@ -146,24 +153,22 @@ def make_parser() -> Parser:
     return parser
 
 
-def fill_in(args: argparse.Namespace) -> None:
-    """Settles the flags whose default depends on others; those of a resumed run are settled."""
+def resolve_defaults(args: argparse.Namespace) -> None:
+    """Resolves flags whose default depends on others, in place."""
     if args.dims is None:
         args.dims = [2 if args.task == "regression" else 50]
     if args.task_weights is None and args.task == "joint":
         args.task_weights = [0.5]
-    if args.augment is None:
-        plain = args.dataset == "digits" or args.target == "rotation"
-        args.augment = "none" if plain else "crop_flip"
-    if args.out is None:
-        args.out = Path("runs", f"{stem(args.dataset)}-{args.task}")
+    if args.augment is None and args.target == "rotation":
+        args.augment = "none"
+    recipes.resolve_augment(args)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuses flags that do not go together.
+    """Refuses flags that cannot be used together.
 
     Raises:
-        BadInput: If they do not.
+        BadInput: If some cannot.
     """
     if args.task_weights is not None:
         if args.task != "joint":
@@ -179,151 +184,99 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.prototypes is not None and args.semantics is not None:
         raise BadInput(
-            "--semantics says where prototypes are placed, --prototypes that they are. "
+            "--semantics is for placing prototypes, --prototypes reads prototypes already placed. "
             f"Received: --semantics {args.semantics} and --prototypes {args.prototypes}"
         )
     recipes.check(args)
 
 
-def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
-    """Returns the flags of every run that is asked for, by the name of the run.
+def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """Returns the flags of each run by the name of the run.
 
     Args:
-        args: The settled flags, with lists.
+        args: The resolved flags, with lists.
 
     Example:
 
-    >>> args, _ = make_parser().settle(["--model_name", "baseline", "hpn", "--dims", "9", "3"])
-    >>> fill_in(args)
-    >>> list(single(args))
+    >>> args, _ = make_parser().parse(["--model_name", "baseline", "hpn", "--dims", "9", "3"])
+    >>> resolve_defaults(args)
+    >>> list(expand_runs(args))
     ['baseline-seed0', 'hpn-dims9-seed0', 'hpn-dims3-seed0']
     """
     return COMPARISON.combinations(args, _applicable)
 
 
 def _applicable(values: dict[str, Any]) -> dict[str, Any]:
-    # A baseline has no such dimensions: one run serves them all.
+    # A baseline has no such dimensions: one run covers them all.
     return {**values, "dims": None} if values["model_name"] == "baseline" else values
 
 
-def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
-    """Trains one network, and leaves a complete run folder.
+class Task(ImageTask):
+    """Trains one prototype network or its baseline.
 
     Args:
-        args: The flags of the run, as `single` gives them.
-        run: The run to go on with; None begins one in `args.out`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        BadInput: If the data, the flags and the folder cannot be used together.
-        Diverged: If the loss is no longer a number.
+        args: The flags of one run.
+        run: The run to resume, or None.
     """
-    figures.require_matplotlib()
-    if run is None:
-        runs.require_unused(args.out)
-    data = hpn_task.prepare(args)
-    images, targets = data.train
-    known = hpn_task.semantics(args, data)
-    rows = placed.kept(run)
-    if rows is None:
-        rows = hpn_task.prototypes(args, data, known)
-    steps_per_epoch = math.ceil(len(images) / args.batch_size)
 
-    keras.utils.set_random_seed(args.seed)
-    model = hpn_task.build(args, data, rows, args.epochs * steps_per_epoch)
-    run = runs.Run.begin_or_go_on(run, PROGRAM, args)
-    placed.keep(run, rows)
-    done = run.restore(model)
-    chance = []
-    if args.task == "classification":
-        chance = [
-            ChanceWarning(targets["label"], steps_per_epoch, args.epochs, args.base_lr, run.rows)
-        ]
-    with run:
-        if done < args.epochs:
-            model.fit(
-                Batches(
-                    images,
-                    targets,
-                    args.batch_size,
-                    seed=args.seed,
-                    augment=recipes.AUGMENTATIONS[args.augment],
-                    epoch=done,
-                ),
-                validation_data=Batches(*data.test, recipes.TEST_BATCH, shuffle=False),
-                initial_epoch=done,
-                epochs=args.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[*chance, *run.callbacks(args.epochs, seed=args.seed)],
-            )
+    def __init__(self, args: argparse.Namespace, run: Run | None):
+        super().__init__(args, run)
+        self.data = hpn.prepare(args)
+        self.semantics = hpn.semantics(args, self.data)
+        self.prototypes = placed.read_or_place(
+            run, lambda: hpn.prototypes(args, self.data, self.semantics)
+        )
+        self.use(self.data.train, self.data.test)
+
+    def build(self) -> keras.Model:
+        """Builds and compiles the network."""
+        return hpn.build(self.args, self.data, self.prototypes, self.steps)
+
+    def prepare_run(self, run: Run) -> None:
+        """Keeps the prototypes in the run's folder."""
+        placed.keep(run, self.prototypes)
+
+    def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Warns if the network does not learn."""
+        if self.args.task != "classification":
+            return []
+        return [self.chance_warning(run, self.train[1]["label"])]
+
+    def report(self, run: Run) -> dict[str, float]:
+        """Draws the curves and the prototypes, and returns the metrics of the last epoch."""
+        last = run.rows[-1]
         columns = {
-            "accuracy": "accuracy" if args.task == "classification" else "label_accuracy",
-            "mae": "mae" if args.task == "regression" else "value_mae",
+            "accuracy": "accuracy" if self.args.task == "classification" else "label_accuracy",
+            "mae": "mae" if self.args.task == "regression" else "value_mae",
         }
-        columns = {name: each for name, each in columns.items() if each in run.rows[-1]}
+        columns = {name: column for name, column in columns.items() if column in last}
         figures.draw_metrics(run.rows, columns, run.folder / "curves.png", run.folder.name)
         metrics = {}
         for name, column in columns.items():
-            metrics[f"{'validation' if args.validation else 'test'}_{name}"] = run.rows[-1][
-                f"val_{column}"
-            ]
-            metrics[f"train_{name}"] = run.rows[-1][column]
-        if rows is not None:
-            metrics["separation"] = separation(rows)
-            # A simplex, whose cosines are all equal, knows no order that could be kept.
-            if known is not None and np.isfinite(order := order_kept(rows, known).mean):
-                metrics["order_kept"] = order
-            draw_prototypes(model, rows, data, run.folder)
-        return run.finish({**metrics, "epochs": args.epochs})
+            metrics[f"{self.held_out}_{name}"] = last[f"val_{column}"]
+            metrics[f"train_{name}"] = last[column]
+        if self.prototypes is not None:
+            metrics["separation"] = separation(self.prototypes)
+            if self.semantics is not None:
+                order = order_kept(self.prototypes, self.semantics).mean
+                # A simplex, whose cosines are all equal, has no order to keep.
+                if np.isfinite(order):
+                    metrics["order_kept"] = order
+            hpn.draw_prototypes(self.model, self.prototypes, self.data, run.folder)
+        return {**metrics, "epochs": self.epochs}
 
 
-def draw_prototypes(
-    model: keras.Model, rows: np.ndarray, data: hpn_task.Data, folder: Path
-) -> None:
-    """Draws how far apart the prototypes are, and on a circle or a sphere the test embeddings too.
-
-    Args:
-        model: The trained network.
-        rows: Its prototypes.
-        data: What it was trained on.
-        folder: The run's folder.
-    """
-    bound = cosine_lower_bound(*rows.shape)
-    figures.draw_cosines(rows, folder / "cosines.png", bound, folder.name)
-    draw = {2: figures.draw_circle, 3: figures.draw_sphere}.get(rows.shape[1])
-    if draw is not None:
-        images, targets = data.test
-        embed = keras.Model(model.inputs, model.get_layer("label").input)
-        embeddings = embed.predict(
-            Batches(images, targets, recipes.TEST_BATCH, shuffle=False), verbose=0
-        )
-        draw(
-            *(rows, embeddings, targets["label"], data.class_names),
-            folder / "embeddings.png",
-            folder.name,
-        )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, goes on training, or compares.
-
-    Args:
-        argv: The flags; those of the process by default.
-    """
-    args, run = make_parser().settle(argv)
-    if run is None:
-        fill_in(args)
-        check(args)
-    COMPARISON.carry_out(
-        *(single(args), run, args.out),
-        train=train,
-        main=main,
-        title=f"{stem(args.dataset)}, {args.task}",
-    )
-
+PROGRAM = Program(
+    make_parser,
+    Task,
+    COMPARISON,
+    folder="{task}",
+    resolve_defaults=resolve_defaults,
+    check=check,
+    expand_runs=expand_runs,
+    title=lambda args: f"{stem(args.dataset)}, {args.task}",
+)
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(program(main))

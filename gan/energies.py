@@ -1,28 +1,27 @@
-"""The published hyperspherical energy of a discriminator, in this project's terms."""
+"""The published hyperspherical energy of a discriminator, as `mhe.MHE` regularizers."""
 
-from typing import Any
+import keras
 
 import mhe
 from mhe.attach import Attachments
+from mhe.attach.neurons import neuron_weights
 from mhe.checks import check_number
-from mhe.harness.errors import BadInput
-from mhe.neurons import neuron_weights
 
-# Published factors of the energy of each kernel, without and with spectral norm.
+# The published λ of each kernel's energy, without and with spectral norm.
 PUBLISHED_MAGNITUDES = {False: 1e-6, True: 1e-7}
 
 
 def published_strength(magnitude: float, neurons: int) -> float:
-    """The strength of `mhe.MHE(strength, s=0, space="full")` that a published magnitude means.
+    """The strength of `mhe.MHE(strength, s=0, space="full")` for a published magnitude.
 
-    Published is λ times the mean of −log(2 − 2 cos θ_ij + 1e-4) over N×N entries for N neurons, in
-    a matrix whose entries on and below the diagonal are constants, so that every pair counts once.
-    As 2 − 2 cos θ_ij = ρ_ij², a pair gives −2 log ρ_ij, and
+    The published term is λ times the mean of −log(2 − 2 cos θ_ij + 1e-4) over the N×N entries for N
+    neurons, where entries on and below the diagonal are constant, so that every pair counts once.
+    As 2 − 2 cos θ_ij = ρ_ij², a pair contributes −2 log ρ_ij, and
 
         λ/N² · Σ_{i<j} −2 log ρ_ij = λ/N² · Σ_{i≠j} −log ρ_ij = λ · (N − 1)/N · E
 
-    where E is the mean of −log ρ_ij over the N(N − 1) ordered pairs. What is left out are the
-    constant and the 1e-4, which only blunts the energy of neurons nearer than 0.01.
+    where E is the mean of −log ρ_ij over the N(N − 1) ordered pairs. This omits the constant, and
+    the 1e-4, which only limits the energy of neurons closer than 0.01.
 
     Args:
         magnitude: The published λ.
@@ -32,7 +31,7 @@ def published_strength(magnitude: float, neurons: int) -> float:
         The strength.
 
     Raises:
-        ValueError: If the magnitude is no finite number >= 0, or there is no neuron.
+        ValueError: If the magnitude is negative or not finite, or there is no neuron.
 
     Example:
 
@@ -49,21 +48,21 @@ def published_strength(magnitude: float, neurons: int) -> float:
     return magnitude * (neurons - 1) / neurons
 
 
-def attach_published(discriminator: Any, magnitude: float) -> Attachments:
-    """Attaches the published energy to every kernel of a discriminator that has pairs of neurons.
+def attach_published(discriminator: keras.Model, magnitude: float) -> Attachments:
+    """Attaches the published energy to every kernel of a discriminator with at least two neurons.
 
-    The dense layer to the one logit has one neuron, hence no energy.
+    The dense layer to the logit has a single neuron, and so no energy.
 
     Args:
         discriminator: A built model.
         magnitude: The published λ, see `PUBLISHED_MAGNITUDES`.
 
     Returns:
-        The table of what is attached, as `mhe.attached` gives it.
+        The table of attached regularizers, as `mhe.attached` returns it.
 
     Raises:
-        ValueError: If the model is not built or has no kernel with pairs of neurons, or the
-            magnitude is no finite number >= 0.
+        ValueError: If the model is not built or has no kernel with at least two neurons, or the
+            magnitude is negative or not finite.
 
     Example:
 
@@ -86,7 +85,7 @@ def attach_published(discriminator: Any, magnitude: float) -> Attachments:
         paths = [path for path, each in counts.items() if each == count]
         mhe.attach(discriminator, mhe.MHE(strength, s=0, space="full"), layers=paths)
     if set(counts.values()) <= {1}:
-        raise BadInput(
+        raise ValueError(
             "The discriminator must have a kernel with at least two neurons. "
             f"Received: {discriminator.name!r}"
         )

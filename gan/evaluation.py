@@ -1,4 +1,4 @@
-"""All scores of generated images at once, in batches."""
+"""All scores of generated images at once, batch by batch."""
 
 from collections.abc import Iterable
 
@@ -13,19 +13,18 @@ from gan.scores import (
     kernel_inception_distance,
     precision_recall,
 )
-from mhe.harness.errors import BadInput
 
 _SUBSET = 1000
-# Precision and recall reach to this neighbour, as published.
-_NEIGHBOUR = 3
+# The neighbor that bounds the balls of precision and recall, as published.
+_NEIGHBOR = 3
 
 
-def least_images(splits: int, k: int = _NEIGHBOUR) -> int:
-    """How many generated images `evaluate` needs.
+def least_images(splits: int, k: int = _NEIGHBOR) -> int:
+    """The minimum number of generated images for `evaluate`.
 
     Args:
-        splits: Parts of the inception score.
-        k: The neighbour that precision and recall reach to.
+        splits: Number of splits of the inception score.
+        k: The neighbor in precision and recall.
 
     Example:
 
@@ -41,46 +40,49 @@ def evaluate(
     reference: Reference,
     *,
     splits: int = 10,
-    k: int = _NEIGHBOUR,
+    k: int = _NEIGHBOR,
     seed: int = 0,
     batch_size: int = 100,
 ) -> dict[str, float]:
     """Scores generated images.
 
-    No image is kept: in memory are a batch, the class probabilities and statistics of all, and the
-    features of as many images as `reference` has.
+    Images are not kept: one batch is in memory, with the class probabilities and statistics of all
+    images, and the features of as many images as `reference` has.
 
     Args:
         batches: The generated images, uint8 `(B, H, W, C)` each.
-        classifier: What sees them, the one that `reference` was computed with.
+        classifier: The classifier that `reference` was computed with.
         reference: The real images.
-        splits: Parts of the inception score.
-        k: The neighbour that precision and recall reach to.
-        seed: Of the subsets of the kernel inception distance.
-        batch_size: Images that are scored at once.
+        splits: Number of splits of the inception score.
+        k: The neighbor in precision and recall.
+        seed: Seed of the subsets of the kernel inception distance.
+        batch_size: Number of images to score at once.
 
     Returns:
         `inception_score` and `inception_score_over_splits_std`, `frechet_distance`,
         `kernel_inception_distance` and `kernel_inception_distance_over_subsets_std` (100 subsets of
         1000 images, or of all if there are fewer), `precision` and `recall` (of equally many
-        images). Neither deviation ends in a bare `_std`, which a table of runs has for that over
-        their seeds.
+        images). No name ends in a plain `_std`, which in a table of runs is the deviation over
+        seeds.
 
     Raises:
-        BadInput: If there are too few images.
+        ValueError: If there are too few images.
     """
-    statistics, kept, probabilities = Statistics(classifier.dims), [], []
+    statistics = Statistics(classifier.dims)
+    probabilities: list[np.ndarray] = []
+    kept: list[np.ndarray] = []
     wanted = len(reference.features)
     for images in batches:
         predicted, features = classifier.score(images, batch_size)
         probabilities.append(predicted)
         statistics.update(features)
-        kept.append(features[: max(0, wanted - sum(map(len, kept)))].copy())
+        missing = wanted - sum(len(each) for each in kept)
+        kept.append(features[: max(0, missing)].copy())
     least = least_images(splits, k)
     if statistics.count < least or wanted <= k:
-        raise BadInput(
-            f"Scores with {splits} splits and {k} neighbours need {least} generated and {k + 1} "
-            f"real images or more. Received: {statistics.count} and {wanted}"
+        raise ValueError(
+            f"Scores with {splits} splits and {k} neighbors need at least {least} generated and "
+            f"{k + 1} real images. Received: {statistics.count} and {wanted}"
         )
     fake = np.concatenate(kept)
     real = reference.features[: len(fake)]

@@ -1,18 +1,17 @@
-"""What each side of the game minimises, from the discriminator's logits."""
-
-from typing import Any
+"""The losses of both sides of the game, from the discriminator's logits."""
 
 from keras import ops
 
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 LOSSES = ("softplus", "hinge")
 
 
-def discriminator_loss(real: Any, fake: Any, kind: str = "softplus") -> Any:
-    """The discriminator's loss, low where real images get high logits and fakes low ones.
+def discriminator_loss(real: Tensor, fake: Tensor, kind: str = "softplus") -> Tensor:
+    """The discriminator's loss, low if real images get high logits and fakes low ones.
 
-    With D the logits and means over each batch,
+    With logits D and means over each batch,
 
         softplus: mean log(1 + exp(−D(real))) + mean log(1 + exp(D(fake)))
         hinge:    mean max(0, 1 − D(real)) + mean max(0, 1 + D(fake))
@@ -23,10 +22,10 @@ def discriminator_loss(real: Any, fake: Any, kind: str = "softplus") -> Any:
         kind: `"softplus"` or `"hinge"`.
 
     Returns:
-        A scalar tensor: float64 for float64 logits, else float32.
+        A scalar tensor, float64 for float64 logits, else float32.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If `kind` is unknown.
 
     Example:
 
@@ -46,10 +45,10 @@ def discriminator_loss(real: Any, fake: Any, kind: str = "softplus") -> Any:
     return ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake))
 
 
-def generator_loss(fake: Any, kind: str = "softplus") -> Any:
-    """The generator's loss, low where generated images get high logits.
+def generator_loss(fake: Tensor, kind: str = "softplus") -> Tensor:
+    """The generator's loss, low if generated images get high logits.
 
-    It does not saturate where the discriminator is sure. With D the logits,
+    It does not saturate if the discriminator is confident. With logits D,
 
         softplus: mean log(1 + exp(−D(fake)))
         hinge:    −mean D(fake)
@@ -59,10 +58,10 @@ def generator_loss(fake: Any, kind: str = "softplus") -> Any:
         kind: `"softplus"` or `"hinge"`.
 
     Returns:
-        A scalar tensor: float64 for float64 logits, else float32.
+        A scalar tensor, float64 for float64 logits, else float32.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If `kind` is unknown.
 
     Example:
 
@@ -80,7 +79,7 @@ def generator_loss(fake: Any, kind: str = "softplus") -> Any:
 
 
 def check_kind(kind: str) -> None:
-    """Raise a `ValueError` unless there is such a kind of loss.
+    """Raises a `ValueError` if the kind of loss is unknown.
 
     Example:
 

@@ -1,26 +1,25 @@
-"""The published generator and discriminator, and the pixels that they speak of.
+"""The published generator and discriminator, and the conversion of their images to pixels.
 
-Images are numbers from −1 to 1 in both networks, x/127.5 − 1 of pixels x; `from_pixels` and
-`to_pixels` translate.
+In both networks images are numbers from −1 to 1, x/127.5 − 1 for pixels x; see `from_pixels` and
+`to_pixels`.
 """
 
 import itertools
 import math
-from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 import mhe
-from mhe.harness.errors import BadInput
+from mhe.types import Tensor
 
-# Three of its layers double the image in the generator, three halve it in the discriminator.
+# Three layers of the generator double the image, three of the discriminator halve it.
 _HALVINGS = 3
-# Of kernels before the tails are cut, as in the published code; 0.88 of it is left.
+# Of kernels before truncation, which leaves 0.88 of it, as in the published code.
 _STDDEV = 0.02
 _GENERATOR_FILTERS = (512, 256, 128, 64)
-# Filters, pixels each way and stride of the convolutions.
+# Filters, kernel size and stride of the convolutions.
 _DISCRIMINATOR = (
     (64, 3, 1),
     (128, 4, 2),
@@ -37,23 +36,24 @@ def generator(
 ) -> keras.Model:
     """The published generator: a dense layer and four transposed convolutions.
 
-    Latent numbers go through a dense layer to an image of an eighth of the size and 512 channels,
-    then through transposed 4×4 convolutions of stride 2 with 256, 128 and 64 filters, each behind a
-    batch norm (momentum 0.9, ε 2e-5) and a ReLU, and through a transposed 3×3 convolution of stride
-    1 and a tanh. Only the last layer has a bias: batch norm takes every other away. Kernels start
-    normal with stddev 0.02, drawn anew beyond two stddevs, and with `width` as `discriminator`'s.
+    A dense layer maps latents to an image of an eighth of the size with 512 channels. It is
+    followed by transposed 4×4 convolutions of stride 2 with 256, 128 and 64 filters, each after a
+    batch norm (momentum 0.9, ε 2e-5) and a ReLU, and a transposed 3×3 convolution of stride 1 with
+    a tanh. Only the last layer has a bias, which batch norm would cancel elsewhere. Kernels start
+    from a normal distribution with stddev 0.02, truncated at two stddevs, scaled with `width` as in
+    `discriminator`.
 
     Args:
         width: Factor on every number of filters, rounded, at least one filter.
-        latent_dims: Numbers that an image is made from.
-        image_shape: `(H, W, C)`, the sides multiples of 8.
+        latent_dims: Size of the latents.
+        image_shape: `(H, W, C)`, with H and W multiples of 8.
 
     Returns:
-        A model, not compiled, from latents `(B, latent_dims)` to images `(B, H, W, C)` from −1 to 1
-        in float32.
+        An uncompiled model from latents `(B, latent_dims)` to images `(B, H, W, C)` from −1 to 1 in
+        float32.
 
     Raises:
-        ValueError: If the sides are no multiples of 8 or another number is out of range.
+        ValueError: If H or W is not a multiple of 8, or another number is out of range.
 
     Example:
 
@@ -68,7 +68,7 @@ def generator(
     """
     _check(width, image_shape)
     if latent_dims < 1:
-        raise BadInput(f"There must be at least one latent number. Received: {latent_dims}")
+        raise ValueError(f"There must be at least one latent number. Received: {latent_dims}")
     height, columns, channels = image_shape
     first, *_, last = _GENERATOR_FILTERS
     small = (height >> _HALVINGS, columns >> _HALVINGS, _scaled(first, width))
@@ -77,15 +77,15 @@ def generator(
     hidden = layers.Dense(
         math.prod(small), use_bias=False, kernel_initializer=_normal(_STDDEV), name="dense"
     )(latents)
-    # Every number by itself, as published: an image is not yet one here.
+    # One feature per number, as published: this is not an image yet.
     hidden = _norm_relu(hidden, "dense")
     hidden = layers.Reshape(small, name="reshape")(hidden)
     for place, (before, filters) in enumerate(itertools.pairwise(_GENERATOR_FILTERS), 1):
         name = f"deconv{place}"
-        stddev = _stddev_behind(before, width)
-        filled = _deconv(hidden, _scaled(filters, width), 4, 2, name, stddev, use_bias=False)
-        hidden = _norm_relu(filled, name)
-    name, stddev = f"deconv{len(_GENERATOR_FILTERS)}", _stddev_behind(last, width)
+        stddev = _stddev_after(before, width)
+        hidden = _deconv(hidden, _scaled(filters, width), 4, 2, name, stddev, use_bias=False)
+        hidden = _norm_relu(hidden, name)
+    name, stddev = f"deconv{len(_GENERATOR_FILTERS)}", _stddev_after(last, width)
     images = _deconv(hidden, channels, 3, 1, name, stddev, use_bias=True)
     images = layers.Activation("tanh", dtype="float32", name="images")(images)
     return keras.Model(latents, images, name="generator")
@@ -99,26 +99,26 @@ def discriminator(
     """The published discriminator: seven convolutions, and a dense layer without a bias.
 
     Convolutions of 64 filters (3×3), 128 (4×4, stride 2), 128 (3×3), 256 (4×4, stride 2), 256
-    (3×3), 512 (4×4, stride 2) and 512 (3×3), each with a bias and before a leaky ReLU of slope 0.1.
-    There is no batch norm, so that what an image gets does not depend on the others. Kernels start
-    normal with stddev 0.02, drawn anew beyond two stddevs. Where `width` leaves a layer fewer or
-    more inputs than published it is 0.02 √(published inputs / inputs): what reaches the logits is
-    then as large as published, and otherwise almost nothing would, without spectral norm, through
-    eight narrow layers. With it the scale changes no output, only how far a step of the optimizer
-    goes in proportion; all models start from the same kernels.
+    (3×3), 512 (4×4, stride 2) and 512 (3×3), each with a bias and a leaky ReLU of slope 0.1. There
+    is no batch norm, so the logit of an image does not depend on other images. Kernels start from a
+    normal distribution with stddev 0.02, truncated at two stddevs. If `width` changes the number of
+    inputs of a layer, its stddev is 0.02 √(published inputs / inputs), which keeps the scale of the
+    logits: without spectral norm, almost nothing would get through eight narrow layers. With
+    spectral norm, the scale does not change the output, only the relative size of an optimizer
+    step; all models start from the same kernels.
 
     Args:
         width: Factor on every number of filters, rounded, at least one filter.
-        image_shape: `(H, W, C)`, the sides multiples of 8.
-        spectral_norm: Whether every kernel is divided by its spectral norm, see
+        image_shape: `(H, W, C)`, with H and W multiples of 8.
+        spectral_norm: Whether to divide every kernel by its spectral norm, see
             `mhe.layers.SpectralNorm`.
 
     Returns:
-        A model, not compiled, from images `(B, H, W, C)` from −1 to 1 to logits `(B, 1)` in
-        float32, high for real images.
+        An uncompiled model from images `(B, H, W, C)` from −1 to 1 to logits `(B, 1)` in float32,
+        high for real images.
 
     Raises:
-        ValueError: If the sides are no multiples of 8 or another number is out of range.
+        ValueError: If H or W is not a multiple of 8, or another number is out of range.
 
     Example:
 
@@ -133,10 +133,10 @@ def discriminator(
     """
     _check(width, image_shape)
 
-    def layer(inner):
+    def normalized(layer: layers.Layer) -> layers.Layer:
         if not spectral_norm:
-            return inner
-        return mhe.layers.SpectralNorm(inner, name=f"{inner.name}_normalised")
+            return layer
+        return mhe.layers.SpectralNorm(layer, name=f"{layer.name}_normalised")
 
     images = hidden = layers.Input(image_shape, name="images")
     stddev = _STDDEV
@@ -150,18 +150,18 @@ def discriminator(
             kernel_initializer=_normal(stddev),
             name=f"conv{place}",
         )
-        hidden = layers.LeakyReLU(0.1, name=f"conv{place}_relu")(layer(conv)(hidden))
-        stddev = _stddev_behind(filters, width)
+        hidden = layers.LeakyReLU(0.1, name=f"conv{place}_relu")(normalized(conv)(hidden))
+        stddev = _stddev_after(filters, width)
     hidden = layers.Flatten(data_format="channels_last", name="flatten")(hidden)
-    # In float32, for the loss goes by differences of logits.
+    # In float32, as the loss depends on differences of logits.
     dense = layers.Dense(
         1, use_bias=False, kernel_initializer=_normal(stddev), dtype="float32", name="logits"
     )
-    return keras.Model(images, layer(dense)(hidden), name="discriminator")
+    return keras.Model(images, normalized(dense)(hidden), name="discriminator")
 
 
-def from_pixels(images: Any) -> Any:
-    """Pixels 0…255 of any integer dtype → float32 numbers −1…1; floats are left as they are.
+def from_pixels(images: Tensor) -> Tensor:
+    """Pixels 0…255 of any integer dtype → float32 numbers −1…1; floats are returned unchanged.
 
     Example:
 
@@ -174,7 +174,7 @@ def from_pixels(images: Any) -> Any:
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
-    """Numbers −1…1 → uint8 pixels, the nearest; what lies outside is cut off.
+    """Numbers −1…1 → uint8 pixels, rounded and clipped.
 
     Example:
 
@@ -184,7 +184,16 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
     return np.rint(np.clip((images + 1.0) * 127.5, 0.0, 255.0)).astype("uint8")
 
 
-def _deconv(inputs, filters, size, strides, name, stddev, *, use_bias):
+def _deconv(
+    inputs: Tensor,
+    filters: int,
+    size: int,
+    strides: int,
+    name: str,
+    stddev: float,
+    *,
+    use_bias: bool,
+) -> Tensor:
     return layers.Conv2DTranspose(
         filters,
         size,
@@ -197,31 +206,31 @@ def _deconv(inputs, filters, size, strides, name, stddev, *, use_bias):
     )(inputs)
 
 
-def _norm_relu(inputs, name):
+def _norm_relu(inputs: Tensor, name: str) -> Tensor:
     hidden = layers.BatchNormalization(momentum=0.9, epsilon=2e-5, name=f"{name}_norm")(inputs)
     return layers.ReLU(name=f"{name}_relu")(hidden)
 
 
-def _normal(stddev):
+def _normal(stddev: float) -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=stddev)
 
 
-def _stddev_behind(filters, width):
-    """Of the kernels behind a layer that has so many filters as published."""
+def _stddev_after(filters: int, width: float) -> float:
+    """The stddev of kernels after a layer with this published number of filters."""
     return _STDDEV * math.sqrt(filters / _scaled(filters, width))
 
 
-def _scaled(filters, width):
+def _scaled(filters: int, width: float) -> int:
     return max(1, round(filters * width))
 
 
-def _check(width, image_shape):
+def _check(width: float, image_shape: tuple[int, int, int]) -> None:
     multiple = 1 << _HALVINGS
     sides = image_shape[:2]
     if len(image_shape) != 3 or min(image_shape) < 1 or any(side % multiple for side in sides):
-        raise BadInput(
-            f"Images must be (H, W, C) with sides that are multiples of {multiple}; crop or pad "
-            f"others. Received: {tuple(image_shape)}"
+        raise ValueError(
+            f"Images must be (H, W, C), with H and W multiples of {multiple}; crop or pad others. "
+            f"Received: {tuple(image_shape)}"
         )
     if not (math.isfinite(width) and width > 0):
-        raise BadInput(f"The width must be a positive number. Received: {width}")
+        raise ValueError(f"The width must be a positive number. Received: {width}")

@@ -1,10 +1,10 @@
-"""Scores the best snapshot of a GAN's run, and draws what it makes.
+"""Scores the best snapshot of a run of a GAN, and draws its images.
 
     python gan/test.py --run runs/cifar10-sn_mhe-seed0
     python gan/test.py --run runs/cifar10-sn_mhe-seed0 --classifier runs/classifier --images 10000
 
-The best snapshot is that with the best inception score while it was trained, and where nothing was
-scored the last. The run may still be going on.
+The best snapshot is the one with the best inception score in training, or the last one if none was
+scored. The run need not be complete.
 """
 
 import argparse
@@ -17,18 +17,21 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from gan import figures, scorer, snapshots, train
-from gan.scorer import Scorer
-from mhe.harness import recipes, runs
+from gan import train
+from gan.program import figures, scorer, snapshots
+from gan.program.scorer import Scorer
+from mhe.harness import recipes
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Defaults, LineParser, integer, program
+from mhe.harness.reports import write_report
+from mhe.harness.run import Run, require_unused
 
 
 def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
     parser = LineParser(
         prog="gan/test.py",
-        description="Scores the best snapshot of a run of gan/train.py, and draws what it makes.",
+        description="Scores the best snapshot of a run of gan/train.py, and draws its images.",
         formatter_class=Defaults,
         allow_abbrev=False,
     )
@@ -38,19 +41,19 @@ def make_parser() -> LineParser:
         type=integer(1),
         default=50_000,
         metavar="N",
-        help="generate and score so many",
+        help="number of images to generate and score",
     )
     scorer.add_flags(parser, as_trained=True)
     parser.add_argument(
-        "--dataset", help="where the run's real images stand now, if they were moved"
+        "--dataset", help="where the run's real images are now (default: where the run found them)"
     )
     parser.add_argument(
-        "--batch_size", type=integer(1), default=100, help="images that are made at once"
+        "--batch_size", type=integer(1), default=100, help="number of images to generate at once"
     )
     parser.add_argument(
         "--out",
-        help="the report's folder, new or empty; by default test-<step>-<images>-<classifier> in "
-        "the run's",
+        help="the report's folder, new or empty (default: test-<step>-<images>-<classifier> in "
+        "the run's folder)",
     )
     return parser
 
@@ -59,19 +62,20 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     """Scores a snapshot, and writes the report.
 
     Args:
-        args: The flags. A classifier, splits and reference that are not given are the run's.
+        args: The flags. Classifier, splits and reference default to those of the run.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
         BadInput: If the run, its data or the classifier cannot be used.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     require_matplotlib()
     moved = [] if args.dataset is None else ["--dataset", args.dataset]
-    flags, run = train.make_parser().settle(["--resume", args.run, *moved])
-    (flags,) = train.single(flags).values()
+    flags, _ = train.make_parser().parse(["--resume", args.run, *moved])
+    (flags,) = train.expand_runs(flags).values()
+    run = Run.resume(args.run)
     if args.classifier is None and args.inception_weights is None:
         args.classifier, args.inception_weights = flags.classifier, flags.inception_weights
     args.splits = args.splits or flags.splits
@@ -84,23 +88,20 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     scored = Scorer(args, data)
     name = f"test-{step}-{args.images}-{scored.digest[:8]}"
     folder = Path(args.out) if args.out is not None else run.folder / name
-    runs.require_unused(folder)
-    found = scored.score(model, args.images, seed=snapshots.TEST_SEED, batch_size=args.batch_size)
-    print(f"Snapshot of step {step:,}:\n{scored.text(found, args.images)}")
+    require_unused(folder)
+    metrics = scored.score(model, args.images, seed=snapshots.TEST_SEED, batch_size=args.batch_size)
+    print(f"Snapshot of step {step:,}:\n{scored.text(metrics, args.images)}")
     folder.mkdir(parents=True, exist_ok=True)
     figures.draw_samples(model, folder)
-    result = {
-        **{name: run.config[name] for name in ("model_name", "power_s", "dataset", "seed")},
-        "run": str(run.folder),
-        "step": step,
-        "images": args.images,
+    return write_report(
+        folder,
+        run,
+        metrics,
+        started=started,
+        step=step,
+        images=args.images,
         **scored.described,
-        "metrics": found,
-        "seconds": round(time.monotonic() - begun, 3),
-    }
-    runs.write_json(folder / "result.json", result)
-    print(f"Report in {folder}")
-    return result
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,31 +19,54 @@ Networks, ICLR 2018 (arXiv 1802.05957).
 """
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
 import mhe
-from gan import figures, networks, scorer, snapshots
+from gan import networks
 from gan.energies import PUBLISHED_MAGNITUDES, attach_published
 from gan.losses import LOSSES
 from gan.model import GAN, published_optimizer
-from gan.real_images import RealImages
-from gan.scorer import Scorer
-from gan.table import COMPARISON, PROGRAM
-from mhe.harness import recipes, runs
-from mhe.harness.comparisons import stem
-from mhe.harness.errors import BadInput
-from mhe.harness.figures import require_matplotlib
+from gan.program import figures, scorer, snapshots
+from gan.program.real_images import RealImages
+from gan.program.scorer import Scorer
+from mhe.attach.neurons import neuron_weights
+from mhe.harness import recipes, training
+from mhe.harness.comparisons import Comparison, Varied
+from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.flags import Parser, integer, number, program
-from mhe.neurons import neuron_weights
+from mhe.harness.run import Run
+
+
+class Curves(Comparison):
+    """A comparison that draws the curves of all runs too, in `curves.png`."""
+
+    def report(self, finished: Sequence[Run], out: Path, title: str) -> None:
+        """Writes `table.csv`, `comparison.png` and `curves.png`, and prints the table."""
+        super().report(finished, out, title)
+        rows = {run.folder.name: run.rows for run in finished}
+        figures.draw_curves(rows, out / "curves.png", title)
+
+
+COMPARISON = Curves(
+    "gan/train.py",
+    [Varied("model_name")],
+    {
+        "test_inception_score": 1,
+        "test_frechet_distance": 1,
+        "test_kernel_inception_distance": 1,
+        "test_precision": 100,
+        "test_recall": 100,
+        "energy": 1,
+    },
+    shared=["dataset", "scored_by", "reference", "images", "splits"],
+)
 
 # Whether the discriminator has spectral norm, and whether energies.
 MODELS = {
@@ -57,7 +80,7 @@ MODELS = {
 def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(
-        PROGRAM,
+        COMPARISON.program,
         "Trains a GAN on images. A list in --model_name, or --seeds, makes a folder of runs and a "
         "table of them.",
     )
@@ -84,8 +107,10 @@ def make_parser() -> Parser:
         "none for another --power_s than 0)",
     )
     parser.add_data_flags("cifar10")
-    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
-    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
+    parser.add_argument(
+        "--width", type=above, default=1.0, help="factor of the number of filters of every layer"
+    )
+    recipes.add_seeds(parser)
     parser.add_argument("--steps", type=positive, default=200_000, help="iterations to train for")
     parser.add_argument(
         "--snapshot_every",
@@ -94,8 +119,7 @@ def make_parser() -> Parser:
         metavar="STEPS",
         help="iterations from one snapshot to the next, an epoch of the run",
     )
-    parser.add_argument("--batch_size", type=positive, default=64, help="images in a batch")
-    parser.add_argument("--base_lr", type=above, default=1e-4, help="learning rate of both sides")
+    recipes.add_step_flags(parser, batch_size=64, base_lr=1e-4, rate=" of both sides")
     parser.add_argument(
         "--loss", choices=LOSSES, default="softplus", help="what both sides minimise"
     )
@@ -123,7 +147,7 @@ def make_parser() -> Parser:
         help="at the end generate and score so many by the best snapshot; 0: none",
     )
     # Where the statistics lie changes nothing in a run.
-    parser.apart.add("statistics")
+    parser.excluded.add("statistics")
     return parser
 
 
@@ -148,20 +172,20 @@ def check(args: argparse.Namespace) -> None:
     scorer.require_enough("--images", args.images, args.splits)
 
 
-def single(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
-    """Returns the flags of every run that is asked for, by the name of the run.
+def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """Returns the flags of each run by the name of the run.
 
     Args:
-        args: The settled flags, with lists.
+        args: The resolved flags, with lists.
 
     Returns:
         Of each run, without a strength where there are no energies.
     """
-    found = COMPARISON.combinations(args)
-    for flags in found.values():
+    runs = COMPARISON.combinations(args)
+    for flags in runs.values():
         if not MODELS[flags.model_name][1]:
             flags.strength = None
-    return found
+    return runs
 
 
 def build(args: argparse.Namespace, image_shape: Sequence[int]) -> GAN:
@@ -175,17 +199,16 @@ def build(args: argparse.Namespace, image_shape: Sequence[int]) -> GAN:
         BadInput: If the networks cannot make such images.
     """
     spectral_norm, energies = MODELS[args.model_name]
-    shape = tuple(image_shape)
-    try:
+    height, columns, channels = image_shape
+    shape = (height, columns, channels)
+    with as_bad_input(
+        f"--dataset {args.dataset}: the networks cannot make its images; --image_size resizes them"
+    ):
         generator = networks.generator(args.width, image_shape=shape)
         discriminator = networks.discriminator(args.width, shape, spectral_norm)
-    except BadInput as error:
-        raise BadInput(
-            f"--dataset {args.dataset}: the networks cannot make its images, which --image_size "
-            f"brings to another size. {error}"
-        ) from error
     if energies and args.strength is None:
-        attach_published(discriminator, PUBLISHED_MAGNITUDES[spectral_norm])
+        with as_bad_input(f"--width {args.width:g}"):
+            attach_published(discriminator, PUBLISHED_MAGNITUDES[spectral_norm])
     elif energies:
         s, distance = recipes.POWERS[args.power_s]
         mhe.attach(discriminator, mhe.MHE(args.strength, s=s, distance=distance, space="full"))
@@ -197,99 +220,99 @@ def build(args: argparse.Namespace, image_shape: Sequence[int]) -> GAN:
     return model
 
 
-def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
-    """Trains one GAN, and leaves a complete run folder.
+class Task(training.Task):
+    """Trains and scores one GAN.
 
     Args:
-        args: The flags of the run, as `single` gives them.
-        run: The run to go on with; None begins one in `args.out`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        BadInput: If the data, the flags and the folder cannot be used together.
-        Diverged: If a loss is no longer a number.
+        args: The flags of one run.
+        run: The run to resume, or None.
     """
-    require_matplotlib()
-    if run is None:
-        runs.require_unused(args.out)
-    data = recipes.load(args)
-    images, _ = data.train
-    keras.utils.set_random_seed(args.seed)
-    model = build(args, images.shape[1:])
-    shared = {"every": args.snapshot_every, "seed": args.seed}
-    # Refuses too few images before the run has a folder.
-    RealImages(images, args.batch_size, **shared)
-    scored = Scorer(args, data) if args.score_images or args.images else None
-    scored_by = None if scored is None else scored.name
-    run = runs.Run.begin_or_go_on(
-        run, PROGRAM, args, apart=("out", "resume", "statistics"), scored_by=scored_by
-    )
-    if run.config.get("scored_by") != scored_by:
-        raise BadInput(
-            f"{run.folder} was begun with scores by {run.config.get('scored_by')}, and scores by "
-            f"another classifier do not compare. Received: {scored_by}"
+
+    def __init__(self, args: argparse.Namespace, run: Run | None):
+        super().__init__(args, run)
+        self.data = recipes.load(args)
+        self.images, _ = self.data.train
+        self.steps_per_epoch, self.steps = args.snapshot_every, args.steps
+        # Refuses too few images before the run has a folder.
+        self.batches(0, None)
+        self.scorer: Scorer | None = None
+
+    def batches(self, epoch: int, steps: int | None) -> RealImages:
+        """Returns the real images of each step."""
+        return RealImages(
+            self.images,
+            self.args.batch_size,
+            every=self.args.snapshot_every,
+            seed=self.args.seed,
+            last=steps,
+            epoch=epoch,
         )
-    done = run.restore(model)
-    snapshots.keep_best(run)
-    print(f"{len(images):,} real images; {args.steps:,} steps of {args.batch_size} each")
-    s, distance = recipes.POWERS[args.power_s]
-    watched = [weight.path for weight in neuron_weights(model.discriminator)]
-    epochs = math.ceil(args.steps / args.snapshot_every)
-    shown = snapshots.Snapshots(run, args.snapshot_every, args.steps, scored, args.score_images)
-    # A last epoch that the steps cut short is a fit of its own.
-    whole, rest = divmod(args.steps, args.snapshot_every)
-    with run:
-        for end, last in ((whole, None), (epochs, rest)):
-            if done < end:
-                batches = RealImages(images, args.batch_size, **shared, last=last, epoch=done)
-                model.fit(
-                    batches,
-                    initial_epoch=done,
-                    epochs=end,
-                    shuffle=False,
-                    verbose=0,
-                    callbacks=[
-                        mhe.EnergyLogger(s=s, distance=distance, layers=watched),
-                        shown,
-                        *run.callbacks(epochs, seed=args.seed),
-                        snapshots.KeepBest(run),
-                    ],
-                )
-                done = end
+
+    def build(self) -> GAN:
+        """Builds and compiles the GAN."""
+        model = build(self.args, self.images.shape[1:])
+        if self.args.score_images or self.args.images:
+            self.scorer = Scorer(self.args, self.data)
+            self.result = self.scorer.described
+        self.config = {"scored_by": None if self.scorer is None else self.scorer.name}
+        return model
+
+    def prepare_run(self, run: Run) -> None:
+        """Refuses to continue with another classifier."""
+        scored_by = self.config["scored_by"]
+        if run.config.get("scored_by") != scored_by:
+            raise BadInput(
+                f"{run.folder} was started with scores by {run.config.get('scored_by')}, and "
+                f"scores by another classifier do not compare. Received: {scored_by}"
+            )
+        args = self.args
+        print(f"{len(self.images):,} real images; {args.steps:,} steps of {args.batch_size} each")
+
+    def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Keeps the best snapshot up to date, logs energies, and draws and scores snapshots."""
+        snapshots.keep_best(run)
+        args = self.args
+        s, distance = recipes.POWERS[args.power_s]
+        watched = [weight.path for weight in neuron_weights(self.model.discriminator)]
+        return [
+            mhe.EnergyLogger(s=s, distance=distance, layers=watched),
+            snapshots.Snapshots(
+                run, args.snapshot_every, args.steps, self.scorer, args.score_images
+            ),
+        ]
+
+    def late_callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Keeps the best snapshot, of which the checkpoint is a copy."""
+        return [snapshots.KeepBest(run)]
+
+    def report(self, run: Run) -> dict[str, float]:
+        """Draws curves and samples, and scores the best snapshot."""
+        snapshots.keep_best(run)
         figures.draw_curves({run.folder.name: run.rows}, run.folder / "curves.png")
         path, step = snapshots.best_snapshot(run)
-        snapshots.load_snapshot(model, path)
-        figures.draw_samples(model, run.folder)
-        metrics = {"steps": args.steps, "best_step": step, "energy": run.rows[-1]["energy"]}
-        if args.score_images:
+        snapshots.load_snapshot(self.model, path)
+        figures.draw_samples(self.model, run.folder)
+        metrics = {"steps": self.steps, "best_step": step, "energy": run.rows[-1]["energy"]}
+        if self.args.score_images:
             chosen = next(row for row in run.rows if row["step"] == step)
             metrics[f"snapshot_{snapshots.SCORE}"] = chosen[snapshots.SCORE]
-        if args.images:
-            found = scored.score(model, args.images, seed=snapshots.TEST_SEED)
-            print(scored.text(found, args.images))
-            metrics |= {f"test_{name}": value for name, value in found.items()}
-        return run.finish(metrics, **({} if scored is None else scored.described))
+        if self.scorer is not None and self.args.images:
+            scores = self.scorer.score(self.model, self.args.images, seed=snapshots.TEST_SEED)
+            print(self.scorer.text(scores, self.args.images))
+            metrics |= {f"test_{name}": value for name, value in scores.items()}
+        return metrics
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, goes on training, or compares.
-
-    Args:
-        argv: The flags; those of the process by default.
-    """
-    args, run = make_parser().settle(argv)
-    asked = single(args)
-    if run is None:
-        check(args)
-        if args.out is None:
-            name = "gan" if len(asked) > 1 else next(iter(asked))
-            args.out = Path("runs", f"{stem(args.dataset)}-{name}")
-            # The flags of one run name its folder too.
-            asked = single(args)
-    COMPARISON.carry_out(asked, run, args.out, train=train, main=main, title=stem(args.dataset))
-
+PROGRAM = training.Program(
+    make_parser,
+    Task,
+    COMPARISON,
+    folder="gan",
+    check=check,
+    expand_runs=expand_runs,
+    name_single_runs=True,
+)
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(program(main))

@@ -8,32 +8,41 @@ it compare with one another alone, not with published ones.
 """
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 
-from gan.classifiers import SAVED
-from mhe.harness import figures, models, recipes, runs
-from mhe.harness.batches import Batches, normalize
-from mhe.harness.chance import ChanceWarning
-from mhe.harness.comparisons import stem
+from gan.program.classifier_files import SAVED
+from mhe.harness import figures, models, recipes, training
+from mhe.harness.batches import normalize
+from mhe.harness.callbacks import ChanceWarning
+from mhe.harness.comparisons import Comparison, Varied
+from mhe.harness.files import replacing
 from mhe.harness.flags import Parser, program
+from mhe.harness.run import Run
 
-PROGRAM = "gan/train_classifier.py"
+COMPARISON = Comparison(
+    "gan/train_classifier.py",
+    [Varied("arch")],
+    {"test_accuracy": 100, "train_accuracy": 100},
+    shared=["dataset"],
+)
 
 
 def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
-    parser = Parser(PROGRAM, "Trains a small classifier to score generated images with.")
+    parser = Parser(
+        COMPARISON.program,
+        "Trains a small classifier to score generated images with. --seeds makes a folder of runs "
+        "and a table of them.",
+    )
     parser.add_data_flags("cifar10")
+    recipes.add_seeds(parser)
     recipes.add_network_flags(
         parser,
         arch="cnn9",
@@ -41,18 +50,10 @@ def make_parser() -> Parser:
         base_lr=0.02,
         rate=", with momentum 0.9",
         drops="0.6,0.85",
+        width=0.25,
     )
-    parser.set_defaults(width=0.25)
+    parser.added = {"seeds"}
     return parser
-
-
-def fill_in(args: argparse.Namespace) -> None:
-    """Settles the flags whose default depends on others; those of a resumed run are settled."""
-    recipes.parts(args.drops)
-    if args.augment is None:
-        args.augment = "none" if args.dataset == "digits" else "crop_flip"
-    if args.out is None:
-        args.out = Path("runs", f"{stem(args.dataset)}-classifier-seed{args.seed}")
 
 
 def on_pixels(model: keras.Model) -> keras.Model:
@@ -77,95 +78,82 @@ def on_pixels(model: keras.Model) -> keras.Model:
     return keras.Model(images, model(rescaled), name="classifier")
 
 
-def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
-    """Trains as the flags say, and leaves a complete run folder with the classifier.
+class Task(training.ImageTask):
+    """Trains one classifier, and saves it with the normalization of its images.
 
     Args:
-        args: The settled flags.
-        run: The run to go on with; None begins one in `args.out`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        BadInput: If the data, the flags and the folder cannot be used together.
-        Diverged: If the loss is no longer a number.
+        args: The flags of one run.
+        run: The run to resume, or None.
     """
-    figures.require_matplotlib()
-    if run is None:
-        runs.require_unused(args.out)
-    data = recipes.load(args)
-    data.require_classes()
-    images, labels = data.train
-    steps_per_epoch = math.ceil(len(images) / args.batch_size)
 
-    keras.utils.set_random_seed(args.seed)
-    shape, classes = images.shape[1:], len(data.class_names)
-    model = models.build(args.arch, shape, classes, args.width, args.weight_decay)
-    model.compile(
-        recipes.optimizer(args, args.epochs * steps_per_epoch),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-        ],
-        jit_compile=recipes.jit_compile(),
-    )
-    run = runs.Run.begin_or_go_on(run, PROGRAM, args, model_name=args.arch)
-    done = run.restore(model)
-    batches = Batches(
-        images,
-        labels,
-        args.batch_size,
-        seed=args.seed,
-        augment=recipes.AUGMENTATIONS[args.augment],
-        epoch=done,
-    )
-    with run:
-        if done < args.epochs:
-            model.fit(
-                batches,
-                validation_data=Batches(*data.test, recipes.TEST_BATCH, shuffle=False),
-                initial_epoch=done,
-                epochs=args.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    ChanceWarning(labels, steps_per_epoch, args.epochs, args.base_lr, run.rows),
-                    *run.callbacks(args.epochs, seed=args.seed),
-                ],
-            )
-        with runs.replacing(run.folder / SAVED) as partial:
-            on_pixels(model).save(partial)
+    def __init__(self, args: argparse.Namespace, run: Run | None):
+        super().__init__(args, run)
+        self.data = recipes.load(args)
+        self.data.require_classes()
+        self.use(self.data.train, self.data.test)
+        self.config = {"model_name": args.arch}
+
+    def build(self) -> keras.Model:
+        """Builds and compiles the network."""
+        args, shape = self.args, self.train[0].shape[1:]
+        classes = len(self.data.class_names)
+        model = models.build(args.arch, shape, classes, args.width, args.weight_decay)
+        model.compile(
+            recipes.optimizer(args, self.steps),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[
+                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+                keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+            ],
+            jit_compile=recipes.jit_compile(),
+        )
+        return model
+
+    def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Warns if the network does not learn."""
+        labels, rate = self.train[1], self.args.base_lr
+        return [ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)]
+
+    def report(self, run: Run) -> dict[str, float]:
+        """Saves the classifier, draws `curves.png`, and returns the metrics of the last epoch."""
+        with replacing(run.folder / SAVED) as partial:
+            on_pixels(self.model).save(partial)
         figures.draw_curves(run.rows, run.folder / "curves.png", run.folder.name)
         last = run.rows[-1]
-        return run.finish(
-            {
-                "test_accuracy": last["val_accuracy"],
-                "test_cross_entropy": last["val_cross_entropy"],
-                "train_accuracy": last["accuracy"],
-                "train_cross_entropy": last["cross_entropy"],
-            }
-        )
+        return {
+            "test_accuracy": last["val_accuracy"],
+            "test_cross_entropy": last["val_cross_entropy"],
+            "train_accuracy": last["accuracy"],
+            "train_cross_entropy": last["cross_entropy"],
+        }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, or goes on training.
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that cannot be used.
 
-    Args:
-        argv: The flags; those of the process by default.
+    Raises:
+        BadInput: If they cannot.
     """
-    args, run = make_parser().settle(argv)
-    if run is None:
-        fill_in(args)
-    if run is not None and run.finished:
-        print(f"{run.folder} is complete; nothing to do")
-        result, folder = run.result, run.folder
-    else:
-        result = train(args, run)
-        folder = args.out if run is None else run.folder
-    print(f"test accuracy {result['metrics']['test_accuracy']:.4f}, classifier in {folder}")
+    recipes.fractions(args.drops)
 
+
+def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """Returns the flags of each run by the name of the run."""
+    runs = COMPARISON.combinations(args).values()
+    return {f"classifier-seed{flags.seed}": flags for flags in runs}
+
+
+PROGRAM = training.Program(
+    make_parser,
+    Task,
+    COMPARISON,
+    folder="classifier",
+    resolve_defaults=recipes.resolve_augment,
+    check=check,
+    expand_runs=expand_runs,
+    name_single_runs=True,
+)
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(program(main))

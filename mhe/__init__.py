@@ -3,13 +3,15 @@
 from mhe import clusters, fewshot, layers, losses, metrics, prototypes
 from mhe.attach import attach, attached, detach
 from mhe.callbacks import EnergyLogger
+from mhe.constraints import PixelRange
 from mhe.energy import hyperspherical_energy
 from mhe.head_model import HeadModel
 from mhe.hierarchy import ClassTree
-from mhe.image_regularizers import NearestImagePull, PixelRange, TotalVariation
-from mhe.prototype_regularizers import Distortion, Rank
-from mhe.regularizers import MHE, Sum
+from mhe.moved import alias_moved_modules
+from mhe.regularizers import MHE, Distortion, NearestImagePull, Rank, Sum, TotalVariation
 from mhe.version import __version__
+
+alias_moved_modules()
 
 __all__ = [
     "MHE",

@@ -1,12 +1,12 @@
-"""In which precision what follows from weights and embeddings is computed."""
-
-from typing import Any
+"""The precision of everything computed from weights and embeddings."""
 
 import keras
 from keras import ops
 
+from mhe.types import Tensor
 
-def at_least_float32(values: Any) -> Any:
+
+def at_least_float32(values: Tensor) -> Tensor:
     """Values as a tensor of at least float32: half precision would cost most of their digits.
 
     Args:

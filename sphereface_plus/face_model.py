@@ -1,4 +1,4 @@
-"""A backbone and a head with a margin as one model, which embeds faces without their labels."""
+"""A backbone and a margin head as one model, which embeds faces without labels."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,11 +14,11 @@ from mhe.labels import is_readable
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
 class FaceModel(mhe.HeadModel):
-    """A backbone from faces to embeddings and a head over them, fit on images and labels.
+    """A backbone from faces to embeddings with a head on top, fit on images and labels.
 
-    Labels never are an input: `fit` trains the logits with the margin on the true class, by the
-    head's own loss where `compile` was given none; `model(images)`, `evaluate`, `predict` and the
-    metrics of `fit` see the logits without a margin; `embed` gives embeddings. `save` keeps
+    Labels are never model inputs: `fit` trains the logits with the margin on the true class, with
+    the head's own loss unless `compile` was given one; `model(images)`, `evaluate`, `predict` and
+    the metrics of `fit` use the logits without a margin; `embed` returns embeddings. `save` saves
     backbone and head, `model.backbone.save` the backbone alone.
 
     Args:
@@ -27,8 +27,8 @@ class FaceModel(mhe.HeadModel):
         **kwargs: Keras's own: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: If the backbone is no Keras model or does not give embeddings `(B, dims)`, or
-            the head is no layer.
+        ValueError: If the backbone is not a Keras model with outputs `(B, dims)`, or the head is
+            not a layer.
 
     Example:
 
@@ -51,13 +51,16 @@ class FaceModel(mhe.HeadModel):
         if shape is not None:
             _check_embeddings(shape)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras's own `fit`, which checks the labels first where they can be read.
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains like `keras.Model.fit`, after checking the labels if they are an array or list.
 
-        In a traced step they cannot, and a label that is no class makes the head's loss NaN.
+        Labels in tensors and datasets are not checked: one that is not a class makes the head's
+        loss NaN.
 
         Raises:
-            ValueError: If the loss is the head's own, and a label in an array or a list is no
+            ValueError: If the loss is the head's own, and a label in an array or list is not a
                 class.
         """
         classes = getattr(self.head, "classes", None)
@@ -66,23 +69,23 @@ class FaceModel(mhe.HeadModel):
         return super().fit(x, y, *args, **kwargs)
 
     def embed(self, images: Any, mirror: bool = False, batch_size: int = 128) -> np.ndarray:
-        """The embeddings of faces, a batch at a time.
+        """Embeds faces, one batch at a time.
 
         Args:
-            images: Array `(N, H, W, C)` as the backbone takes them. Or a `keras.utils.PyDataset`
-                or another iterable that gives batches `(B, H, W, C)`, or tuples that begin with
-                them; it sets the order, and is not told of an end of an epoch.
-            mirror: Whether the embeddings of the images turned left to right are concatenated, as
+            images: Array `(N, H, W, C)` of inputs of the backbone. Or a `keras.utils.PyDataset` or
+                another iterable of batches `(B, H, W, C)`, or of tuples that start with them; its
+                order is kept, and a `PyDataset` does not see the end of an epoch.
+            mirror: Whether to append the embeddings of the images flipped left to right, as
                 published for SphereFace.
-            batch_size: Images that are embedded at once, where `images` is an array.
+            batch_size: Number of images to embed at once if `images` is an array.
 
         Returns:
             A float32 array `(N, dims)`; with `mirror`, `(N, 2·dims)`.
 
         Raises:
-            ValueError: If there are no images, `images` gives no batches, `batch_size` is less
-                than 1, `mirror` is asked for something else than images, or the backbone does not
-                give embeddings `(B, dims)`.
+            ValueError: If there are no images, `images` is not iterable, `batch_size` is less than
+                1, inputs to be mirrored are not images, or the backbone does not return embeddings
+                `(B, dims)`.
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
@@ -92,27 +95,29 @@ class FaceModel(mhe.HeadModel):
                 raise ValueError(
                     f"To be mirrored, images must be (B, H, W, C). Received: shape {batch.shape}"
                 )
-            # Smaller batches would be compiled for.
+            # A smaller batch would be compiled anew.
             size = max(size, len(batch))
             views = (batch, batch[:, :, ::-1]) if mirror else (batch,)
-            found = [self._embed_batch(view, size) for view in views]
-            embeddings.append(np.concatenate(found, axis=1))
+            embeddings.append(
+                np.concatenate([self._embed_batch(view, size) for view in views], axis=1)
+            )
         if not embeddings:
             raise ValueError("There must be at least one image to embed. Received: none")
         return np.concatenate(embeddings)
 
     def _embed_batch(self, images: np.ndarray, size: int) -> np.ndarray:
-        """The embeddings of a batch, which is filled up to `size` images."""
-        filled = np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
-        found = self.backbone.predict_on_batch(filled)
-        _check_embeddings(np.shape(found))
-        return np.asarray(found[: len(images)], "float32")
+        """Embeds a batch, padded to `size` images."""
+        padded = np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
+        embeddings = self.backbone.predict_on_batch(padded)
+        _check_embeddings(np.shape(embeddings))
+        return np.asarray(embeddings[: len(images)], "float32")
 
 
 def _batches(images: Any, batch_size: int) -> Iterator[np.ndarray]:
-    """Batches of images, one at a time, from whatever `FaceModel.embed` takes."""
+    """Yields batches of images from what `FaceModel.embed` takes."""
+    batches: Iterable[Any]
     if isinstance(images, keras.utils.PyDataset):
-        # Not by iterating, which would end an epoch.
+        # Iterating would end an epoch.
         batches = (images[place] for place in range(images.num_batches))
     elif hasattr(images, "shape"):
         batches = (
@@ -128,9 +133,9 @@ def _batches(images: Any, batch_size: int) -> Iterator[np.ndarray]:
         yield ops.convert_to_numpy(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
-def _check_embeddings(shape: Any) -> None:
+def _check_embeddings(shape: tuple[int | None, ...]) -> None:
     if len(shape) != 2:
         raise ValueError(
-            "The backbone must give embeddings (B, dims), as one does that ends in global pooling "
-            f"or a dense layer. Received: outputs {shape}"
+            "The backbone must return embeddings (B, dims), as those that end in global pooling or "
+            f"a dense layer do. Received: outputs {shape}"
         )

@@ -1,4 +1,4 @@
-"""Whose face is it, among known people? Closed-set identification, and templates of many images."""
+"""Whose face is it? Closed-set identification, and templates from several images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +10,16 @@ from sphereface_plus.verification.scores import blocks, unit_rows
 
 @dataclass(frozen=True)
 class Identification:
-    """How far down the list of the gallery's people each probe finds its own.
+    """The rank of the correct person for each probe.
 
     Attributes:
-        ranks: The rank of each probe's person, from 1, `(probes,)`.
-        people: How many people the gallery has.
+        ranks: The rank of each probe's person among the gallery's, from 1, `(probes,)`.
+        people: The number of people in the gallery.
 
     Example:
 
-    >>> found = Identification(np.array([1, 3, 1, 1]), people=3)
-    >>> found.rank(1), found.cmc.tolist()
+    >>> result = Identification(np.array([1, 3, 1, 1]), people=3)
+    >>> result.rank(1), result.cmc.tolist()
     (0.75, [0.75, 0.75, 1.0])
     """
 
@@ -28,49 +28,44 @@ class Identification:
 
     @property
     def cmc(self) -> np.ndarray:
-        """The cumulative match characteristic: the identification rates at ranks 1, 2, …, people.
-
-        Float64 `(people,)`.
-        """
+        """The cumulative match characteristic: identification rates at ranks 1…people, float64."""
         counts = np.bincount(self.ranks - 1, minlength=self.people)
         return np.cumsum(counts) / len(self.ranks)
 
     def rank(self, rank: int) -> float:
-        """The rate of probes whose person is among the first `rank`."""
+        """The fraction of probes whose person is among the first `rank`."""
         return float(np.mean(self.ranks <= rank))
 
 
 def identify(gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any) -> Identification:
-    """Ranks the people of a gallery for each probe by the cosine of their nearest image.
+    """Ranks the people of a gallery for each probe, by the cosine of their nearest image.
 
-    A person whose image is exactly as near as the probe's own person counts as nearer: embeddings
-    that tell nobody apart find nobody.
+    A tie counts against the probe's own person: embeddings that are all equal identify nobody.
 
     Args:
-        gallery: Embeddings `(G, dims)`, one or several a person. `templates` makes one of several.
-        gallery_labels: Whose they are, `(G,)`: integers or names.
+        gallery: Embeddings `(G, dims)`, one or more per person; see `templates` to merge several.
+        gallery_labels: The person of each, `(G,)`: integers or names.
         probes: Embeddings `(P, dims)`.
-        probe_labels: Whose they are, `(P,)`; everybody must be in the gallery.
+        probe_labels: The person of each, `(P,)`, who must be in the gallery.
 
     Returns:
         The rank of each probe's person. Cosines are computed in blocks of 32 MiB.
 
     Raises:
-        ValueError: If the arrays do not fit together, an embedding is not finite or 0, or a probe's
+        ValueError: If the shapes do not match, an embedding is zero or not finite, or a probe's
             person is not in the gallery.
 
     Example:
 
     >>> gallery, probes = [[1.0, 0.0], [0.0, 1.0]], [[0.9, 0.1], [0.6, 0.5], [0.1, 0.9]]
-    >>> found = identify(gallery, ["ann", "bob"], probes, ["ann", "bob", "bob"])
-    >>> found.ranks
+    >>> identify(gallery, ["ann", "bob"], probes, ["ann", "bob", "bob"]).ranks
     array([1, 2, 1])
     """
     gallery, gallery_labels = _labelled("gallery", gallery, gallery_labels)
     probes, probe_labels = _labelled("probes", probes, probe_labels)
     if gallery.shape[1] != probes.shape[1]:
         raise ValueError(
-            "`gallery` and `probes` must be embeddings of one length. "
+            "`gallery` and `probes` must have the same number of dimensions. "
             f"Received: {gallery.shape[1]} and {probes.shape[1]} dimensions"
         )
     order = np.argsort(gallery_labels, kind="stable")
@@ -78,8 +73,8 @@ def identify(gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any) 
     unknown = np.setdiff1d(probe_labels, people)
     if len(unknown):
         raise ValueError(
-            "Everybody among the probes must be in the gallery. "
-            f"Received: {unknown[0]!s}, who is not"
+            "The people of all probes must be in the gallery. "
+            f"Received: {unknown[0]!s}, who is not in it"
         )
     own = np.searchsorted(people, probe_labels)
     gallery = gallery[order]
@@ -92,18 +87,18 @@ def identify(gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any) 
 
 
 def templates(embeddings: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
-    """One embedding for several images: the mean of their directions, of length 1.
+    """Merges the embeddings of several images into their normalized mean direction.
 
     Args:
         embeddings: Embeddings `(n, dims)`.
-        groups: What each belongs to, such as a person or a video, `(n,)`: integers or names.
+        groups: The group of each, such as a person or a video, `(n,)`: integers or names.
 
     Returns:
-        The templates, float32 `(T, dims)`, and the group of each, sorted, `(T,)`.
+        The templates, float32 `(T, dims)`, and the sorted groups `(T,)`.
 
     Raises:
-        ValueError: If the arrays do not fit together, an embedding is not finite or 0, or those of
-            a group cancel each other.
+        ValueError: If the shapes do not match, an embedding is zero or not finite, or those of a
+            group cancel each other.
 
     Example:
 
@@ -114,7 +109,7 @@ def templates(embeddings: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(groups, kind="stable")
     names, starts = np.unique(groups[order], return_index=True)
     sums = np.add.reduceat(units[order], starts, axis=0, dtype=np.float64)
-    # What rounding leaves of directions that cancel is no direction.
+    # Directions that cancel leave only a rounding error.
     counts = np.diff(np.r_[starts, len(units)])
     cancelled = np.linalg.norm(sums, axis=1) <= 1e-6 * counts
     if cancelled.any():
@@ -126,11 +121,11 @@ def templates(embeddings: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _labelled(name: str, embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows and whose they are, or a `ValueError`."""
+    """Returns unit rows and their labels, or raises a `ValueError`."""
     units, labels = unit_rows(embeddings, name), np.asarray(labels)
     if labels.shape != (len(units),):
         raise ValueError(
-            f"There must be a label for each of the {len(units)} rows of `{name}`. "
+            f"There must be one label for each of the {len(units)} rows of `{name}`. "
             f"Received: shape {labels.shape}"
         )
     return units, labels

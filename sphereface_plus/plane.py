@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,19 +22,34 @@ import keras
 import numpy as np
 from keras import layers
 
-from mhe.harness import datasets, recipes, runs
-from mhe.harness.batches import Batches
+from mhe.harness import datasets, recipes, training
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
-from mhe.harness.figures import require_matplotlib
-from mhe.harness.flags import Parser, integer, number, program
-from sphereface_plus import head_flags
+from mhe.harness.files import replacing
+from mhe.harness.flags import Parser, number, program
+from mhe.harness.run import Run
 from sphereface_plus.face_model import FaceModel
-from sphereface_plus.figures import Plane, draw_planes
+from sphereface_plus.program import head_flags
+from sphereface_plus.program.figures import Plane, draw_planes
 
-PROGRAM = "sphereface_plus/plane.py"
-COMPARISON = Comparison(
-    PROGRAM,
+
+class Planes(Comparison):
+    """A comparison that draws the features of all runs too, a panel per run."""
+
+    def report(self, finished: Sequence[Run], out: Path, title: str) -> None:
+        """Writes `table.csv`, `comparison.png` and `plane.png`, and prints the table."""
+        super().report(finished, out, title)
+        config = finished[0].config
+        data = datasets.load(
+            config["dataset"], config["data_dir"], config["image_size"], config["label"]
+        )
+        planes = {run.folder.name: load_plane(run.folder) for run in finished}
+        draw_planes(planes, data.class_names, out / _FIGURE)
+        print(f"Features: {out / _FIGURE}")
+
+
+COMPARISON = Planes(
+    "sphereface_plus/plane.py",
     [Varied("model_name"), Varied("m", prefix="m")],
     {"test_accuracy": 100, "spread": 1, "gap": 1},
     shared=["dataset"],
@@ -51,20 +65,18 @@ _OF_RAY = 0.95
 def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(
-        PROGRAM,
+        COMPARISON.program,
         "Draws the features of classes on the plane, one panel a head. A list in --model_name or "
         "--m, or --seeds, makes a folder of runs, a table of them and one figure.",
     )
-    positive, above = integer(1), number(0, above=True)
-    head_flags.add(parser, "sphereface")
-    parser.set_defaults(gamma=1.2)
+    above = number(0, above=True)
+    head_flags.add(parser, "sphereface", gamma=1.2)
     parser.add_data_flags("digits")
-    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
-    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
-    parser.add_argument("--epochs", type=positive, default=60, help="epochs to train for")
-    parser.add_argument("--batch_size", type=positive, default=64, help="images in a batch")
-    parser.add_argument("--base_lr", type=above, default=0.02, help="learning rate at the start")
-    recipes.add_drops(parser, "0.6,0.85")
+    parser.add_argument(
+        "--width", type=above, default=1.0, help="factor of the number of filters of every layer"
+    )
+    recipes.add_seeds(parser)
+    recipes.add_step_flags(parser, epochs=60, batch_size=64, base_lr=0.02, drops="0.6,0.85")
     parser.add_argument(
         "--weight_decay",
         type=number(0),
@@ -74,14 +86,22 @@ def make_parser() -> Parser:
     return parser
 
 
-def fill_in(args: argparse.Namespace) -> None:
-    """Settles the flags whose default depends on others; those of a resumed run are settled."""
+def resolve_defaults(args: argparse.Namespace) -> None:
+    """Resolves flags whose default depends on others, in place."""
     if args.m is None and set(args.model_name) <= {"sphereface", "sphereface_plus"}:
         args.m = list(_MARGINS)
     if not {"sphereface", "sphereface_plus"}.intersection(args.model_name):
         args.gamma = None
-    if args.out is None:
-        args.out = Path("runs", f"{stem(args.dataset)}-plane")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that cannot be used.
+
+    Raises:
+        BadInput: If they cannot.
+    """
+    recipes.fractions(args.drops)
+    head_flags.check(args)
 
 
 def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> FaceModel:
@@ -123,57 +143,40 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     return model
 
 
-def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
-    """Trains one network, and leaves a complete run folder.
+class Task(training.ImageTask):
+    """Trains one network whose features are two numbers.
 
     Args:
-        args: The flags of the run, as `head_flags.single` gives them.
-        run: The run to go on with; None begins one in `args.out`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        BadInput: If the data, the flags and the folder cannot be used together.
-        Diverged: If the loss is no longer a number.
+        args: The flags of one run.
+        run: The run to resume, or None.
     """
-    require_matplotlib()
-    if run is None:
-        runs.require_unused(args.out)
-    data = recipes.load(args)
-    data.require_classes()
-    images, labels = data.train
-    keras.utils.set_random_seed(args.seed)
-    batches = Batches(images, labels, args.batch_size, seed=args.seed)
-    model = build(args, images.shape[1:], len(data.class_names), args.epochs * len(batches))
-    run = runs.Run.begin_or_go_on(run, PROGRAM, args)
-    batches.epoch = done = run.restore(model)
-    with run:
-        if done < args.epochs:
-            model.fit(
-                batches,
-                validation_data=Batches(*data.test, recipes.TEST_BATCH, shuffle=False),
-                initial_epoch=done,
-                epochs=args.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=run.callbacks(args.epochs, seed=args.seed),
-            )
-        features = model.embed(Batches(images, labels, recipes.TEST_BATCH, shuffle=False))
-        plane = Plane(features, labels, keras.ops.convert_to_numpy(model.head.kernel).T)
-        with runs.replacing(run.folder / _FEATURES) as partial:
+
+    def __init__(self, args: argparse.Namespace, run: Run | None):
+        super().__init__(args, run)
+        self.data = recipes.load(args)
+        self.data.require_classes()
+        self.use(self.data.train, self.data.test)
+
+    def build(self) -> FaceModel:
+        """Builds and compiles the network."""
+        return build(self.args, self.train[0].shape[1:], len(self.data.class_names), self.steps)
+
+    def report(self, run: Run) -> dict[str, float]:
+        """Keeps and draws the features of the training images, and measures their rays."""
+        images, labels = self.train
+        features = self.model.embed(recipes.in_order(images, labels))
+        plane = Plane(features, labels, keras.ops.convert_to_numpy(self.model.head.kernel).T)
+        with replacing(run.folder / _FEATURES) as partial:
             np.savez(partial, features=plane.features, labels=labels, classes=plane.classes)
         spread, gap = rays(features, labels)
-        draw_planes({run.folder.name: plane}, data.class_names, run.folder / _FIGURE)
-        return run.finish(
-            {
-                "test_accuracy": run.rows[-1]["val_accuracy"],
-                "train_accuracy": run.rows[-1]["accuracy"],
-                "spread": spread,
-                "gap": gap,
-                "epochs": args.epochs,
-            }
-        )
+        draw_planes({run.folder.name: plane}, self.data.class_names, run.folder / _FIGURE)
+        return {
+            "test_accuracy": run.rows[-1]["val_accuracy"],
+            "train_accuracy": run.rows[-1]["accuracy"],
+            "spread": spread,
+            "gap": gap,
+            "epochs": self.args.epochs,
+        }
 
 
 def rays(features: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -232,30 +235,17 @@ def load_plane(folder: Path) -> Plane:
         raise BadInput(f"{path} cannot be read: {error}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, goes on training, or compares.
-
-    Args:
-        argv: The flags; those of the process by default.
-    """
-    args, run = make_parser().settle(argv)
-    if run is None:
-        fill_in(args)
-        recipes.parts(args.drops)
-        head_flags.check(args)
-    asked = head_flags.single(args, COMPARISON)
-    COMPARISON.carry_out(
-        *(asked, run, args.out),
-        train=train,
-        main=main,
-        title=f"{stem(args.dataset)}: features in two dimensions",
-    )
-    if len(asked) > 1:
-        out = Path(args.out)
-        names = datasets.load(args.dataset, args.data_dir, args.image_size, args.label).class_names
-        draw_planes({name: load_plane(out / name) for name in asked}, names, out / _FIGURE)
-        print(f"Features: {out / _FIGURE}")
-
+PROGRAM = training.Program(
+    make_parser,
+    Task,
+    COMPARISON,
+    folder="plane",
+    resolve_defaults=resolve_defaults,
+    check=check,
+    expand_runs=lambda args: head_flags.expand_runs(args, COMPARISON),
+    title=lambda args: f"{stem(args.dataset)}: features in two dimensions",
+)
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(program(main))

@@ -1,11 +1,11 @@
-"""Tests a trained face network: verification of pairs, identification, a report of both.
+"""Tests a trained face network: verification of pairs, identification, and a report of both.
 
     python sphereface_plus/test.py --run runs/faces --data_dir lfw --pairs pairs.txt
     python sphereface_plus/test.py --run runs/faces --data_dir orl_faces.zip
 
-With `--pairs`, a list in the form of Labeled Faces in the Wild, its pairs are scored by its folds;
-without, all pairs of people whom the network was not trained on. The embeddings of an image and of
-its mirror image are concatenated, as published.
+With `--pairs`, a list in the format of Labeled Faces in the Wild, its pairs are scored in its
+folds. Without, all pairs of people on whom the network was not trained are scored. Embeddings of
+an image and its mirror image are concatenated, as published.
 """
 
 import argparse
@@ -18,59 +18,47 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from mhe.harness import figures, runs
+from mhe.harness import figures
 from mhe.harness.comparisons import stem
-from mhe.harness.errors import BadInput
-from mhe.harness.flags import LineParser, integer, program
-from sphereface_plus import evaluation, faces, trained
-from sphereface_plus.pairs import read_pairs
+from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.flags import Defaults, LineParser, integer, program
+from mhe.harness.reports import write_report
+from mhe.harness.run import Run, require_unused
+from sphereface_plus import faces
+from sphereface_plus.pairs import Pairs, read_pairs
+from sphereface_plus.program import evaluation, people_flags, trained
 
 
 def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
     parser = LineParser(
         prog="sphereface_plus/test.py",
-        description="Tests a trained face network on pairs of faces, and on finding people.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Tests a trained face network on pairs of faces, and on identifying people.",
+        formatter_class=Defaults,
         allow_abbrev=False,
     )
     parser.add_argument(
         "--run", required=True, help="the folder of a complete run of sphereface_plus/train.py"
     )
-    parser.add_argument(
-        "--data_dir", required=True, help="a folder or zip of people: <person>/<image>"
-    )
+    people_flags.add(parser, required=True)
     parser.add_argument(
         "--pairs",
         metavar="FILE",
-        help="a list of pairs, such as LFW's pairs.txt; without it all pairs of the people whom "
-        "the run was not trained on are scored",
-    )
-    parser.add_argument(
-        "--pattern",
-        default="*",
-        help="the files that are images of people, such as *.jpg, where there are others",
-    )
-    parser.add_argument(
-        "--small_people",
-        choices=["refuse", "skip"],
-        default="refuse",
-        help="what becomes of people with one image, where all pairs are scored",
-    )
-    parser.add_argument(
-        "--landmarks", metavar="FILE", help="five points of every image, to align the faces by"
+        help="a list of pairs, such as LFW's pairs.txt (default: all pairs of people on whom the "
+        "run was not trained)",
     )
     parser.add_argument(
         "--mirror",
         choices=["concatenate", "none"],
         default="concatenate",
-        help="what becomes of the embedding of the mirror image",
+        help="whether to append the embedding of the mirror image",
     )
     parser.add_argument(
-        "--batch_size", type=integer(1), default=128, help="images that are embedded at once"
+        "--batch_size", type=integer(1), default=128, help="number of images to embed at once"
     )
     parser.add_argument(
-        "--out", help="the report's folder, new or empty; by default test-<data> in the run's"
+        "--out",
+        help="the report's folder, new or empty (default: test-<data> in the run's folder)",
     )
     return parser
 
@@ -82,58 +70,27 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
         args: The flags.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
 
     Raises:
         BadInput: If the run, the people or the pairs cannot be used.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     figures.require_matplotlib()
     model, run = trained.load_model(args.run)
     name = stem(args.data_dir) if args.pairs is None else f"{stem(args.data_dir)}-pairs"
     folder = Path(args.out) if args.out is not None else run.folder / f"test-{name}"
-    runs.require_unused(folder)
-    known = set(trained.trained_people(run.folder))
-    # A list of pairs may need people with a single image.
-    least = 2 if args.pairs is None else 1
-    people = faces.find_people(
-        args.data_dir,
-        least=least,
-        skip_small=args.small_people == "skip",
-        pattern=args.pattern,
-    )
-    pairs = None
-    if args.pairs is None:
-        unseen = [name for name in people.names if name not in known]
-        if len(unseen) < 2:
-            raise BadInput(
-                f"{args.data_dir} must hold at least 2 people whom {args.run} was not trained on. "
-                f"Received: {len(unseen)} of {len(people.names)}"
-            )
-        print(
-            f"{len(unseen):,} of {len(people.names):,} people have names that the network was not "
-            "trained on"
-        )
-        people = people.subset(unseen)
-        evaluation.require_pairs(people)
-    else:
-        pairs = read_pairs(args.pairs, people.images)
-        seen = known.intersection(people.names)
-        if seen:
-            print(
-                f"{len(seen):,} of {len(people.names):,} people have the names of people that the "
-                "network was trained on",
-                file=sys.stderr,
-            )
+    require_unused(folder)
+    people, pairs = people_and_pairs(args, run)
     landmarks = None
     if args.landmarks is not None:
         landmarks = faces.read_landmarks(args.landmarks, people)
     if (landmarks is None) != (run.config["landmarks"] is None):
-        words = ("aligned by landmarks", "not aligned")
-        known_as, tested_as = words if landmarks is None else words[::-1]
+        states = ("aligned by landmarks", "not aligned")
+        trained_on, tested_on = states if landmarks is None else states[::-1]
         print(
-            f"the network was trained on faces that are {known_as}, and is tested on faces that "
-            f"are {tested_as}",
+            f"the network was trained on faces that are {trained_on}, and is tested on faces that "
+            f"are {tested_on}",
             file=sys.stderr,
         )
     report = evaluation.evaluate(
@@ -147,21 +104,55 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     print(report.text)
     folder.mkdir(parents=True, exist_ok=True)
     report.write(folder, f"{run.folder.name} on {name}")
-    result = {
-        "model_name": run.config["model_name"],
-        "power_s": run.config["power_s"],
-        "dataset": args.data_dir,
-        "seed": run.config["seed"],
-        "run": str(run.folder),
-        "pairs": args.pairs,
-        "mirror": args.mirror,
-        "metrics": report.metrics,
-        "notes": report.verification.notes,
-        "seconds": round(time.monotonic() - begun, 3),
-    }
-    runs.write_json(folder / "result.json", result)
-    print(f"Report in {folder}")
-    return result
+    return write_report(
+        folder,
+        run,
+        report.metrics,
+        started=started,
+        dataset=args.data_dir,
+        pairs=args.pairs,
+        mirror=args.mirror,
+        notes=report.verification.notes,
+    )
+
+
+def people_and_pairs(args: argparse.Namespace, run: Run) -> tuple[faces.People, Pairs | None]:
+    """Finds the people and pairs to test on, and prints who is known to the network.
+
+    Args:
+        args: The flags.
+        run: The run to test.
+
+    Returns:
+        The people, and their pairs; None for all pairs.
+
+    Raises:
+        BadInput: If there are too few people, or the list of pairs cannot be used.
+    """
+    known = set(trained.trained_people(run.folder))
+    # A list of pairs may need people with a single image.
+    people = people_flags.find(args, least=2 if args.pairs is None else 1)
+    unseen = [name for name in people.names if name not in known]
+    count = len(people.names)
+    if args.pairs is not None:
+        with as_bad_input():
+            pairs = read_pairs(args.pairs, people.images)
+        if len(unseen) < count:
+            print(
+                f"{count - len(unseen):,} of {count:,} people have the names of people that the "
+                "network was trained on",
+                file=sys.stderr,
+            )
+        return people, pairs
+    if len(unseen) < 2:
+        raise BadInput(
+            f"{args.data_dir} must have at least 2 people on whom {args.run} was not trained. "
+            f"Received: {len(unseen)} of {count}"
+        )
+    print(f"{len(unseen):,} of {count:,} people have names that the network was not trained on")
+    people = people.subset(unseen)
+    evaluation.require_pairs(people)
+    return people, None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -20,8 +20,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -29,17 +27,24 @@ import keras
 import numpy as np
 
 import mhe
-from mhe.harness import figures, recipes, runs
+from mhe.harness import figures, recipes, training
 from mhe.harness.affine import random_affine
-from mhe.harness.comparisons import stem
-from mhe.harness.errors import BadInput
+from mhe.harness.comparisons import Comparison, Varied, stem
+from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.files import replacing
 from mhe.harness.flags import Parser, integer, number, program
-from sphereface_plus import evaluation, faces, head_flags, trained
+from mhe.harness.run import Run
+from sphereface_plus import faces
 from sphereface_plus.backbones import iresnet, sfnet
 from sphereface_plus.face_model import FaceModel
-from sphereface_plus.table import COMPARISON
+from sphereface_plus.program import evaluation, head_flags, people_flags, trained
 
-PROGRAM = trained.PROGRAM
+COMPARISON = Comparison(
+    trained.PROGRAM,
+    [Varied("model_name"), Varied("m", prefix="m")],
+    {"test_accuracy": 100, "test_auc": 100, "test_eer": 100, "class_energy": 1},
+    shared=["dataset", "test_people"],
+)
 
 ARCHITECTURES = [
     *(f"sfnet{depth}" for depth in (4, 10, 20, 36, 64)),
@@ -52,26 +57,12 @@ _AFFINE = functools.partial(random_affine, degrees=8, stretch=0.1, shear=0.05, s
 def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(
-        PROGRAM,
+        COMPARISON.program,
         "Trains face recognition on a folder of people. A list in --model_name or --m, or --seeds, "
         "makes a folder of runs and a table of them.",
     )
     positive, above, rate = integer(1), number(0, above=True), number(0)
-    parser.add_argument(
-        "--data_dir",
-        help="a folder or zip of people: <person>/<image>, in any common format (always needed)",
-    )
-    parser.add_argument(
-        "--pattern",
-        default="*",
-        help="the files that are images of people, such as *.jpg, where there are others",
-    )
-    parser.add_argument(
-        "--landmarks",
-        metavar="FILE",
-        help="a line an image: its name, and x and y of eyes, nose and corners of the mouth, to "
-        "align the faces by (default: the middle of every image)",
-    )
+    people_flags.add(parser, required=False)
     parser.add_argument(
         "--image_size",
         default="112x96",
@@ -89,12 +80,6 @@ def make_parser() -> Parser:
         help="hold out so many people, drawn by --seed, and test on all pairs of their images",
     )
     parser.add_argument(
-        "--small_people",
-        choices=["refuse", "skip"],
-        default="refuse",
-        help="what becomes of people with one image",
-    )
-    parser.add_argument(
         "--arch", choices=ARCHITECTURES, default="sfnet20", help="the network to the embedding"
     )
     parser.add_argument(
@@ -103,23 +88,25 @@ def make_parser() -> Parser:
         help="batch norm in an sfnet, as SphereFace-R has it (default: none, as first published; "
         "iresnets have it always)",
     )
-    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
+    parser.add_argument(
+        "--width", type=above, default=1.0, help="factor of the number of filters of every layer"
+    )
     parser.add_argument("--dims", type=integer(2), default=512, help="numbers of the embedding")
     head_flags.add(parser, "sphereface_plus")
     parser.add_argument(
         "--finetune",
         metavar="RUN",
         help="begin with the weights of a complete run: the network's, and those of the classes "
-        "of people who are in both",
+        "of people who are in both (default: new weights)",
     )
-    parser.add_argument("--seeds", type=positive, default=1, help="runs with --seed and the next")
+    recipes.add_seeds(parser)
     parser.add_argument(
         "--epochs",
         type=integer(0),
         default=20,
         help="epochs to train for; 0 leaves the network untrained, to compare with",
     )
-    parser.add_argument("--batch_size", type=positive, default=256, help="images in a batch")
+    recipes.add_step_flags(parser, batch_size=256, base_lr=0.1, drops="0.5714,0.8571")
     parser.add_argument(
         "--per_person",
         type=positive,
@@ -134,8 +121,6 @@ def make_parser() -> Parser:
         help="mirror half of the faces, as published; affine: and turn, stretch, shear and shift "
         "all of them a little, for small sets without landmarks",
     )
-    parser.add_argument("--base_lr", type=above, default=0.1, help="learning rate at the start")
-    recipes.add_drops(parser, "0.5714,0.8571")
     parser.add_argument(
         "--weight_decay",
         type=rate,
@@ -151,12 +136,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def fill_in(args: argparse.Namespace) -> None:
-    """Settles the flags whose default depends on others; those of a resumed run are settled."""
+def resolve_defaults(args: argparse.Namespace) -> None:
+    """Resolves flags whose default depends on others, in place."""
     if args.norm is None:
         args.norm = "batch" if args.arch.startswith("iresnet") else "none"
-    if args.out is None and args.data_dir is not None:
-        args.out = Path("runs", f"{stem(args.data_dir)}-faces")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -167,7 +150,7 @@ def check(args: argparse.Namespace) -> None:
     """
     if args.data_dir is None:
         raise BadInput("--data_dir must name a folder or zip of people. Received: none")
-    recipes.parts(args.drops)
+    recipes.fractions(args.drops)
     image_size(args)
     if args.arch.startswith("iresnet") and args.norm == "none":
         raise BadInput(f"--norm none needs an sfnet. Received: --arch {args.arch}")
@@ -205,20 +188,19 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
     Raises:
         BadInput: If the network does not take the numbers.
     """
-    name, depth = re.fullmatch(r"([a-z]+)(\d+)", args.arch).groups()
+    name = args.arch.rstrip("0123456789")
+    depth = int(args.arch.removeprefix(name))
     shared = {
         "dims": args.dims,
         "input_shape": (*image_size(args), args.channels),
         "width": args.width,
         "weight_decay": args.weight_decay,
     }
-    try:
+    with as_bad_input(f"--arch {args.arch}"):
         if name == "sfnet":
-            backbone = sfnet(int(depth), batch_norm=args.norm == "batch", **shared)
+            backbone = sfnet(depth, batch_norm=args.norm == "batch", **shared)
         else:
-            backbone = iresnet(int(depth), **shared)
-    except ValueError as error:
-        raise BadInput(f"--arch {args.arch}: {error}") from error
+            backbone = iresnet(depth, **shared)
     model = FaceModel(backbone, head_flags.build(args, classes), name=args.model_name)
     model(np.zeros((1, *backbone.input_shape[1:]), "float32"))
     model.compile(
@@ -257,72 +239,69 @@ def part(people: faces.People, count: int, seed: int) -> tuple[faces.People, fac
     return people.subset(rest), people.subset(drawn)
 
 
-def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, Any]:
-    """Trains one network, and leaves a complete run folder.
+class Task(training.Task):
+    """Trains one network on people, and tests it on people held out.
 
     Args:
-        args: The flags of the run, as `head_flags.single` gives them.
-        run: The run to go on with; None begins one in `args.out`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        BadInput: If the data, the flags and the folder cannot be used together.
-        Diverged: If the loss is no longer a number.
+        args: The flags of one run.
+        run: The run to resume, or None.
     """
-    figures.require_matplotlib()
-    if run is None:
-        runs.require_unused(args.out)
-    everybody = faces.find_people(
-        args.data_dir, skip_small=args.small_people == "skip", pattern=args.pattern
-    )
-    people, tested = part(everybody, args.test_people, args.seed)
-    if tested is not None:
-        evaluation.require_pairs(tested)
-    landmarks = None
-    if args.landmarks is not None:
-        landmarks = faces.read_landmarks(args.landmarks, everybody)
 
-    keras.utils.set_random_seed(args.seed)
-    draw = {
-        "batch_size": args.batch_size,
-        "size": image_size(args),
-        "channels": args.channels,
-        "landmarks": landmarks,
-        "seed": args.seed,
-        "per_person": args.per_person,
-        "cache": args.cache == "memory",
-        "augment": _AFFINE if args.augment == "affine" else None,
-    }
-    batches = faces.FaceBatches(people, **draw, epoch=0 if run is None else run.epoch)
-    model = build(args, len(people.names), args.epochs * len(batches))
-    if args.finetune is not None and (run is None or not run.checkpoints):
-        trained.begin_with(model, people.names, args.finetune)
-    run = runs.Run.begin_or_go_on(run, PROGRAM, args, dataset=args.data_dir)
-    trained.list_people(run.folder, people, tested)
-    done = run.restore(model)
-    batches.epoch = done
-    print(
-        f"{len(people):,} images of {len(people.names):,} people to train on; "
-        f"{0 if tested is None else len(tested.names):,} people to test on"
-    )
-    with run:
-        if done < args.epochs:
-            model.fit(
-                batches,
-                initial_epoch=done,
-                epochs=args.epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[
-                    mhe.EnergyLogger(s=2, distance="angle", layers=[model.head.name], angles=True),
-                    *run.callbacks(args.epochs, seed=args.seed),
-                ],
-            )
-        with runs.replacing(run.folder / trained.MODEL) as partial:
-            model.save(partial)
-        metrics = {"epochs": args.epochs, "class_energy": class_energy(model)}
+    def __init__(self, args: argparse.Namespace, run: Run | None):
+        super().__init__(args, run)
+        everybody = people_flags.find(args)
+        self.people, self.tested = part(everybody, args.test_people, args.seed)
+        if self.tested is not None:
+            evaluation.require_pairs(self.tested)
+        self.landmarks = None
+        if args.landmarks is not None:
+            self.landmarks = faces.read_landmarks(args.landmarks, everybody)
+        self.is_new = run is None or not run.checkpoints
+        self.steps_per_epoch = len(self.batches(0, None))
+        self.steps = args.epochs * self.steps_per_epoch
+        self.config = {"dataset": args.data_dir}
+
+    def batches(self, epoch: int, steps: int | None) -> faces.FaceBatches:
+        """Returns shuffled and augmented batches of faces."""
+        args = self.args
+        return faces.FaceBatches(
+            self.people,
+            batch_size=args.batch_size,
+            size=image_size(args),
+            channels=args.channels,
+            landmarks=self.landmarks,
+            seed=args.seed,
+            per_person=args.per_person,
+            cache=args.cache == "memory",
+            augment=_AFFINE if args.augment == "affine" else None,
+            epoch=epoch,
+        )
+
+    def build(self) -> FaceModel:
+        """Builds and compiles the network, with the weights of `--finetune` in a new run."""
+        model = build(self.args, len(self.people.names), self.steps)
+        if self.args.finetune is not None and self.is_new:
+            trained.begin_with(model, self.people.names, self.args.finetune)
+        return model
+
+    def prepare_run(self, run: Run) -> None:
+        """Lists the people, and says how many there are."""
+        trained.list_people(run.folder, self.people, self.tested)
+        print(
+            f"{len(self.people):,} images of {len(self.people.names):,} people to train on; "
+            f"{0 if self.tested is None else len(self.tested.names):,} people to test on"
+        )
+
+    def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
+        """Logs the energy and the angles of the class weights."""
+        head = self.model.head.name
+        return [mhe.EnergyLogger(s=2, distance="angle", layers=[head], angles=True)]
+
+    def report(self, run: Run) -> dict[str, float]:
+        """Saves the network, draws `curves.png`, and scores all pairs of the people held out."""
+        with replacing(run.folder / trained.MODEL) as partial:
+            self.model.save(partial)
+        metrics = {"epochs": self.args.epochs, "class_energy": class_energy(self.model)}
         if run.rows:
             metrics["train_accuracy"] = run.rows[-1]["accuracy"]
             figures.draw_metrics(
@@ -331,12 +310,12 @@ def train(args: argparse.Namespace, run: runs.Run | None = None) -> dict[str, An
                 run.folder / "curves.png",
                 run.folder.name,
             )
-        if tested is not None:
-            report = evaluation.evaluate(model, tested, landmarks=landmarks)
+        if self.tested is not None:
+            report = evaluation.evaluate(self.model, self.tested, landmarks=self.landmarks)
             report.write(run.folder, run.folder.name)
             print(report.text)
             metrics |= {f"test_{name}": value for name, value in report.metrics.items()}
-        return run.finish(metrics)
+        return metrics
 
 
 def class_energy(model: FaceModel) -> float:
@@ -345,23 +324,18 @@ def class_energy(model: FaceModel) -> float:
     return float(mhe.hyperspherical_energy(kernel, s=2, distance="angle"))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Trains, goes on training, or compares.
-
-    Args:
-        argv: The flags; those of the process by default.
-    """
-    args, run = make_parser().settle(argv)
-    if run is None:
-        fill_in(args)
-        check(args)
-    COMPARISON.carry_out(
-        *(head_flags.single(args, COMPARISON), run, args.out),
-        train=train,
-        main=main,
-        title=f"{stem(args.data_dir)}, {args.test_people} people never seen",
-    )
-
+PROGRAM = training.Program(
+    make_parser,
+    Task,
+    COMPARISON,
+    folder="faces",
+    resolve_defaults=resolve_defaults,
+    check=check,
+    expand_runs=lambda args: head_flags.expand_runs(args, COMPARISON),
+    title=lambda args: f"{stem(args.data_dir)}, {args.test_people} people never seen",
+    dataset="data_dir",
+)
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(program(main))

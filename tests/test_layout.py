@@ -1,6 +1,7 @@
-"""What stands in the library's sources: which way the arrows point, and what is never imported."""
+"""Which way imports point between the parts of the house, and what is never imported."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -9,85 +10,175 @@ pytestmark = pytest.mark.numpy_only
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "mhe").rglob("*.py"))
-PACKAGES = [*(ROOT / "sphereface_plus").rglob("*.py"), *(ROOT / "gan").rglob("*.py")]
-PROGRAMS = sorted([*(ROOT / "benchmarks").glob("*.py"), *PACKAGES])
+PACKAGES = sorted(p for name in ("sphereface_plus", "gan") for p in (ROOT / name).rglob("*.py"))
+PROGRAMS = sorted((ROOT / "benchmarks").rglob("*.py"))
 BACKENDS = {"tensorflow", "jax", "torch"}
 LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", "PIL"}
+# At the bottom: they import each other at most.
 TOOLS = {
     "mhe.checks",
     "mhe.keras_internals",
     "mhe.labels",
     "mhe.neuron_axes",
     "mhe.precision",
+    "mhe.seeds",
     "mhe.serialization",
     "mhe.types",
 }
-# What files and folders at the bottom of the library may import of it.
-BELOW = {
-    "mhe/checks.py": set(),
-    "mhe/clusters/": {"mhe.checks", "mhe.clusters", "mhe.types"},
-    "mhe/energy.py": set(),
-    "mhe/image_regularizers.py": {"mhe.checks", "mhe.energy", "mhe.precision"},
-    "mhe/labels.py": {"mhe.checks", "mhe.types"},
-    "mhe/layers/": {*TOOLS, "mhe.energy", "mhe.layers"},
-    "mhe/losses/": {*TOOLS, "mhe.energy", "mhe.losses"},
-    "mhe/metrics/": {*TOOLS, "mhe.energy", "mhe.metrics"},
-    "mhe/neuron_axes.py": set(),
-    "mhe/precision.py": set(),
-    "mhe/prototype_regularizers.py": {"mhe.checks", "mhe.energy", "mhe.precision"},
-    "mhe/regularizers.py": {"mhe.energy"},
+# What parts of the library may import from it besides the tools and themselves.
+ABOVE = {
+    **{tool: set() for tool in TOOLS},
+    "mhe.clusters": set(),
+    "mhe.constraints": set(),
+    "mhe.energy": set(),
+    "mhe.fewshot": {"mhe.layers"},
+    "mhe.head_model": set(),
+    "mhe.hierarchy": set(),
+    "mhe.layers": {"mhe.energy"},
+    "mhe.losses": {"mhe.energy"},
+    "mhe.metrics": {"mhe.energy"},
+    "mhe.prototypes": {"mhe.metrics"},
+    "mhe.regularizers": {"mhe.energy"},
+    "mhe.attach": {"mhe.energy", "mhe.regularizers"},
+    "mhe.callbacks": {"mhe.attach", "mhe.energy", "mhe.metrics", "mhe.regularizers"},
 }
 # What Keras has no equivalent for: making JAX forget a trace, reading TensorFlow Datasets, and
 # norms of rows that TensorFlow takes in one pass.
 BACKEND_SPOTS = {
-    ("mhe/attach.py", "jax"),
+    ("mhe/attach/retracing.py", "jax"),
     ("mhe/harness/datasets/named.py", "tensorflow"),
     ("mhe/layers/distance.py", "tensorflow"),
 }
+# Importable parts of the packages that still read data or report errors through the harness.
+ON_THE_HARNESS = {
+    "gan/classifiers.py",
+    "gan/energies.py",
+    "gan/evaluation.py",
+    "gan/networks.py",
+    "gan/scores/reference.py",
+    "sphereface_plus/faces/__init__.py",
+    "sphereface_plus/faces/alignment.py",
+    "sphereface_plus/faces/batches.py",
+    "sphereface_plus/faces/landmarks.py",
+    "sphereface_plus/faces/people.py",
+}
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_name(path):
+    """The dotted name of a file, a package's for its `__init__`."""
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_name(path): path for path in (*LIBRARY, *PACKAGES, *PROGRAMS)}
 
 
 def imports(path, top_level=False):
-    """Names of the modules that a file imports, those of its functions too unless `top_level`."""
-    tree = ast.parse(path.read_text("utf-8"))
-    for node in tree.body if top_level else ast.walk(tree):
+    """Names of the modules that a file imports, in its functions too unless `top_level`."""
+    nodes = [ast.parse(path.read_text("utf-8"))]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "mhe":
-            yield from (f"mhe.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
+        if not (top_level and runs_later(node)):
+            nodes.extend(ast.iter_child_nodes(node))
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def runs_later(node):
+    """Whether importing a file does not run what is in a node: functions and type checks."""
+    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    return is_function or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+
+
+def roots(path, top_level=False):
+    return {module.partition(".")[0] for module in imports(path, top_level)}
+
+
+def within(module, packages):
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
 def test_library_imports(path):
-    name = path.relative_to(ROOT).as_posix()
-    everything = set(imports(path))
-    roots = {module.split(".")[0] for module in everything}
-    assert {(name, root) for root in roots & BACKENDS} <= BACKEND_SPOTS
-    assert not roots & {"pickle", "dill", "cloudpickle", "joblib"}
-    assert not roots & {"sphereface_plus", "gan", "benchmarks"}
-    first = {module.split(".")[0] for module in imports(path, top_level=True)}
-    assert not first & LOADED_WHERE_NEEDED
-    if not name.startswith("mhe/harness/"):
-        assert not {module for module in everything if module.startswith("mhe.harness")}
-    for below, allowed in BELOW.items():
-        if name.startswith(below):
-            own = {module for module in everything if module.split(".")[0] == "mhe"}
-            assert {
-                m for m in own if not any(f"{m}.".startswith(f"{a}.") for a in allowed)
-            } == set()
+    found = roots(path)
+    assert {(relative(path), root) for root in found & BACKENDS} <= BACKEND_SPOTS
+    assert not found & {"pickle", "dill", "cloudpickle", "joblib"}
+    assert not found & {"sphereface_plus", "gan", "benchmarks"}
+    assert not roots(path, top_level=True) & LOADED_WHERE_NEEDED
+    own = {module for module in imports(path) if within(module, ["mhe"])}
+    name = module_name(path)
+    if not within(name, ["mhe.harness"]):
+        assert not {module for module in own if within(module, ["mhe.harness"])}
+    for part, allowed in ABOVE.items():
+        if within(name, [part]):
+            assert {m for m in own if not within(m, {part, *TOOLS, *allowed})} == set()
 
 
-@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_import_circles():
+    graph = {}
+    for name, path in MODULES.items():
+        targets = set()
+        for module in imports(path, top_level=True):
+            # Programs import the files beside them by their bare names.
+            beside = f"benchmarks.{module}"
+            is_beside = path.parent.name == "benchmarks" and module not in MODULES
+            targets.add(beside if is_beside and beside in MODULES else module)
+        graph[name] = targets & MODULES.keys() - {name}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"import circle: {' ← '.join(error.args[1])}")
+
+
+def prints(node):
+    """Whether a node prints to standard output."""
+    is_print = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"
+    return is_print and not any(keyword.arg == "file" for keyword in node.keywords)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
+def test_the_library_never_prints(path):
+    if not within(module_name(path), ["mhe.harness"]) and path.name != "__main__.py":
+        assert not any(map(prints, ast.walk(ast.parse(path.read_text("utf-8")))))
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=relative)
 def test_packages_import_no_backend_and_not_each_other(path):
-    everything = {module.split(".")[0] for module in imports(path)}
     other = {"sphereface_plus", "gan"} - {path.relative_to(ROOT).parts[0]}
-    assert not everything & {*BACKENDS, *other, "benchmarks"}
-    first = {module.split(".")[0] for module in imports(path, top_level=True)}
-    assert not first & LOADED_WHERE_NEEDED
+    assert not roots(path) & {*BACKENDS, *other, "benchmarks"}
+    assert not roots(path, top_level=True) & LOADED_WHERE_NEEDED
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
+def is_entry(path):
+    """Whether a file is a program to run."""
+    return 'if __name__ == "__main__":' in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=relative)
+def test_what_packages_offer_does_not_rest_on_programs(path):
+    if is_entry(path) or "program" in path.relative_to(ROOT).parts:
+        return
+    own = {module for module in imports(path) if module in MODULES}
+    programs = {m for m in own if ".program" in m or is_entry(MODULES[m])}
+    assert not {m for m in programs if not within(m, ["mhe"])}
+    if relative(path) not in ON_THE_HARNESS:
+        assert not {module for module in own if within(module, ["mhe.harness"])}
+
+
+def test_benchmarks_holds_programs_and_folders_of_their_parts():
+    assert [relative(p) for p in (ROOT / "benchmarks").glob("*.py") if not is_entry(p)] == []
+    parts = [p for p in PROGRAMS if p.parent != ROOT / "benchmarks"]
+    assert {p.parent.name for p in parts} <= {"tasks", "timing"}
+
+
+@pytest.mark.parametrize("path", [*PACKAGES, *PROGRAMS], ids=relative)
 def test_programs_never_unpickle(path):
-    assert not {module.split(".")[0] for module in imports(path)} & {"pickle", "dill", "joblib"}
+    assert not roots(path) & {"pickle", "dill", "joblib"}
     assert "allow_pickle=True" not in path.read_text("utf-8")

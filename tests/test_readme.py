@@ -1,4 +1,4 @@
-"""Every block of the README runs, or names only what there is."""
+"""Every block of the README runs, or names only what there is; so do those of CONTRIBUTING."""
 
 import configparser
 import re
@@ -8,20 +8,26 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
-def blocks(language):
-    return [text for kind, text in BLOCKS if kind == language]
+def all_blocks(text):
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def blocks(language, text=README):
+    return [block for kind, block in all_blocks(text) if kind == language]
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
-    assert {kind for kind, _ in BLOCKS} == {"python", "bash", "bibtex"}
-    assert README.count("```") == 2 * len(BLOCKS)
+    for text, kinds in ((README, {"python", "bash", "bibtex"}), (CONTRIBUTING, {"python", "bash"})):
+        assert {kind for kind, _ in all_blocks(text)} == kinds
+        assert text.count("```") == 2 * len(all_blocks(text))
 
 
 @pytest.mark.skipif(
@@ -41,8 +47,37 @@ def test_python_blocks_run_in_order(capsys):
     assert float(keras.ops.convert_to_numpy(namespace["loss"])) > 0
 
 
+def test_the_examples_of_contributing_work(value_and_gradient):
+    namespace = {}
+    for text in blocks("python", CONTRIBUTING):
+        exec(compile(text, "CONTRIBUTING.md", "exec"), namespace)
+    # The regularizer, against the formula in float64, and where a neuron is zero.
+    weights = np.random.default_rng(0).normal(size=(2, 3, 5))
+    columns = weights.reshape(6, 5) / np.linalg.norm(weights.reshape(6, 5), axis=0)
+    expected = np.mean((columns.T @ columns)[~np.eye(5, dtype=bool)] ** 2)
+    regularizer = namespace["Coherence"](2.0)
+    value = keras.ops.convert_to_numpy(regularizer(weights.astype("float32")))
+    assert value == pytest.approx(2 * expected, rel=1e-5)
+    weights[..., 0] = 0
+    _, gradient = value_and_gradient(regularizer, weights.astype("float32"))
+    assert np.isfinite(gradient).all()
+    again = keras.regularizers.deserialize(keras.regularizers.serialize(regularizer))
+    assert again.strength == 2
+    # The head, whose margin applies to the true class only.
+    head = namespace["ScaledCosine"](4, scale=10)
+    features = np.random.default_rng(1).normal(size=(2, 6)).astype("float32")
+    plain, margin = (
+        keras.ops.convert_to_numpy(head(features, labels)) for labels in (None, [3, 1])
+    )
+    factors = np.ones((2, 4))
+    factors[[0, 1], [3, 1]] = 0.8
+    np.testing.assert_allclose(margin, factors * plain, rtol=1e-5)
+    assert np.abs(plain).max() <= 10
+
+
 def bash_lines():
-    return [line for text in blocks("bash") for line in text.strip().splitlines()]
+    texts = blocks("bash") + blocks("bash", CONTRIBUTING)
+    return list(dict.fromkeys(line for text in texts for line in text.strip().splitlines()))
 
 
 @pytest.mark.skipif(

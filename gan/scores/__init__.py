@@ -1,7 +1,7 @@
-"""How good generated images are: scores of what a classifier makes of them.
+"""How good generated images are, from the outputs and features of a classifier.
 
-All are NumPy in float64 on the class probabilities and features that `gan.classifiers` computes.
-Scores by different classifiers do not compare.
+All scores are computed with NumPy in float64 from what `gan.classifiers.Classifier.score` returns.
+Scores by different classifiers are not comparable.
 """
 
 from gan.scores.frechet import frechet_distance

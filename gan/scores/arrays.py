@@ -1,4 +1,4 @@
-"""What every score expects of its arrays."""
+"""Checks of arrays that all scores share."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def rows(array: Any, name: str, least: int = 1) -> np.ndarray:
-    """Checks features or probabilities, one row an image.
+    """Checks features or probabilities with one row per image.
 
     Args:
-        array: Numbers `(N, D)`, whatever NumPy makes an array of.
-        name: What they are called in errors.
-        least: How many rows there must be.
+        array: Array-like `(N, D)`.
+        name: Its name in errors.
+        least: Minimum number of rows.
 
     Returns:
         An array `(N, D)` of the same dtype.
 
     Raises:
-        ValueError: If they are not such numbers, too few, or not finite.
+        ValueError: If it has another shape, too few rows, or entries that are not finite numbers.
 
     Example:
 
@@ -31,7 +31,7 @@ def rows(array: Any, name: str, least: int = 1) -> np.ndarray:
             f"Received: shape {array.shape}, dtype {array.dtype}"
         )
     if len(array) < least:
-        raise ValueError(f"`{name}` must have {least} rows or more. Received: {len(array)} rows")
+        raise ValueError(f"`{name}` must have at least {least} rows. Received: {len(array)} rows")
     if not np.isfinite(array).all():
         raise ValueError(
             f"`{name}` must be finite. Received: NaN or infinity in "
@@ -41,19 +41,19 @@ def rows(array: Any, name: str, least: int = 1) -> np.ndarray:
 
 
 def two_sets(first: Any, second: Any, names: tuple[str, str], least: int) -> list[np.ndarray]:
-    """Checks two sets of features that are to be compared.
+    """Checks two sets of features to compare.
 
     Args:
-        first: Numbers `(N, D)`.
-        second: Numbers `(M, D)`.
-        names: What they are called in errors.
-        least: How many rows each must have.
+        first: Array-like `(N, D)`.
+        second: Array-like `(M, D)`.
+        names: Their names in errors.
+        least: Minimum number of rows of each.
 
     Returns:
         Both as arrays.
 
     Raises:
-        ValueError: If one is wrong, or their dimensions differ.
+        ValueError: If one of them is invalid, or their dimensions differ.
 
     Example:
 

@@ -1,33 +1,37 @@
-"""The Fréchet distance between two Gaussians, the features' of real and of generated images."""
+"""The Fréchet distance between the features of two sets of images, as Gaussians.
+
+Not SciPy's `sqrtm` of a product, which loses precision for singular covariances: here the distance
+of a set to itself is 0 up to rounding, with fewer images than features, too.
+"""
 
 from typing import Any
 
 import numpy as np
 
-# Eigenvalues this far below the largest, times the dimension, are rounding.
+# Times the dimension and the largest eigenvalue, the size of rounding errors in eigenvalues.
 _EPSILON = np.finfo(np.float64).eps
-# A covariance that came through float32 is off by this.
+# The relative error of a covariance that was stored in float32.
 _OFF = 1e-5
 
 
 def frechet_distance(mu1: Any, sigma1: Any, mu2: Any, sigma2: Any) -> float:
     """‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), the squared Fréchet distance.
 
-    With Σ = R Rᵀ for both covariances, Tr (Σ₁Σ₂)^½ is the sum of the singular values of R₁ᵀR₂. So
-    no root of a matrix that is not symmetric is taken, and covariances may be singular, as they are
-    where there are fewer images than features.
+    With Σ = R Rᵀ for both covariances, Tr (Σ₁Σ₂)^½ is the sum of the singular values of R₁ᵀR₂. This
+    avoids the root of a matrix that is not symmetric, and allows singular covariances, as of fewer
+    images than features.
 
     Args:
-        mu1: Mean `(D,)` of the features of one set of images.
-        sigma1: Their covariance `(D, D)`.
-        mu2: Mean `(D,)` of the other set.
-        sigma2: Its covariance `(D, D)`.
+        mu1: Mean `(D,)` of the features of the first set of images.
+        sigma1: Covariance `(D, D)` of the first set.
+        mu2: Mean `(D,)` of the second set.
+        sigma2: Covariance `(D, D)` of the second set.
 
     Returns:
-        The distance, 0 or more.
+        The distance, at least 0.
 
     Raises:
-        ValueError: If the shapes do not fit, a number is not finite, or a covariance is not
+        ValueError: If the shapes do not match, a number is not finite, or a covariance is not
             symmetric or has a negative eigenvalue.
 
     Example:
@@ -56,12 +60,12 @@ def frechet_distance(mu1: Any, sigma1: Any, mu2: Any, sigma2: Any) -> float:
     return max(0.0, float(distance))
 
 
-def _root(sigma, name):
+def _root(sigma: np.ndarray, name: str) -> np.ndarray:
     """R `(D, rank)` with R Rᵀ = Σ."""
     size = np.abs(sigma).max()
     if np.abs(sigma - sigma.T).max() > _OFF * size:
-        raise ValueError(f"`{name}` must be symmetric. Received: a matrix that is not")
-    # Of full rank, as where there are more images than features: by far the fastest root.
+        raise ValueError(f"`{name}` must be symmetric. Received: an asymmetric matrix")
+    # By far the fastest root, if the rank is full, as of more images than features.
     try:
         root = np.linalg.cholesky(sigma)
     except np.linalg.LinAlgError:
@@ -73,6 +77,6 @@ def _root(sigma, name):
         raise ValueError(
             f"`{name}` must have no negative eigenvalue. Received: {values[0]} beside {values[-1]}"
         )
-    # A root would make a rounding error of 1e-16 one of 1e-8.
+    # The root of a rounding error of 1e-16 is 1e-8.
     kept = values > len(values) * _EPSILON * values[-1]
     return vectors[:, kept] * np.sqrt(values[kept])

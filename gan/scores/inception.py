@@ -1,4 +1,4 @@
-"""The inception score: confident predictions of each image, diverse ones of all."""
+"""The inception score: confident predictions for each image, diverse ones over all images."""
 
 import itertools
 from typing import Any
@@ -7,32 +7,31 @@ import numpy as np
 
 from gan.scores.arrays import rows
 
-# Probabilities sum to 1 within this, which is how far off a softmax in float16 may be.
+# Tolerance of the sum of probabilities, for a softmax in float16.
 TOLERANCE = 1e-2
 
 
 def inception_score(probabilities: Any, splits: int = 10) -> tuple[float, float]:
-    """The exponential of the mean KL divergence of each image's prediction from that of all.
+    """The exponential of the mean KL divergence of predictions from their mean.
 
         exp(1/n Σ_i KL(p(y|x_i) ‖ p(y))),    p(y) = 1/n Σ_i p(y|x_i)
 
-    It is computed over each of some splits, which are consecutive images, as in the published
-    code. It lies between 1, where all predictions are equal, and the number of classes. Fewer
-    images score lower, and so do images in the order of their classes, as datasets often have them:
-    shuffle real images first.
+    It is computed for each split of consecutive images, as in the published code. It is between 1,
+    if all predictions are equal, and the number of classes. Fewer images score lower, and so do
+    images sorted by class, as in many datasets: shuffle real images first.
 
     Args:
         probabilities: `(N, K)`, the classifier's class probabilities of N generated images; each
             row sums to 1.
-        splits: Parts that are scored by themselves. All images count; where N is no multiple of
-            it, some splits have one image more.
+        splits: Number of splits. All images are used; if N is not a multiple, some splits have one
+            more image.
 
     Returns:
-        The mean over the splits, and their standard deviation: that of the population (divided by
-        `splits`), as published.
+        The mean over the splits and their standard deviation, that of the population (divided by
+        `splits`) as published.
 
     Raises:
-        ValueError: If a row is no distribution, or there are fewer images than splits.
+        ValueError: If a row is not a distribution, or there are fewer images than splits.
 
     Example:
 
@@ -53,7 +52,7 @@ def inception_score(probabilities: Any, splits: int = 10) -> tuple[float, float]
     count = len(probabilities)
     if count < splits:
         raise ValueError(
-            f"`probabilities` must be of as many images as there are splits. "
+            f"`probabilities` must have at least one image per split. "
             f"Received: {count} images, splits={splits}"
         )
     sums = probabilities.sum(axis=1, dtype=np.float64)
@@ -61,7 +60,7 @@ def inception_score(probabilities: Any, splits: int = 10) -> tuple[float, float]
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            "`probabilities` must be rows that are not negative and sum to 1. "
+            "`probabilities` must be nonnegative rows that sum to 1. "
             f"Received: row {row} of smallest entry {probabilities[row].min()} and sum {sums[row]}"
         )
     edges = [part * count // splits for part in range(splits + 1)]
@@ -72,11 +71,11 @@ def inception_score(probabilities: Any, splits: int = 10) -> tuple[float, float]
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def _score(p):
-    # Σ_k p_k log p_k, where 0 log 0 = 0; the marginal is positive wherever any row is.
+def _score(p: np.ndarray) -> float:
+    # Σ_k p_k log p_k, with 0 log 0 = 0; the marginal is positive wherever any row is.
     divergences = _p_log_p(p).sum(axis=1).mean() - _p_log_p(p.mean(axis=0)).sum()
-    return np.exp(divergences)
+    return float(np.exp(divergences))
 
 
-def _p_log_p(p):
+def _p_log_p(p: np.ndarray) -> np.ndarray:
     return p * np.log(np.where(p > 0, p, 1.0))

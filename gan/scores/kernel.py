@@ -1,4 +1,4 @@
-"""The kernel inception distance: how far apart two sets of features are, without bias."""
+"""The kernel inception distance: an unbiased distance between two sets of features."""
 
 from typing import Any
 
@@ -12,23 +12,23 @@ def kernel_inception_distance(
 ) -> tuple[float, float]:
     """Squared maximum mean discrepancy with the kernel (x·y/D + 1)³, over random subsets.
 
-    The unbiased estimate: its mean does not depend on the number of images, and is 0 where both
-    sets are of one distribution, so single values may be negative.
+    This is the unbiased estimate: its expectation does not depend on the number of images and is 0
+    for sets of the same distribution, so single values may be negative.
 
     Args:
-        features1: Features `(N, D)` of one set of images.
-        features2: Features `(M, D)` of the other.
-        subsets: Pairs of subsets, one of each set, to average over.
-        size: Images in a subset, drawn without replacement.
-        seed: Of the draws.
+        features1: Features `(N, D)` of the first set of images.
+        features2: Features `(M, D)` of the second set.
+        subsets: Number of pairs of subsets, one of each set, to average over.
+        size: Number of images in a subset, drawn without replacement.
+        seed: Seed of the draws.
 
     Returns:
-        The mean over the subsets and their standard deviation: that of the population, as
+        The mean over the subsets and their standard deviation, that of the population as
         published.
 
     Raises:
-        ValueError: If a set has fewer images than `size`, the features do not fit together, or are
-            not finite.
+        ValueError: If a set has fewer images than `size`, or features are not finite or differ in
+            dimensions.
 
     Example:
 
@@ -44,7 +44,7 @@ def kernel_inception_distance(
     """
     if size < 2 or subsets < 1:
         raise ValueError(
-            f"`size` must be 2 or more, `subsets` 1 or more. Received: {size=}, {subsets=}"
+            f"`size` must be at least 2, `subsets` at least 1. Received: {size=}, {subsets=}"
         )
     sets = two_sets(features1, features2, ("features1", "features2"), size)
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def kernel_inception_distance(
     return float(np.mean(distances)), float(np.std(distances))
 
 
-def _squared_discrepancy(x, y):
+def _squared_discrepancy(x: np.ndarray, y: np.ndarray) -> float:
     count = len(x)
     within = sum(
         (kernel.sum() - np.trace(kernel)) / (count * (count - 1))
@@ -66,5 +66,5 @@ def _squared_discrepancy(x, y):
     return within - 2 * _kernel(x, y).mean()
 
 
-def _kernel(x, y):
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x @ y.T / x.shape[1] + 1) ** 3

@@ -1,10 +1,10 @@
-"""What generated images are compared with: real images as a classifier sees them, kept on disk."""
+"""The features of real images, to compare generated ones with, cached on disk."""
 
 import hashlib
 import json
 import os
-import sys
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,24 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gan.scores.statistics import Statistics
-from mhe.harness.errors import BadInput
 
 if TYPE_CHECKING:
     from gan.classifiers import Classifier
 
-# Of what is kept, and how it is computed: another number makes what was kept before worthless.
+# Version of the cached files and of how they are computed; another one invalidates them.
 _FORMAT = 1
 _CHUNK = 1000
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Real images as a classifier sees them.
+    """The features of real images by a classifier.
 
     Attributes:
         statistics: Mean and covariance of the features of all images.
-        features: The features of some in random order, float32 `(n, D)`, for the scores that
-            compare image with image.
+        features: The features of a random sample, float32 `(n, D)`, for scores that compare pairs
+            of images.
     """
 
     statistics: Statistics
@@ -49,31 +48,31 @@ class Reference:
         seed: int = 0,
         batch_size: int = 100,
     ) -> "Reference":
-        """Computes what there is to know of real images, or reads what was kept of them.
+        """Computes the features of real images, or reads them from the cache.
 
-        What is kept is found by the pixels themselves, the classifier's weights, and all that
-        decides the result, so it is never that of other images or another classifier. A file that
-        cannot be read is computed anew, with a word on stderr.
+        The cache is keyed by the pixels, the classifier's weights and all arguments that affect the
+        result, so it never returns that of other images or another classifier. An unreadable file
+        is computed anew, with a warning.
 
         Args:
-            images: uint8 `(N, H, W, C)`, two or more.
-            classifier: What sees them.
-            cache: A folder to keep it in; None keeps nothing.
-            sample: Images whose features stay in memory; all if there are fewer.
-            seed: Decides which.
-            batch_size: Images that are scored at once.
+            images: uint8 `(N, H, W, C)`, at least two.
+            classifier: The classifier.
+            cache: A folder for the cache, or None.
+            sample: Number of images whose features are kept; all if there are fewer.
+            seed: Seed of the sample.
+            batch_size: Number of images to score at once.
 
         Returns:
             The reference.
 
         Raises:
-            BadInput: If there are too few images, or the cache cannot be written to.
+            ValueError: If there are too few images, or the cache cannot be written to.
         """
         if len(images) < 2:
-            raise BadInput(f"Scores need 2 real images or more. Received: {len(images)}")
+            raise ValueError(f"Scores need at least 2 real images. Received: {len(images)}")
         key = {
             "format": _FORMAT,
-            "images": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+            "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
             "shape": list(images.shape),
             "classifier": classifier.digest,
             "sample": min(sample, len(images)),
@@ -86,7 +85,7 @@ class Reference:
             kept = _read(path, key) if path.exists() else None
             if kept is not None:
                 return kept
-        # Datasets come class by class: any part of the features shall be of all classes.
+        # Datasets may be sorted by class: any part of the features should be of all classes.
         drawn = np.random.default_rng(seed).permutation(len(images))[: key["sample"]]
         places = np.full(len(images), -1)
         places[drawn] = np.arange(len(drawn))
@@ -109,11 +108,11 @@ def _read(path: Path, key: Mapping[str, Any]) -> Reference | None:
         # NumPy would leave a damaged file open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
             if json.loads(str(kept["key"])) != key:
-                raise ValueError("it is of other images or another classifier")
+                raise ValueError("it belongs to other images or another classifier")
             statistics = Statistics.restored(kept["count"], kept["mu"], kept["sigma"])
             return Reference(statistics, kept["features"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        print(f"{path} cannot be used, computing it anew: {error}", file=sys.stderr)
+        warnings.warn(f"{path} cannot be used, computing it anew: {error}", stacklevel=3)
         return None
 
 
@@ -121,7 +120,7 @@ def _write(path: Path, key: Mapping[str, Any], reference: Reference) -> None:
     statistics = reference.statistics
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Several runs may keep the same at one time: each writes a file of its own first.
+        # Several runs may write the same file at once: each writes one of its own first.
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             partial = Path(folder, path.name)
             np.savez(
@@ -134,4 +133,4 @@ def _write(path: Path, key: Mapping[str, Any], reference: Reference) -> None:
             )
             os.replace(partial, path)
     except OSError as error:
-        raise BadInput(f"{path.parent} cannot be written to: {error.strerror}") from error
+        raise ValueError(f"{path.parent} cannot be written to: {error.strerror}") from error

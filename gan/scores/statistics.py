@@ -1,4 +1,4 @@
-"""Mean and covariance of features, gathered batch by batch."""
+"""Mean and covariance of features, accumulated batch by batch."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from gan.scores.arrays import rows
 
 
 class Statistics:
-    """The mean and the covariance of all features so far, in float64.
+    """Running mean and covariance of features, in float64.
 
-    Batches are merged by their means and their squares about these, so nothing is lost to
-    cancellation, and neither the number nor the size of the batches matters. Memory is O(D²).
+    Batches are merged by their means and centered scatter matrices, without cancellation for any
+    number and size of batches. Memory is O(D²).
 
     Args:
-        dims: D, the number of features of an image.
+        dims: D, the number of features per image.
 
     Attributes:
-        count: Images so far.
-        mu: Their mean `(D,)`.
+        count: Number of images so far.
+        mu: Mean `(D,)`.
 
     Example:
 
@@ -40,15 +40,15 @@ class Statistics:
 
     @classmethod
     def restored(cls, count: int, mu: np.ndarray, sigma: np.ndarray) -> "Statistics":
-        """Takes up statistics that were kept.
+        """Restores saved statistics.
 
         Args:
-            count: Images so far.
-            mu: Their mean `(D,)`.
-            sigma: Their covariance `(D, D)`.
+            count: Number of images so far.
+            mu: Mean `(D,)`.
+            sigma: Covariance `(D, D)`.
 
         Returns:
-            The statistics, which further batches may be added to.
+            The statistics, to which further batches can be added.
         """
         statistics = cls(len(mu))
         statistics.count, statistics.mu = int(count), np.array(mu, np.float64)
@@ -63,17 +63,17 @@ class Statistics:
             ValueError: If there are fewer than two images.
         """
         if self.count < 2:
-            raise ValueError(f"A covariance needs 2 images or more. Received: {self.count}")
+            raise ValueError(f"A covariance needs at least 2 images. Received: {self.count}")
         return self._scatter / (self.count - 1)
 
     def update(self, features: Any) -> None:
         """Adds the features of a batch.
 
         Args:
-            features: Numbers `(N, D)`.
+            features: Array-like `(N, D)`.
 
         Raises:
-            ValueError: If they are of other dimensions, or not finite.
+            ValueError: If they have other dimensions, or are not finite.
         """
         batch = rows(features, "features").astype(np.float64)
         if batch.shape[1] != self.mu.size:
@@ -82,9 +82,9 @@ class Statistics:
             )
         mean = batch.mean(axis=0)
         batch -= mean
-        apart = mean - self.mu
+        shift = mean - self.mu
         total = self.count + len(batch)
         self._scatter += batch.T @ batch
-        self._scatter += np.outer(apart, apart) * (self.count * len(batch) / total)
-        self.mu = self.mu + apart * (len(batch) / total)
+        self._scatter += np.outer(shift, shift) * (self.count * len(batch) / total)
+        self.mu = self.mu + shift * (len(batch) / total)
         self.count = total

@@ -1,4 +1,9 @@
-"""Augmentation by small affine maps, for drawings and characters: no two are drawn alike."""
+"""Augmentation with small random affine maps, for drawings and characters.
+
+Written here, on Pillow, because the amounts must come from the generator of the batch: that is what
+lets a resumed run see the same images as an unbroken one (see `mhe.harness.batches`). Keras's
+preprocessing layers draw from a state of their own.
+"""
 
 import numpy as np
 
@@ -13,21 +18,22 @@ def random_affine(
     shear: float = 0.15,
     shift: float = 0.07,
 ) -> np.ndarray:
-    """Turns, stretches, shears and shifts every image a little, each by amounts of its own.
+    """Rotates, stretches, shears and shifts every image a little, each by its own random amounts.
 
-    About the middle of the image, in one interpolation, so that strokes stay sharp. What comes in
-    from outside is black: the ground of drawings that are bright on black.
+    The map is about the center of the image and takes a single interpolation, so that strokes stay
+    sharp. Pixels from outside the image are black, as is the background of drawings with bright
+    strokes.
 
     Args:
-        images: uint8 array `(B, H, W, C)` with one channel or three.
-        rng: Where the amounts are drawn from, each evenly.
-        degrees: The largest turn to either side.
-        stretch: The largest change of width and of height, as a part of them.
-        shear: The largest sideways move at the unit of height.
-        shift: The largest move along each axis, as a part of the image.
+        images: uint8 array `(B, H, W, C)` with 1 or 3 channels.
+        rng: Generator of the amounts, which are uniformly distributed.
+        degrees: Largest rotation in either direction.
+        stretch: Largest relative change of the width and of the height.
+        shear: Largest horizontal displacement per unit of height.
+        shift: Largest displacement along each axis, as a fraction of the image.
 
     Returns:
-        uint8 array `(B, H, W, C)`; the input is left as it is.
+        A new uint8 array `(B, H, W, C)`.
 
     Raises:
         ValueError: If the images are not such an array.
@@ -49,14 +55,14 @@ def random_affine(
     angle = np.radians(rng.uniform(-degrees, degrees, count))
     wide, high = rng.uniform(1 - stretch, 1 + stretch, (2, count))
     slant = rng.uniform(-shear, shear, count)
-    along = rng.uniform(-shift, shift, (count, 2)) * (width, height)
+    displacement = rng.uniform(-shift, shift, (count, 2)) * (width, height)
     cos, sin = np.cos(angle), np.sin(angle)
-    # Pillow asks where each pixel of the result comes from: x' = A x + b about the middle.
-    turn = np.moveaxis(np.array([[cos, sin], [-sin, cos]]), -1, 0)
-    shape = np.moveaxis(np.array([[1 / wide, slant], [0 * wide, 1 / high]]), -1, 0)
-    matrices = turn @ shape
-    middle = np.array([width, height]) / 2
-    offsets = middle - np.einsum("nij,nj->ni", matrices, middle + along)
+    # Pillow maps each pixel of the result to its source: x' = A x + b about the center.
+    rotations = np.moveaxis(np.array([[cos, sin], [-sin, cos]]), -1, 0)
+    shapes = np.moveaxis(np.array([[1 / wide, slant], [0 * wide, 1 / high]]), -1, 0)
+    matrices = rotations @ shapes
+    center = np.array([width, height]) / 2
+    offsets = center - np.einsum("nij,nj->ni", matrices, center + displacement)
     results = np.empty_like(images)
     for index in range(count):
         (a, b), (c, d) = matrices[index].tolist()

@@ -1,13 +1,17 @@
-"""Batches for training and evaluation: shuffled, augmented and normalised off the training thread.
+"""Batches for training and evaluation: shuffled, augmented and normalized off the training thread.
 
-`python -m mhe.harness.batches` measures how many images a second come out.
+Neither `tf.data` nor Keras's preprocessing layers can resume here: what they draw depends on how
+much was drawn before. Here the seed, the epoch and the index of a batch decide its images and their
+augmentation, so a resumed run trains on exactly the batches of an unbroken one, on every backend.
+
+`python -m mhe.harness.batches` measures the throughput in images per second.
 """
 
 import argparse
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
@@ -21,41 +25,40 @@ Batch = tuple[np.ndarray, np.ndarray | dict[str, np.ndarray]]
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of normalised images and labels that can be drawn again exactly.
+    """Batches of normalized images and labels that can be reproduced exactly.
 
-    Which images a batch holds and how they are augmented is a function of the seed, the epoch and
-    the place of the batch in its epoch, and of nothing else. So a run resumed at epoch `e` with
-    `Batches(..., epoch=e)` sees the very batches that an unbroken run would have seen.
+    Which images a batch holds and how they are augmented depends only on the seed, the epoch and
+    the index of the batch in its epoch. So a run resumed at epoch `e` with `Batches(..., epoch=e)`
+    sees exactly the batches that an unbroken run would have seen.
 
-    Two habits of Keras would spoil that. Its own worker threads (`OrderedEnqueuer`) hand batches
-    left over from one epoch to the next, so that some images come twice and others not at all:
-    this class therefore tells Keras of one worker and keeps threads of its own, which prepare the
-    batches to come while the current one is trained on. And `fit` asks for the batches in an order
-    drawn from Python's global random state: during an epoch the k-th batch asked for is batch k,
-    whatever index it is asked for by.
+    Two habits of Keras would break that. Its worker threads (`OrderedEnqueuer`) carry batches over
+    from one epoch to the next, so some images come twice and others not at all. This class
+    therefore declares a single worker and uses threads of its own, which prepare the next batches
+    while the current one is trained on. And `fit` requests batches in an order drawn from Python's
+    global random state. Here the k-th batch requested in an epoch is batch k, whatever its index.
 
-    An epoch ends when `fit` says so; what `fit` says before its first epoch, when it takes a batch
-    to build the model from, does not count. So use one object for one `fit` (its epochs are
-    `epoch`, `epoch + 1`, ...), and leave `steps_per_epoch` alone. In a loop written by hand,
-    `for images, labels in batches` is a pass over the epoch `batches.epoch`, which the loop sets.
+    An epoch ends when `fit` says so, not counting the batch that `fit` takes before its first epoch
+    to build the model. So use one object per `fit` (its epochs are `epoch`, `epoch + 1`, ...), and
+    do not pass `steps_per_epoch` unless the `fit` has a single epoch. In a hand-written loop,
+    `for images, labels in batches` is one pass over the epoch `batches.epoch`, which the loop sets.
 
     Args:
-        images: uint8 array `(N, H, W, C)`, or any array that `augment` and `normalize` take.
-        labels: Array of numbers `(N,)`: the classes, or values to regress on; or, for a model with
-            named outputs, such arrays by the output's name.
-        batch_size: Images in a batch.
-        seed: Non-negative integer; with the epoch and the batch's place it decides everything.
+        images: uint8 array `(N, H, W, C)`, or any array that `augment` and `normalize` accept.
+        labels: Array of numbers `(N,)`: classes or regression targets; or a dict of such arrays by
+            output name, for a model with named outputs.
+        batch_size: Number of images per batch.
+        seed: Non-negative integer.
         shuffle: Whether every epoch draws its batches from a new permutation of all images.
             `False` keeps the order of the images, as evaluation needs.
-        augment: `None` or a callable `(images, rng) -> images` on a batch as it is before
-            normalisation, such as `pad_crop_flip`.
-        drop_remainder: Whether to leave out the last batch of an epoch when it is smaller.
-        epoch: The epoch to begin with.
-        workers: Threads that prepare batches ahead; 0 prepares them when they are asked for.
+        augment: `None`, or a callable `(images, rng) -> images` that is applied to a batch before
+            normalization, such as `pad_crop_flip`.
+        drop_remainder: Whether to drop the last batch of an epoch if it is smaller.
+        epoch: The epoch to start with.
+        workers: Number of threads that prepare batches ahead; 0 prepares each when it is requested.
 
     Raises:
-        BadInput: If no batch can be made of the images.
-        ValueError: If images and labels do not fit together, or a number is out of range.
+        BadInput: If there are too few images for a batch.
+        ValueError: If the images and labels do not match, or a number is out of range.
 
     Example:
 
@@ -104,8 +107,8 @@ class Batches(keras.utils.PyDataset):
             wanted = f"at least {batch_size}" if drop_remainder else "at least 1"
             raise BadInput(f"A batch needs {wanted} images. Received: {count} images")
 
-        # The place of the next batch while Keras draws an epoch, None between epochs.
-        self._place: int | None = None
+        # The index of the next batch while Keras draws an epoch, None between epochs.
+        self._next: int | None = None
         self._fitting = False
         self._order: tuple[int, np.ndarray] | None = None
         self._ahead: dict[tuple[int, int], Future] = {}
@@ -118,34 +121,35 @@ class Batches(keras.utils.PyDataset):
         return self._batches
 
     def __getitem__(self, index: int) -> Batch:
-        """The batch at `index` of the current epoch, or, while Keras draws one, the next."""
+        """The batch at `index` of the current epoch; the next one while Keras draws an epoch."""
         if not 0 <= index < len(self):
             raise IndexError(f"There are {len(self)} batches. Received: index={index}")
         with self._lock:
-            if self._place is not None:
-                index = self._place % len(self)
-                self._place += 1
+            if self._next is not None:
+                index = self._next % len(self)
+                self._next += 1
             epoch = self.epoch
             future = self._ahead.pop((epoch, index), None)
-            if self._threads is not None:
-                self._look_ahead(epoch, index)
+            self._look_ahead(epoch, index)
         return self._batch(epoch, index) if future is None else future.result()
 
     def on_epoch_begin(self) -> None:
-        """Called by Keras before it draws the batches of an epoch, or one to build a model."""
+        """Called by Keras before it draws the batches of an epoch, or one to build the model."""
         with self._lock:
-            self._place = 0
+            self._next = 0
 
     def on_epoch_end(self) -> None:
         """Called by Keras after an epoch, and once before the first epoch of every `fit`."""
         with self._lock:
-            if self._fitting and self._place is not None:
+            if self._fitting and self._next is not None:
                 self.epoch += 1
             self._fitting = True
-            self._place = None
+            self._next = None
 
     def _look_ahead(self, epoch: int, index: int) -> None:
-        """Have the threads prepare the batches that follow; forget what does not follow."""
+        """Submits the batches that follow to the threads, and cancels those that do not."""
+        if self._threads is None:
+            return
         first = epoch * len(self) + index + 1
         wanted = [divmod(number, len(self)) for number in range(first, first + self._window)]
         for key in set(self._ahead).difference(wanted):
@@ -160,48 +164,47 @@ class Batches(keras.utils.PyDataset):
         if self.augment is not None:
             images = self.augment(images, self._generator(epoch, index))
         if isinstance(self.labels, Mapping):
-            labels = {name: each[chosen] for name, each in self.labels.items()}
-        else:
-            labels = self.labels[chosen]
-        return normalize(images), labels
+            return normalize(images), {name: each[chosen] for name, each in self.labels.items()}
+        return normalize(images), self.labels[chosen]
 
     def _chosen(self, epoch: int, index: int) -> slice | np.ndarray:
-        """Which images a batch holds."""
+        """The images of a batch; subclasses may choose others."""
         chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
         return self._permutation(epoch)[chosen] if self.shuffle else chosen
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        # Two threads may both find it missing and compute the same; neither waits for the other.
+        # Two threads may both compute it, with the same result; neither waits for the other.
         order = self._order
         if order is None or order[0] != epoch:
             order = epoch, self._generator(epoch).permutation(len(self.images))
             self._order = order
         return order[1]
 
-    def _generator(self, *place: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=place))
+    def _generator(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
 def pad_crop_flip(
     images: np.ndarray, rng: np.random.Generator, padding: int = 4, flip: bool = True
 ) -> np.ndarray:
-    """The augmentation of the published CIFAR recipe: pad, crop at random, flip half of them.
+    """The augmentation of the published CIFAR recipe: pads, crops at random and flips half of them.
 
     The padding is symmetric, as in the reference implementation: the border is mirrored, edge
-    pixels included, not filled with zeros. Each image is cropped back to its size at an offset of
-    its own, all (2·padding + 1)² equally likely, and mirrored left to right with probability 1/2.
+    pixels included, instead of filled with zeros. Each image is cropped back to its size at its own
+    offset, all (2·padding + 1)² of them equally likely, and flipped left to right with probability
+    1/2.
 
     Args:
         images: uint8 array `(B, H, W, C)`.
-        rng: Where the offsets and flips are drawn from.
-        padding: Pixels added on each side.
-        flip: Whether to mirror; letters and digits mean something else when mirrored.
+        rng: Generator of the offsets and flips.
+        padding: Number of pixels added on each side.
+        flip: Whether to flip. Letters and digits change their meaning when flipped.
 
     Returns:
-        uint8 array `(B, H, W, C)`; the input is left as it is.
+        A new uint8 array `(B, H, W, C)`.
 
     Raises:
-        ValueError: If the images are not a uint8 array of four axes.
+        ValueError: If the images are not a uint8 array with four axes.
 
     Example:
 
@@ -236,7 +239,7 @@ def pad_crop_flip(
 
 
 def normalize(images: np.ndarray) -> np.ndarray:
-    """Bring pixels from 0…255 to about −1…1, as the published recipe does: (x − 127.5)/128.
+    """Scales pixels from 0…255 to about −1…1 as in the published recipe: (x − 127.5)/128.
 
     Args:
         images: Array of any shape and numeric dtype.
@@ -256,22 +259,22 @@ def normalize(images: np.ndarray) -> np.ndarray:
     return normalized
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Print how many images a second are augmented, and how many reach the training thread.
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints how many images per second are augmented, and how many reach the training thread.
 
     Args:
-        argv: Flags, those of the command line by default.
+        argv: The flags; those of the process by default.
     """
     parser = LineParser(
         prog="python -m mhe.harness.batches",
-        description="Measure the input pipeline alone, on random 32x32 RGB images.",
+        description="Measures the throughput of the input pipeline on random 32x32 RGB images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     positive = integer(1)
-    parser.add_argument("--images", type=positive, default=50_000, help="images in the train set")
-    parser.add_argument("--batch_size", type=positive, default=128, help="images in a batch")
+    parser.add_argument("--images", type=positive, default=50_000, help="number of training images")
+    parser.add_argument("--batch_size", type=positive, default=128, help="images per batch")
     parser.add_argument("--workers", type=integer(0), default=2, help="threads, 0 for none")
-    parser.add_argument("--seconds", type=number(0), default=3.0, help="how long to measure each")
+    parser.add_argument("--seconds", type=number(0), default=3.0, help="seconds per measurement")
     arguments = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)
@@ -286,17 +289,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     drawn = _epochs(batches)
     rate = _rate(lambda: len(next(drawn)[1]), arguments.seconds)
-    print(f"shuffled, augmented, normalised, workers={arguments.workers}: {rate:,.0f} images/s")
+    print(f"shuffled, augmented, normalized, workers={arguments.workers}: {rate:,.0f} images/s")
 
 
-def _epochs(batches: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _epochs(batches: Batches) -> Iterator[Batch]:
     while True:
         yield from batches
         batches.epoch += 1
 
 
 def _rate(step: Callable[[], int], seconds: float) -> float:
-    """Units a second, where a call of `step` does some units and returns how many."""
+    """Units per second, where `step` processes some units and returns their number."""
     step()
     done, start = 0, time.perf_counter()
     while True:

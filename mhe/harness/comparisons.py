@@ -1,15 +1,13 @@
 """From lists of flags to a folder of runs, and from runs to a table of means over their seeds.
 
-A program that compares makes one `Comparison`, which says which of its flags take lists and which
-of its metrics are shown. `Comparison.carry_out` is then the end of its `main`: one combination of
-the flags is one run, and several are a folder of runs with `table.csv` and `comparison.png`. Runs
-that are complete are not repeated and broken ones go on where they stopped, so the same command can
-be stopped and called again. `Comparison.tabulate` is the `main` of a program that makes such a
-table of any complete runs, such as two models' at a learning rate of their own.
+A program that compares has one `Comparison`, which says which of its flags take lists and which of
+its metrics are shown. One combination of the flags is one run; several are a folder of runs with
+`table.csv` and `comparison.png`. Complete runs are not repeated and broken ones are resumed, so the
+same command can be stopped and called again. `benchmarks/table.py` makes such a table of any
+complete runs of one program, such as two models at a learning rate of their own.
 """
 
 import argparse
-import csv
 import itertools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +20,9 @@ import numpy as np
 
 from mhe.harness import figures
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import LineParser
-from mhe.harness.runs import Run, replacing
+from mhe.harness.files import write_csv
+from mhe.harness.run import Run
+from mhe.harness.tables import text_table
 
 Line = Mapping[str, Any]
 
@@ -33,8 +32,8 @@ class Varied:
     """A flag that takes a list, each value of which makes runs of its own.
 
     Attributes:
-        flag: Its name in the parsed flags; `nargs="+"`, or None for no value.
-        prefix: What stands before the value in the name of a run.
+        flag: Its name in the parsed flags; a list with `nargs="+"`, else a single value or None.
+        prefix: Prefix of the value in the name of a run.
         column: Its column in the table; by default the flag.
     """
 
@@ -53,11 +52,11 @@ class Comparison:
     """What a program compares.
 
     Attributes:
-        program: The script, as the user calls it from the checkout.
-        varied: The flags that take lists. The seeds vary as well: the program has the flags
-            `--seed` and `--seeds`.
-        reported: The metrics of `result.json` that the text and the figure show where runs have
-            them, each with its factor: 100 for shares, which are shown in per cent, else 1.
+        program: The script as the user calls it from the checkout.
+        varied: The flags that take lists. The seeds vary too: the program has the flags `--seed`
+            and `--seeds`.
+        reported: The metrics of `result.json` that the text and the figure show if runs have them,
+            each with its factor: 100 for shares, which are shown in percent, else 1.
         shared: Flags in which all runs of one table must agree; the runs of one line agree in all
             but the seed.
 
@@ -79,16 +78,17 @@ class Comparison:
         args: argparse.Namespace,
         applicable: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> dict[str, argparse.Namespace]:
-        """Returns the flags of every run that is asked for, by the name of the run.
+        """Returns the flags of each run by the name of the run.
 
         Args:
-            args: The settled flags, with lists.
+            args: The resolved flags, with lists.
             applicable: Takes the values of a combination by flag, and returns them with None for
                 those that do not apply to it: combinations that are then equal are one run.
         """
         flags = [each.flag for each in self.varied]
-        lists = [getattr(args, flag) or [None] for flag in flags]
-        found = {}
+        given = [getattr(args, flag) for flag in flags]
+        lists = [value if isinstance(value, list) else [value] for value in given]
+        runs = {}
         for *values, seed in itertools.product(*lists, range(args.seed, args.seed + args.seeds)):
             own = applicable(dict(zip(flags, values, strict=True)))
             parts = [
@@ -97,12 +97,12 @@ class Comparison:
                 if own[each.flag] is not None
             ]
             one = {**vars(args), **own, "seed": seed, "seeds": 1}
-            found["-".join([*parts, f"seed{seed}"])] = argparse.Namespace(**one)
-        return found
+            runs["-".join([*parts, f"seed{seed}"])] = argparse.Namespace(**one)
+        return runs
 
     def carry_out(
         self,
-        asked: Mapping[str, argparse.Namespace],
+        runs: Mapping[str, argparse.Namespace],
         run: Run | None,
         out: str | Path,
         *,
@@ -110,59 +110,69 @@ class Comparison:
         main: Callable[[Sequence[str]], None],
         title: str,
     ) -> None:
-        """Trains the one run that is asked for, or makes several and a table of them.
+        """Trains a single run, or makes several and a table of them.
 
         Args:
-            asked: The flags of the runs by name, as `combinations` gives them.
+            runs: The flags of the runs by name, see `combinations`.
             run: The run to resume, or None.
-            out: The run's folder, or that of the several.
-            train: Trains one network as the flags say, from the start or from where a run stopped,
-                and returns what its `result.json` holds.
+            out: The folder of the single run, or of the several.
+            train: Trains one run from its flags, from the start or from where the run stopped, and
+                returns the content of its `result.json`.
             main: The program's own `main`, which is called with the flags of each of several runs.
             title: A title for the figure.
 
         Raises:
-            BadInput: If runs that are there already contradict the flags.
+            BadInput: If existing runs contradict the flags.
         """
-        if len(asked) > 1:
-            self.report(self._make(asked, Path(out), main), Path(out), title)
+        if len(runs) > 1:
+            self.report(self.make(runs, Path(out), main), Path(out), title)
             return
-        (one,) = asked.values()
+        (one,) = runs.values()
+        folder = Path(out) if run is None else run.folder
+        result: Mapping[str, Any]
         if run is not None and run.finished:
             print(f"{run.folder} is complete; nothing to do")
-            result, folder = run.result, run.folder
+            result = run.result
         else:
             result = train(one, run)
-            folder = out if run is None else run.folder
-        said = [
+        held_out = [
             f"{name.replace('_', ' ')} {value:.4f}"
             for name, value in result["metrics"].items()
             if name.startswith(("test_", "validation_"))
         ]
-        print(", ".join([*said, f"results and figures in {folder}"]))
+        print(", ".join([*held_out, f"results and figures in {folder}"]))
 
-    def _make(
+    def make(
         self,
-        asked: Mapping[str, argparse.Namespace],
+        runs: Mapping[str, argparse.Namespace],
         out: Path,
         main: Callable[[Sequence[str]], None],
     ) -> list[Run]:
-        """Makes every run that is missing."""
+        """Makes every run that is missing, and resumes those that are incomplete.
+
+        Args:
+            runs: The flags of the runs by name, see `combinations`.
+            out: The folder of the runs.
+            main: The program's `main`.
+
+        Returns:
+            The complete runs.
+        """
         finished = []
-        for name, flags in asked.items():
+        for name, flags in runs.items():
             folder = out / name
             place = "resume" if (folder / "config.json").exists() else "out"
-            given = {**vars(flags), "out": None, "resume": None, place: folder}
+            values = {**vars(flags), "out": None, "resume": None, place: folder}
             command = [
                 text
-                for flag, value in given.items()
+                for flag, value in values.items()
                 if value is not None
                 for text in (f"--{flag}", str(value))
             ]
             print(f"\npython {self.program} {shlex.join(command)}", flush=True)
             main(command)
             finished.append(Run.resume(folder))
-            # The next model is a fresh one; this frees the graphs of the last.
+            # The next model is a new one; this frees the graphs of the last.
             keras.backend.clear_session()
         return finished
 
@@ -173,19 +183,19 @@ class Comparison:
             finished: The runs.
 
         Returns:
-            A line for each combination of what is varied, in the order of the runs: the values,
-            the number of seeds, and of every metric the mean and the standard deviation of the
-            sample, which divides by n - 1 and is None for one seed.
+            A line per combination of the varied flags, in the order of the runs: the values, the
+            number of seeds, and for each metric the mean and the sample standard deviation, which
+            divides by n - 1 and is None for one seed.
 
         Raises:
-            BadInput: If two runs of one combination differ in more than the seed, or a metric has
-                the name of another's standard deviation.
+            BadInput: If two runs of one combination differ in more than the seed, or a metric is
+                named like another's standard deviation.
         """
         groups: dict[tuple, list[Run]] = {}
         for run in finished:
             key = tuple(run.config[each.flag] for each in self.varied)
             groups.setdefault(key, []).append(run)
-        lines = []
+        lines: list[Line] = []
         for key, runs in groups.items():
             for run in runs[1:]:
                 _require_same_flags(runs[0], run)
@@ -193,8 +203,8 @@ class Comparison:
             taken = sorted(metrics[0].keys() & {f"{name}_std" for name in metrics[0]})
             if taken:
                 raise BadInput(
-                    f"{runs[0].folder}: the table has columns of these names for the spread over "
-                    f"the seeds. Received: metrics {', '.join(taken)}"
+                    f"{runs[0].folder}: metrics must not have the names of the table's deviations "
+                    f"over the seeds. Received: metrics {', '.join(taken)}"
                 )
             line = dict(zip((each.title for each in self.varied), key, strict=True))
             line["seeds"] = len(metrics)
@@ -206,10 +216,10 @@ class Comparison:
         return lines
 
     def text(self, lines: Sequence[Line]) -> str:
-        """Lays the lines out as text.
+        """Formats the lines as text.
 
         Args:
-            lines: As `collect` gives them.
+            lines: See `collect`.
 
         Example:
 
@@ -226,31 +236,22 @@ class Comparison:
         baseline              1          80.00
         """
         reported = self._reported(lines)
-        table = [[*(each.title for each in self.varied), "seeds", *reported]]
-        known = len(self.varied) + 1
-        for line in lines:
-            cells = [line[name] for name in table[0][:known]]
-            table.append(
-                ["" if cell is None else str(cell) for cell in cells]
-                + [_spread(name, line, factor) for name, factor in reported.items()]
-            )
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join(
-            "  ".join(
-                [row[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            ).rstrip()
-            for row in table
-        )
+        known = [*(each.title for each in self.varied), "seeds"]
+        rows = [
+            ["" if line[name] is None else str(line[name]) for name in known]
+            + [_spread(name, line, factor) for name, factor in reported.items()]
+            for line in lines
+        ]
+        return text_table(rows, [*known, *reported])
 
     def draw(self, lines: Sequence[Line], path: Path, title: str) -> None:
-        """Draws every reported metric over what was varied and is a number, else over the names.
+        """Draws each reported metric over a varied flag that is a number, or over the names.
 
-        Of several numbers it is the last that has two values or more, or the first that has any.
-        A line without the number is a level across the figure.
+        Of several such flags it takes the last with two values or more, or the first with any. A
+        line without a value is drawn as a level across the figure.
 
         Args:
-            lines: As `collect` gives them.
+            lines: See `collect`.
             path: The PNG.
             title: A title for the figure.
         """
@@ -300,43 +301,9 @@ class Comparison:
             BadInput: If two runs of one line differ in more than the seed.
         """
         lines = self.collect(finished)
-        write(lines, out / "table.csv")
+        write_csv(out / "table.csv", lines)
         self.draw(lines, out / "comparison.png", title)
         print(f"\n{self.text(lines)}\n\nTable and figure: {out}/table.csv, {out}/comparison.png")
-
-    def tabulate(self, prog: str, argv: Sequence[str] | None = None) -> None:
-        """Makes a table of complete runs: the whole of a program `prog RUN... --out FOLDER`.
-
-        Args:
-            prog: That program, as the user calls it from the checkout.
-            argv: The flags; those of the process by default.
-
-        Raises:
-            BadInput: If a folder holds no complete run of the program that is compared, or the
-                runs do not agree in what they must share.
-        """
-        parser = LineParser(
-            prog=prog,
-            description=f"Makes table.csv and comparison.png of complete runs of {self.program}.",
-            allow_abbrev=False,
-        )
-        parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
-        parser.add_argument("--out", required=True, help="the folder to write to")
-        args = parser.parse_args(argv)
-        finished = [Run.resume(folder) for folder in args.runs]
-        for run in finished:
-            if run.config.get("program") != self.program or not run.finished:
-                raise BadInput(f"{run.folder} is not a complete run of {self.program}")
-        title = []
-        for flag in self.shared:
-            values = sorted({str(run.config[flag]) for run in finished})
-            if len(values) > 1:
-                raise BadInput(f"The runs must be of one {flag}. Received: {', '.join(values)}")
-            shown = stem(values[0]) if flag == "dataset" else values[0]
-            title.append(f"{flag.replace('_', ' ')} {shown}")
-        out = Path(args.out)
-        out.mkdir(parents=True, exist_ok=True)
-        self.report(finished, out, ", ".join(title))
 
     def _reported(self, lines: Sequence[Line]) -> dict[str, int]:
         return {
@@ -346,33 +313,11 @@ class Comparison:
         }
 
 
-def write(lines: Sequence[Line], path: Path) -> None:
-    """Writes lines as CSV; what a line does not have is an empty cell.
-
-    Args:
-        lines: As `Comparison.collect` gives them.
-        path: The file.
-
-    Example:
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "table.csv")
-    >>> write([{"model_name": "a", "seeds": 1}, {"model_name": "b", "energy": 0.5}], path)
-    >>> path.read_text().splitlines()
-    ['model_name,seeds,energy', 'a,1,', 'b,,0.5']
-    """
-    names = dict.fromkeys(name for line in lines for name in line)
-    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(lines)
-
-
 def stem(dataset: str) -> str:
-    """Returns a short name for a dataset, the first path's where there are several.
+    """Returns a short name of a dataset, that of the first path if there are several.
 
     Args:
-        dataset: What `--dataset` takes.
+        dataset: The value of `--dataset`.
 
     Example:
 

@@ -1,12 +1,15 @@
-"""The error that is meant for the person at the keyboard."""
+"""The errors that a program reports in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that something was
-    """Something the user gave cannot be used, and the message says what in one line.
+    """Something the user passed cannot be used, and the message says why in one line.
 
-    The programs print the message, without a traceback, and exit with code 2; anything else that
-    goes wrong is a defect and keeps its traceback. Line breaks, which the messages of other
-    libraries bring along, become spaces.
+    Programs print the message without a traceback and exit with code 2. Anything else that goes
+    wrong is a defect and keeps its traceback. Line breaks in the messages of other libraries become
+    spaces.
 
     Args:
         message: What is wrong and what was expected, naming the file or the flag.
@@ -20,5 +23,34 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
     mhe.harness.errors.BadInput: --epochs must be positive. Received: 0
     """
 
-    def __init__(self, message: str):
+    def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
+
+
+class Diverged(RuntimeError):  # noqa: N818 - an end that a run can come to, not a defect
+    """A loss or a weight is no longer finite; the run cannot continue."""
+
+
+@contextmanager
+def as_bad_input(prefix: str = "") -> Iterator[None]:
+    """Turns a `ValueError` of the library into a `BadInput`.
+
+    Wrap the calls that depend on what the user gave, and no more: a `ValueError` of anything else
+    is a defect, whose traceback would be lost.
+
+    Args:
+        prefix: The flag or file at fault, where the library's message does not name it.
+
+    Example:
+
+    >>> from mhe.checks import check_count
+    >>> with as_bad_input("--dims"):
+    ...     check_count("dims", 1, least=2)
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: --dims: `dims` must be an integer >= 2. Received: dims=1
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise BadInput(f"{prefix}: {error}" if prefix else str(error)) from error

@@ -1,68 +1,40 @@
-"""TensorBoard's event files, written without TensorFlow.
+"""TensorBoard's event files, written by tensorboardX: no TensorFlow, whatever the backend.
 
-The callback of Keras needs TensorFlow and TensorBoard whatever the backend, and TensorFlow takes a
-GPU's memory away from the JAX or PyTorch that trains on it. The format is small: records of
-length, checksum, protocol buffer, checksum. See
-https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto
+Keras's callback needs TensorFlow, which would take a GPU's memory away from the JAX or PyTorch that
+trains on it.
 """
 
 import os
-import struct
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
-
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return table
+from mhe.harness.errors import BadInput
 
 
-_TABLE = _crc_table()
-
-
-def masked_crc(data: bytes) -> int:
-    """Returns the CRC-32C of `data`, rotated and shifted as event files store it.
+def require_tensorboardx() -> None:
+    """Raises a `BadInput` now, not after the first epoch, if tensorboardX is not installed.
 
     Example:
 
-    >>> hex(masked_crc(b"123456789"))
-    '0xc78ab0e5'
+    >>> require_tensorboardx()
     """
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _varint(number: int) -> bytes:
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*digits, number])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise BadInput(
+            'TensorBoard events need tensorboardX: pip install ".[train]" from the checkout'
+        ) from error
 
 
 class EventWriter:
-    """Writes scalars for TensorBoard into a new event file.
+    """Writes scalars into a new event file, which is complete on disk after each step.
 
     Args:
-        folder: Where the file goes; it is made when missing.
-        purge_from: When a run is resumed, the first step it writes again: TensorBoard then drops
-            what older files in the folder say of this step and those after it.
+        folder: Where the file goes; created if missing.
+        purge_from: For a resumed run, the first step that is written again. TensorBoard drops what
+            older files in the folder say about this step and later ones.
 
     Example:
 
@@ -74,31 +46,34 @@ class EventWriter:
     """
 
     def __init__(self, folder: str | os.PathLike, purge_from: int | None = None):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
         Path(folder).mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
-        self._path = Path(folder, name)
-        self._write(_bytes(3, b"brain.Event:2"))
+        # The synchronous half of `SummaryWriter`, which would start a thread and a queue.
+        # Its names change every second only, and an existing file would be overwritten.
+        self._writer = EventsWriter(str(Path(folder, "events")), f".{time.time_ns()}.{os.getpid()}")
+        weakref.finalize(self, self._writer.close)
         if purge_from is not None:
-            self._write(_number(2, purge_from) + _bytes(7, _number(1, 1)))  # SessionLog.START
+            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            event = event_pb2.Event(wall_time=time.time(), step=purge_from, session_log=started)
+            self._writer.write_event(event)
+        self._writer.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one value for each name.
+        """Writes one value per name.
 
         Args:
             step: The step, a non-negative integer.
-            values: Names and numbers.
+            values: Numbers by name.
         """
-        summary = b"".join(
-            _bytes(1, _bytes(1, name.encode()) + b"\x15" + struct.pack("<f", value))
-            for name, value in values.items()
-        )
-        self._write(_number(2, step) + _bytes(5, summary))
+        from tensorboardX.proto import event_pb2, summary_pb2
 
-    def _write(self, event: bytes) -> None:
-        event = b"\x09" + struct.pack("<d", time.time()) + event
-        length = struct.pack("<Q", len(event))
-        crc = struct.Struct("<I")
-        # Opened for each event, of which there are few, so that no run has to close it.
-        with open(self._path, "ab") as file:
-            file.write(length + crc.pack(masked_crc(length)))
-            file.write(event + crc.pack(masked_crc(event)))
+        summary = summary_pb2.Summary(
+            value=[
+                summary_pb2.Summary.Value(tag=name, simple_value=value)
+                for name, value in values.items()
+            ]
+        )
+        self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()

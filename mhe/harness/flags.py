@@ -1,24 +1,28 @@
-"""The flags of the programs, and what becomes of the errors in them."""
+"""The flags of the programs, and how their errors are reported."""
 
 import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mhe.harness import datasets
-from mhe.harness.errors import BadInput
-from mhe.harness.runs import Diverged, Run, versions
+from mhe.harness.errors import BadInput, Diverged
+from mhe.harness.run import Run, versions
 
 _UNSET = object()
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults, save where the help has to put the default into words."""
+    """Shows the defaults, except where the help puts the default into words."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        if action.default is None:
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {_words(action.default)})"
+        return super()._get_help_string(action)
 
 
 class LineParser(argparse.ArgumentParser):
@@ -32,11 +36,11 @@ class LineParser(argparse.ArgumentParser):
     mhe.harness.errors.BadInput: unrecognized arguments: --fast
     """
 
-    def error(self, message: str) -> None:
-        """Turns what argparse complains of into one line.
+    def error(self, message: str) -> NoReturn:
+        """Reports an error of argparse in one line.
 
         Args:
-            message: The complaint.
+            message: What is wrong.
 
         Raises:
             BadInput: Always.
@@ -45,22 +49,23 @@ class LineParser(argparse.ArgumentParser):
 
 
 class Parser(LineParser):
-    """The flags that every training program has, with defaults in the help and one-line errors.
+    """The flags of every training program, with defaults in the help and one-line errors.
 
     Args:
-        program: The script, as the user calls it from the checkout: `benchmarks/train.py`.
+        program: The script as the user calls it from the checkout: `benchmarks/train.py`.
         description: What it does.
 
     Attributes:
-        apart: The flags that are no part of a run, and may change when it is resumed.
+        excluded: The flags that do not belong to a run and may change when it is resumed.
+        added: The flags that runs of earlier versions lack; a resumed run gets their defaults.
 
     Example:
 
     >>> parser = Parser("benchmarks/train.py", "Trains a classifier.")
-    >>> args, run = parser.settle(["--seed", "3"])
+    >>> args, run = parser.parse(["--seed", "3"])
     >>> args.seed, run
     (3, None)
-    >>> parser.settle(["--seed", "three"])
+    >>> parser.parse(["--seed", "three"])
     Traceback (most recent call last):
         ...
     mhe.harness.errors.BadInput: argument --seed: must be an integer from 0 to
@@ -74,23 +79,24 @@ class Parser(LineParser):
             formatter_class=Defaults,
             allow_abbrev=False,
         )
-        self.apart = {"out", "resume"}
+        self.excluded = {"out", "resume"}
+        self.added: set[str] = set()
         self.add_argument(
             "--out",
             metavar="RUN",
-            help="the run's folder, new or empty (default: named after the flags, in runs/)",
+            help="the run's folder, new or empty (default: in runs/, named after the flags)",
         )
         # NumPy's global generator takes no larger seed.
         seed = integer(0, 2**32 - 1)
-        self.add_argument("--seed", type=seed, default=0, help="seed of all that is drawn")
+        self.add_argument("--seed", type=seed, default=0, help="seed of everything random")
         self.add_argument(
             "--resume",
             metavar="RUN",
-            help="go on with the run in this folder, with its own flags",
+            help="resume the run in this folder with its own flags",
         )
 
-    def settle(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
-        """Reads the flags of a new run, or those of the run that `--resume` names.
+    def parse(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
+        """Parses the flags of a new run, or reads those of the run that `--resume` names.
 
         Args:
             argv: The arguments; those of the process by default.
@@ -99,10 +105,10 @@ class Parser(LineParser):
             The flags, among them `out` (`None` unless given), and the run to resume or `None`.
 
         Raises:
-            BadInput: If a flag is wrong, or contradicts the run that is to be resumed.
+            BadInput: If a flag is invalid or contradicts the run to resume.
         """
         names = vars(self.parse_args([]))
-        # argparse sets no default where there is a value already: what stays unset was not given.
+        # argparse sets no default where there is a value: what stays unset was not given.
         given = vars(self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, _UNSET))))
         given = {name: value for name, value in given.items() if value is not _UNSET}
         out, folder = given.pop("out", None), given.pop("resume", None)
@@ -116,12 +122,12 @@ class Parser(LineParser):
             )
         if out is not None and Path(out).resolve() != Path(folder).resolve():
             raise BadInput(f"--out {out} contradicts --resume {folder}: a run stays in its folder")
-        for name in flags.keys() - self.apart:
-            kept = self._kept(run, name)
+        for name in flags.keys() - self.excluded:
+            kept = self._value_in(run, name)
             if name in given and given[name] != kept and not _moved(name, kept, given[name]):
                 raise BadInput(
-                    f"--{name} {given[name]} contradicts the run in {folder}, "
-                    f"which has --{name} {kept}"
+                    f"--{name} {_words(given[name])} contradicts the run in {folder}, "
+                    f"which has --{name} {_words(kept)}"
                 )
             flags[name] = given.get(name, kept)
         now = versions()
@@ -131,7 +137,7 @@ class Parser(LineParser):
             if now.get(name) != was
         ]
         if changed and not run.finished:
-            print(f"Warning: the run was begun with {', '.join(changed)}", file=sys.stderr)
+            print(f"Warning: the run was started with {', '.join(changed)}", file=sys.stderr)
         return argparse.Namespace(**{**flags, "out": out}), run
 
     def add_data_flags(
@@ -141,14 +147,14 @@ class Parser(LineParser):
 
         Args:
             dataset: The default of `--dataset`.
-            image_size: What `--image_size` is by default, for the help.
+            image_size: The default of `--image_size` in words, for the help.
         """
         self.add_argument(
             "--dataset",
             default=dataset,
             help="a TensorFlow Datasets name; or a folder or zip of train/<class>/... and "
             "test/<class>/... images, of Tiny ImageNet or of OmniArt; or folders or zips of "
-            "Omniglot, parted by commas; or 'digits', which needs no download",
+            "Omniglot, comma-separated; or 'digits', which needs no download",
         )
         self.add_argument(
             "--data_dir",
@@ -158,8 +164,8 @@ class Parser(LineParser):
         self.add_argument(
             "--image_size",
             type=integer(1),
-            help="scale every image until its shorter side has so many pixels, and cut out the "
-            f"middle (default: {image_size})",
+            help="scale every image to this many pixels on its shorter side and crop the center "
+            f"(default: {image_size})",
         )
         self.add_argument(
             "--label",
@@ -170,28 +176,31 @@ class Parser(LineParser):
         self.add_argument(
             "--train_images",
             type=integer(1),
-            help="train on so many images, equally many a class (default: all)",
+            help="number of training images, balanced over classes (default: all)",
         )
 
-    def _kept(self, run: Run, name: str) -> Any:
-        """The value of a flag in a run's config, if the flag could have been given it.
+    def _value_in(self, run: Run, name: str) -> Any:
+        """Returns the value of a flag in a run's config, checked as if it had been passed.
 
-        A flag that takes several values stands in the config of one run with one.
+        The config of one run has a single value for a flag that takes several.
         """
         path = run.folder / "config.json"
         if name not in run.config:
+            if name in self.added:
+                return self.get_default(name)
             raise BadInput(f"{path} lacks the flag --{name}")
         value = run.config[name]
         (action,) = (action for action in self._actions if action.dest == name)
-        if value is None and action.default is None:
+        # A flag with a list is None in runs that it does not apply to.
+        if value is None and (action.default is None or action.nargs is not None):
             return None
         try:
-            # The text that would have given the value must give it again.
+            # Written out, the value must parse to itself.
             if isinstance(value, str) and action.type is not None:
                 raise argparse.ArgumentTypeError(f"must not be text. Received: {value!r}")
             if not isinstance(value, str) and action.type is None:
                 raise argparse.ArgumentTypeError(f"must be text. Received: {value!r}")
-            parsed = value if action.type is None else action.type(str(value))
+            parsed = action.type(str(value)) if callable(action.type) else value
             if action.choices is not None and parsed not in action.choices:
                 expected = ", ".join(action.choices)
                 raise argparse.ArgumentTypeError(f"must be one of {expected}. Received: {value}")
@@ -200,8 +209,13 @@ class Parser(LineParser):
         return parsed if action.nargs is None else [parsed]
 
 
+def _words(value: Any) -> str:
+    """Returns the value of a flag as it is passed."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _moved(name: str, kept: Any, given: Any) -> bool:
-    """Whether a flag says where the same data stand now; any other change makes another run."""
+    """Whether a flag only says where the same data are now; other changes make another run."""
     if name == "dataset":
         return datasets.names_path(kept) and datasets.names_path(given)
     return name == "data_dir"
@@ -262,14 +276,14 @@ def number(low: float, *, above: bool = False) -> Callable[[str], float]:
 
 
 def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a program's `main` and turns the ways it can end into exit codes.
+    """Runs a program's `main` and turns the ways in which it can end into exit codes.
 
     Args:
-        main: Takes the arguments. `--help` leaves through `SystemExit`, as usual.
+        main: Takes the arguments. `--help` exits through `SystemExit`, as usual.
         argv: The arguments; those of the process by default.
 
     Returns:
-        0 when done, 1 when the training diverged, 2 for bad input, 130 after Ctrl-C. Bad input and
+        0 for success, 1 if the training diverged, 2 for bad input, 130 after Ctrl-C. Bad input and
         divergence are one line on stderr; any other error is a defect and keeps its traceback.
 
     Example:

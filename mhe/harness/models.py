@@ -1,15 +1,17 @@
 """The networks of published image experiments: CNN-9, He et al.'s ResNets for CIFAR, and conv4.
 
-All give logits `(B, classes)` in float32, take images `(B, H, W, C)` whatever
-`keras.config.image_data_format()` says, and name their output layer `logits`.
+All of them return float32 logits `(B, classes)`, take images `(B, H, W, C)` regardless of
+`keras.config.image_data_format()`, and name their output layer `logits`.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import layers
 
 from mhe.harness.errors import BadInput
+from mhe.types import Tensor
 
 ARCHITECTURES = ("cnn9", "conv4", "resnet20", "resnet32", "resnet56")
 
@@ -30,21 +32,21 @@ def build(
     width: float = 1.0,
     weight_decay: float | None = None,
 ) -> keras.Model:
-    """Build a network by name.
+    """Builds a network by name.
 
     Args:
-        arch: One of `"cnn9"`, `"conv4"`, `"resnet20"`, `"resnet32"`, `"resnet56"`.
-        input_shape: `(H, W, C)`.
+        arch: One of `"cnn9"`, `"conv4"`, `"resnet20"`, `"resnet32"` and `"resnet56"`.
+        input_shape: `(H, W, C)`, at least 8 by 8 pixels.
         classes: Number of logits.
-        width: Factor on every number of filters.
-        weight_decay: As `cnn9` and `resnet` take it; `None` is what was published for the network,
-            none for conv4.
+        width: Factor on the number of filters of every layer, which is rounded to at least one.
+        weight_decay: λ of the term λ·‖w‖²/2, for kernels and for the scale and offset of batch
+            normalization. `None` is the published value of the network: none for conv4.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        BadInput: If the name is unknown, or a number is out of range.
+        BadInput: If the name is unknown or a number is out of range.
 
     Example:
 
@@ -72,22 +74,13 @@ def cnn9(
 ) -> keras.Model:
     """The plain convolutional network of the MHE paper's CIFAR-100 experiment.
 
-    Three stages of three 3×3 convolutions (64, 128, 256 filters; batch norm, ReLU), each ending in
-    2×2 max pooling; a convolution over all that is left, 4×4 for 32×32 images, to 256 numbers
-    without norm or ReLU; a 1×1 convolution to the classes. No layer has a bias. Kernels start
-    normal (not truncated) with stddev √(2/fan_in).
+    Three stages of three 3×3 convolutions (64, 128 and 256 filters, batch normalization, ReLU),
+    each followed by 2×2 max pooling; then a convolution over everything that is left (4×4 for 32×32
+    images) to 256 numbers, without normalization or ReLU; then a 1×1 convolution to the classes. No
+    layer has a bias. Kernels are initialized from a normal distribution that is not truncated, with
+    a standard deviation of √(2/fan_in).
 
-    Args:
-        input_shape: `(H, W, C)`, at least 8 pixels each way.
-        classes: Number of logits.
-        width: Factor on every number of filters, rounded, at least one filter.
-        weight_decay: λ of the term λ·‖w‖²/2, on kernels and on batch norm's scale and offset.
-
-    Returns:
-        The model, not compiled.
-
-    Raises:
-        BadInput: If a number is out of range.
+    The arguments and errors are those of `build`.
 
     Example:
 
@@ -102,10 +95,9 @@ def cnn9(
     _check(input_shape, classes, width, weight_decay)
     images = hidden = layers.Input(input_shape, name="images")
     for stage, filters in enumerate((64, 128, 256), 1):
-        for place in range(1, 4):
-            name = f"conv{stage}_{place}"
-            hidden = _conv(hidden, _scaled(filters, width), 3, name, weight_decay)
-            hidden = _norm(hidden, name, weight_decay, epsilon=1e-3)
+        for index in range(1, 4):
+            name = f"conv{stage}_{index}"
+            hidden = _conv_norm(hidden, _scaled(filters, width), name, weight_decay, epsilon=1e-3)
             hidden = layers.ReLU(name=f"{name}_relu")(hidden)
         hidden = layers.MaxPooling2D(
             2, padding="same", data_format="channels_last", name=f"pool{stage}"
@@ -125,22 +117,11 @@ def conv4(
 ) -> keras.Model:
     """The small network of the few-shot experiments on Omniglot.
 
-    Four blocks of a 3×3 convolution (64 filters), batch norm, ReLU and 2×2 max pooling, which leave
-    64 numbers of 28×28 pixels; then a dense layer with a bias. Kernels start normal with stddev
-    √(2/fan_in).
+    Four blocks of a 3×3 convolution (64 filters), batch normalization, ReLU and 2×2 max pooling,
+    which reduce 28×28 pixels to 64 numbers; then a dense layer with a bias. A block whose image is
+    one pixel high or wide does not pool. Kernels are initialized as in `cnn9`.
 
-    Args:
-        input_shape: `(H, W, C)`, at least 8 pixels each way; a block that finds one pixel or less
-            to halve leaves it.
-        classes: Number of logits.
-        width: Factor on every number of filters, rounded, at least one filter.
-        weight_decay: λ of the term λ·‖w‖²/2, on kernels and on batch norm's scale and offset.
-
-    Returns:
-        The model, not compiled.
-
-    Raises:
-        BadInput: If a number is out of range.
+    The arguments and errors are those of `build`.
 
     Example:
 
@@ -154,16 +135,15 @@ def conv4(
     _check(input_shape, classes, width, weight_decay)
     images = hidden = layers.Input(input_shape, name="images")
     for block in range(1, 5):
-        hidden = _conv(hidden, _scaled(64, width), 3, f"conv{block}", weight_decay)
-        hidden = _norm(hidden, f"conv{block}", weight_decay, epsilon=1e-3)
-        hidden = layers.ReLU(name=f"conv{block}_relu")(hidden)
+        name = f"conv{block}"
+        hidden = _conv_norm(hidden, _scaled(64, width), name, weight_decay, epsilon=1e-3)
+        hidden = layers.ReLU(name=f"{name}_relu")(hidden)
         if min(hidden.shape[1:3]) > 1:
             hidden = layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{block}")(
                 hidden
             )
     hidden = layers.Flatten(data_format="channels_last", name="embedding")(hidden)
-    logits = _dense(hidden, classes, weight_decay)
-    return keras.Model(images, logits, name="conv4")
+    return keras.Model(images, _dense_logits(hidden, classes, weight_decay), name="conv4")
 
 
 def resnet(
@@ -175,23 +155,13 @@ def resnet(
 ) -> keras.Model:
     """He et al.'s residual network for CIFAR, of depth 6n + 2.
 
-    A 3×3 convolution, three stages of n blocks of two 3×3 convolutions (16, 32, 64 filters; batch
-    norm after each, ReLU), global average pooling and a dense layer with a bias. Where a stage
-    halves the image the shortcut is the paper's option A: every second pixel, new channels zero,
-    no parameters. Kernels start normal with stddev √(2/fan_in).
+    A 3×3 convolution, three stages of n blocks of two 3×3 convolutions (16, 32 and 64 filters,
+    batch normalization after each, ReLU), global average pooling and a dense layer with a bias.
+    Where a stage halves the image, the shortcut is the paper's option A: every second pixel, zeros
+    for the new channels, no parameters. Kernels are initialized as in `cnn9`.
 
-    Args:
-        depth: Layers with a kernel: 20, 32, 56, or any other 6n + 2.
-        input_shape: `(H, W, C)`, at least 8 pixels each way.
-        classes: Number of logits.
-        width: Factor on every number of filters, rounded, at least one filter.
-        weight_decay: λ of the term λ·‖w‖²/2, on kernels and on batch norm's scale and offset.
-
-    Returns:
-        The model, not compiled.
-
-    Raises:
-        BadInput: If the depth is not 6n + 2, or a number is out of range.
+    `depth` is the number of layers with a kernel; 20, 32, 56 and any other 6n + 2 are valid. The
+    other arguments, and errors, are those of `build`.
 
     Example:
 
@@ -204,43 +174,42 @@ def resnet(
     """
     _check(input_shape, classes, width, weight_decay)
     if depth < 8 or (depth - 2) % 6:
-        raise BadInput(f"A CIFAR ResNet's depth is 6n + 2, n at least 1. Received: {depth}")
+        raise BadInput(f"The depth of a CIFAR ResNet must be 6n + 2, n >= 1. Received: {depth}")
 
-    def normed(inputs, filters, name, strides=1):
-        outputs = _conv(inputs, filters, 3, name, weight_decay, strides=strides)
-        return _norm(outputs, name, weight_decay, epsilon=1e-5)
+    def conv_norm(inputs: Tensor, filters: int, name: str, strides: int = 1) -> Tensor:
+        return _conv_norm(inputs, filters, name, weight_decay, epsilon=1e-5, strides=strides)
 
     images = layers.Input(input_shape, name="images")
-    hidden = normed(images, _scaled(16, width), "conv1")
+    hidden = conv_norm(images, _scaled(16, width), "conv1")
     hidden = layers.ReLU(name="conv1_relu")(hidden)
     for stage, filters in enumerate((16, 32, 64), 1):
         filters = _scaled(filters, width)
         for block in range(1, (depth - 2) // 6 + 1):
             name = f"stage{stage}_block{block}"
             strides = 2 if stage > 1 and block == 1 else 1
-            residual = normed(hidden, filters, f"{name}_conv1", strides)
+            residual = conv_norm(hidden, filters, f"{name}_conv1", strides)
             residual = layers.ReLU(name=f"{name}_conv1_relu")(residual)
-            residual = normed(residual, filters, f"{name}_conv2")
+            residual = conv_norm(residual, filters, f"{name}_conv2")
             if strides > 1:
                 hidden = IdentityShortcut(filters, strides, name=f"{name}_shortcut")(hidden)
             hidden = layers.Add(name=f"{name}_add")([hidden, residual])
             hidden = layers.ReLU(name=f"{name}_relu")(hidden)
     hidden = layers.GlobalAveragePooling2D(data_format="channels_last", name="embedding")(hidden)
-    logits = _dense(hidden, classes, weight_decay)
+    logits = _dense_logits(hidden, classes, weight_decay)
     return keras.Model(images, logits, name=f"resnet{depth}")
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class IdentityShortcut(layers.Layer):
-    """Option A of He et al. 2016: every `strides`-th pixel, and zeros as the channels that are new.
+    """Option A of He et al. 2016: takes every `strides`-th pixel and fills new channels with zeros.
 
     Args:
         channels: Channels of the output, at least those of the input.
         strides: Step between the pixels that are kept.
-        **kwargs: As any layer takes them.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Returns:
-        `(B, ceil(H / strides), ceil(W / strides), channels)` for `(B, H, W, C)`.
+        `(B, ceil(H / strides), ceil(W / strides), channels)` for an input `(B, H, W, C)`.
 
     Example:
 
@@ -250,26 +219,36 @@ class IdentityShortcut(layers.Layer):
     (1, 4, 4, 32)
     """
 
-    def __init__(self, channels: int, strides: int, **kwargs):
+    def __init__(self, channels: int, strides: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.strides = strides
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         kept = inputs[:, :: self.strides, :: self.strides, :]
         new = self.channels - inputs.shape[-1]
         return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [0, new]])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, _ = input_shape
         steps = [size and -(-size // self.strides) for size in (height, width)]
         return (batch, *steps, self.channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels, "strides": self.strides}
 
 
-def _conv(inputs, filters, size, name, weight_decay, *, strides=1, padding="same", dtype=None):
+def _conv(
+    inputs: Tensor,
+    filters: int,
+    size: int | tuple[int, int],
+    name: str,
+    weight_decay: float,
+    *,
+    strides: int = 1,
+    padding: str = "same",
+    dtype: str | None = None,
+) -> Tensor:
     return layers.Conv2D(
         filters,
         size,
@@ -284,7 +263,26 @@ def _conv(inputs, filters, size, name, weight_decay, *, strides=1, padding="same
     )(inputs)
 
 
-def _dense(inputs, classes, weight_decay):
+def _conv_norm(
+    inputs: Tensor,
+    filters: int,
+    name: str,
+    weight_decay: float,
+    *,
+    epsilon: float,
+    strides: int = 1,
+) -> Tensor:
+    outputs = _conv(inputs, filters, 3, name, weight_decay, strides=strides)
+    return layers.BatchNormalization(
+        momentum=_MOMENTUM,
+        epsilon=epsilon,
+        beta_regularizer=_decay(weight_decay),
+        gamma_regularizer=_decay(weight_decay),
+        name=f"{name}_norm",
+    )(outputs)
+
+
+def _dense_logits(inputs: Tensor, classes: int, weight_decay: float) -> Tensor:
     return layers.Dense(
         classes,
         kernel_initializer=_he_normal(),
@@ -294,34 +292,24 @@ def _dense(inputs, classes, weight_decay):
     )(inputs)
 
 
-def _norm(inputs, name, weight_decay, epsilon):
-    return layers.BatchNormalization(
-        momentum=_MOMENTUM,
-        epsilon=epsilon,
-        beta_regularizer=_decay(weight_decay),
-        gamma_regularizer=_decay(weight_decay),
-        name=f"{name}_norm",
-    )(inputs)
-
-
-def _he_normal():
-    # `HeNormal` is truncated at two standard deviations; the publications' kernels were not.
+def _he_normal() -> keras.initializers.Initializer:
+    # `HeNormal` is truncated at two standard deviations; the published kernels were not.
     return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
 
 
-def _decay(weight_decay):
-    # Keras's L2 has no factor 1/2, the publications' weight decay does.
+def _decay(weight_decay: float) -> keras.regularizers.Regularizer | None:
+    # Keras's L2 has no factor 1/2; the published weight decay does.
     return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
 
 
-def _scaled(filters, width):
+def _scaled(filters: int, width: float) -> int:
     return max(1, round(filters * width))
 
 
-def _check(input_shape, classes, width, weight_decay):
+def _check(input_shape: tuple[int, ...], classes: int, width: float, weight_decay: float) -> None:
     if len(input_shape) != 3 or min(input_shape[:2]) < _SMALLEST or input_shape[2] < 1:
         raise BadInput(
-            f"Images must be at least {_SMALLEST} by {_SMALLEST} pixels, (H, W, C). "
+            f"Images must be (H, W, C) and at least {_SMALLEST} by {_SMALLEST} pixels. "
             f"Received: {tuple(input_shape)}"
         )
     if classes < 1:

@@ -1,29 +1,31 @@
-"""How the programs train classifiers: the flags they share, and what becomes of them."""
+"""How the programs train networks: the flags they share, and what follows from them."""
 
 import argparse
 import dataclasses
 import functools
 import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from mhe.harness import datasets, models
 from mhe.harness.affine import random_affine
-from mhe.harness.batches import pad_crop_flip
+from mhe.harness.batches import Augmentation, Batches, pad_crop_flip
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number
-from mhe.harness.schedules import stepped
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Augmentation | None] = {
     "crop_flip": pad_crop_flip,
     "crop": functools.partial(pad_crop_flip, flip=False),
     "affine": random_affine,
     "none": None,
 }
 
-# --power_s: the power s of an energy, and the distance it is a power of.
+# --power_s: the power s of an energy and its distance.
 POWERS = {
     "0": (0, "euclidean"),
     "1": (1, "euclidean"),
@@ -33,12 +35,12 @@ POWERS = {
     "a2": (2, "angle"),
 }
 
-# Larger than most training batches: it changes nothing but the time that testing takes.
+# Larger than most training batches: it changes only how long testing takes.
 TEST_BATCH = 500
 
 
 def add_comparison_flags(parser: Parser) -> None:
-    """Adds the flags of programs that compare: over which seeds, and on which images.
+    """Adds the flags of programs that compare: how many seeds, and which images to report on.
 
     Args:
         parser: A program's parser.
@@ -47,7 +49,7 @@ def add_comparison_flags(parser: Parser) -> None:
 
     >>> parser = Parser("benchmarks/x.py", "Trains.")
     >>> add_comparison_flags(parser)
-    >>> parser.settle(["--seeds", "3"])[0].seeds
+    >>> parser.parse(["--seeds", "3"])[0].seeds
     3
     """
     parser.add_argument(
@@ -55,55 +57,60 @@ def add_comparison_flags(parser: Parser) -> None:
         type=number(0),
         default=0.0,
         metavar="SHARE",
-        help="hold out this share of every class of the training set and report on it instead of "
-        "on the test set, to choose flags by",
+        help="hold out this share of each class of the training set and report on it instead of "
+        "the test set, to choose other flags by",
     )
-    parser.add_argument("--seeds", type=integer(1), default=1, help="runs with --seed and the next")
+    add_seeds(parser)
+
+
+def add_seeds(parser: Parser) -> None:
+    """Adds `--seeds`.
+
+    Args:
+        parser: A program's parser.
+    """
+    parser.add_argument(
+        "--seeds", type=integer(1), default=1, help="number of runs, with --seed and the next seeds"
+    )
 
 
 def add_network_flags(
     parser: Parser,
     *,
     arch: str,
-    epochs: int,
     base_lr: float | None,
-    rate: str,
     drops: str,
+    epochs: int | None = None,
+    batch_size: int = 128,
+    width: float = 1.0,
+    rate: str = "",
     plain: str = "none for digits",
 ) -> None:
-    """Adds the flags that say how one network is trained.
+    """Adds the flags for training one network on images.
 
     Args:
         parser: A program's parser.
         arch: The default of `--arch`.
-        epochs: The default of `--epochs`.
         base_lr: The default of `--base_lr`; None leaves it to the program.
-        rate: What there is to say of the learning rate, for the help.
         drops: The default of `--drops`.
-        plain: Where nothing is augmented by default, for the help.
+        epochs: The default of `--epochs`; None leaves the flag to the program.
+        batch_size: The default of `--batch_size`.
+        width: The default of `--width`.
+        rate: What the help adds about the learning rate.
+        plain: When images are not augmented by default, for the help.
 
     Example:
 
     >>> parser = Parser("benchmarks/x.py", "Trains.")
-    >>> add_network_flags(parser, arch="conv4", epochs=9, base_lr=0.1, rate="", drops="0.5")
-    >>> parser.settle(["--width", "2"])[0].width
+    >>> add_network_flags(parser, arch="conv4", epochs=9, base_lr=0.1, drops="0.5")
+    >>> parser.parse(["--width", "2"])[0].width
     2.0
     """
-    positive, above = integer(1), number(0, above=True)
-    parser.add_argument("--arch", choices=models.ARCHITECTURES, default=arch, help="the network")
-    parser.add_argument("--width", type=above, default=1.0, help="factor on every layer's filters")
-    parser.add_argument("--epochs", type=positive, default=epochs, help="epochs to train for")
-    parser.add_argument("--batch_size", type=positive, default=128, help="images in a batch")
-    parser.add_argument(
-        "--base_lr", type=above, default=base_lr, help=f"learning rate at the start{rate}"
+    add_size_flags(parser, arch=arch, width=width)
+    add_step_flags(
+        parser, epochs=epochs, batch_size=batch_size, base_lr=base_lr, drops=drops, rate=rate
     )
-    add_drops(parser, drops)
-    parser.add_argument(
-        "--weight_decay",
-        type=number(0),
-        help="adds this times |w|^2/2 to the loss, for kernels and batch norm's scale and offset "
-        "(default: as published for the network, 1e-4 for the ResNets, 5e-4 for cnn9)",
-    )
+    add_weight_decay(parser)
     parser.add_argument(
         "--augment",
         choices=list(AUGMENTATIONS),
@@ -112,75 +119,176 @@ def add_network_flags(
     )
 
 
-def add_drops(parser: Parser, default: str) -> None:
-    """Adds `--drops`, which `parts` reads.
+def add_size_flags(parser: Parser, *, arch: str, width: float = 1.0) -> None:
+    """Adds `--arch` and `--width`.
 
     Args:
         parser: A program's parser.
-        default: Its default.
-
-    Example:
-
-    >>> parser = Parser("benchmarks/x.py", "Trains.")
-    >>> add_drops(parser, "0.5")
-    >>> parser.settle([])[0].drops
-    '0.5'
+        arch: The default of `--arch`.
+        width: The default of `--width`.
     """
+    parser.add_argument("--arch", choices=models.ARCHITECTURES, default=arch, help="the network")
     parser.add_argument(
-        "--drops",
-        default=default,
-        metavar="PARTS",
-        help="parts of the training, parted by commas, after which the learning rate drops by x0.1",
+        "--width",
+        type=number(0, above=True),
+        default=width,
+        help="factor of the number of filters of every layer",
     )
+
+
+def add_weight_decay(parser: Parser, default: float | None = None) -> None:
+    """Adds `--weight_decay`.
+
+    Args:
+        parser: A program's parser.
+        default: Its default; None stands for what was published for the network.
+    """
+    published = (
+        " (default: as published for the network, 1e-4 for the ResNets, 5e-4 for cnn9, none for "
+        "conv4)"
+    )
+    parser.add_argument(
+        "--weight_decay",
+        type=number(0),
+        default=default,
+        help="adds this times |w|^2/2 to the loss, for kernels and for the scale and offset of "
+        f"batch normalization{published if default is None else ''}",
+    )
+
+
+def add_step_flags(
+    parser: Parser,
+    *,
+    batch_size: int,
+    base_lr: float | None,
+    drops: str | None = None,
+    epochs: int | None = None,
+    rate: str = "",
+    unit: str = "images",
+) -> None:
+    """Adds `--epochs`, `--batch_size`, `--base_lr` and `--drops`.
+
+    Args:
+        parser: A program's parser.
+        batch_size: The default of `--batch_size`.
+        base_lr: The default of `--base_lr`; None leaves it to the program.
+        drops: The default of `--drops`; None leaves out the flag.
+        epochs: The default of `--epochs`; None leaves out the flag.
+        rate: What the help adds about the learning rate.
+        unit: What a batch consists of.
+    """
+    positive = integer(1)
+    if epochs is not None:
+        parser.add_argument("--epochs", type=positive, default=epochs, help="epochs to train for")
+    parser.add_argument("--batch_size", type=positive, default=batch_size, help=f"{unit} per batch")
+    parser.add_argument(
+        "--base_lr",
+        type=number(0, above=True),
+        default=base_lr,
+        help=f"initial learning rate{rate}",
+    )
+    if drops is not None:
+        parser.add_argument(
+            "--drops",
+            default=drops,
+            metavar="FRACTIONS",
+            help="fractions of the training, comma-separated, after which the learning rate drops "
+            "by x0.1",
+        )
+
+
+def resolve_augment(args: argparse.Namespace) -> None:
+    """Resolves the default of `--augment`: digits are 8 pixels wide and not symmetric.
+
+    Args:
+        args: The flags, changed in place.
+    """
+    if args.augment is None:
+        args.augment = "none" if args.dataset == "digits" else "crop_flip"
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuses shared flags that cannot be used.
 
     Args:
-        args: The settled flags.
+        args: The resolved flags.
 
     Raises:
-        BadInput: If `--drops` or `--validation` are wrong.
+        BadInput: If `--drops` or `--validation` is invalid.
     """
-    parts(args.drops)
+    fractions(args.drops)
     if args.validation >= 1:
         raise BadInput(f"--validation must be less than 1. Received: {args.validation:g}")
 
 
-def parts(drops: str) -> list[float]:
-    """Reads the parts of the training after which the learning rate drops.
+def fractions(drops: str) -> list[float]:
+    """Parses the fractions of the training after which the learning rate drops.
 
     Args:
-        drops: What `--drops` takes.
+        drops: The value of `--drops`.
 
     Raises:
-        BadInput: If they are no such numbers.
+        BadInput: If they are not increasing numbers between 0 and 1.
 
     Example:
 
-    >>> parts("0.5,0.75")
-    [0.5, 0.75]
+    >>> fractions("0.5,0.75"), fractions("1/4")
+    ([0.5, 0.75], [0.25])
     """
     try:
-        numbers = [float(part) for part in drops.split(",")]
-    except ValueError:
+        parts = [part.split("/") for part in drops.split(",")]
+        numbers = [float(first) / math.prod(map(float, others)) for first, *others in parts]
+    except (ValueError, ZeroDivisionError):
         numbers = []
     if not numbers or not all(0 < a < b for a, b in itertools.pairwise([*numbers, 1.0])):
         raise BadInput(
-            f"--drops must be rising numbers between 0 and 1, parted by commas. Received: {drops}"
+            "--drops must be increasing numbers between 0 and 1, comma-separated. "
+            f"Received: {drops}"
         )
     return numbers
 
 
-def optimizer(args: argparse.Namespace, steps: int) -> keras.optimizers.Optimizer:
-    """Returns stochastic gradient descent with momentum 0.9 and the rates of the flags.
+def stepped(
+    base_lr: float, steps: int, drops: Sequence[float]
+) -> keras.optimizers.schedules.PiecewiseConstantDecay:
+    """Returns a schedule that drops by x0.1 after some fractions of the training.
 
     Args:
-        args: The settled flags.
+        base_lr: The initial rate.
+        steps: The iterations of the whole training.
+        drops: The fractions, between 0 and 1, in order.
+
+    Example:
+
+    >>> rate = stepped(0.1, 1000, [0.4, 0.8])
+    >>> [round(float(rate(step)), 6) for step in (399, 400, 800)]
+    [0.1, 0.01, 0.001]
+    """
+    # Keras counts iterations from 0 and keeps a rate up to and including its boundary.
+    boundaries = [round(steps * drop) - 1 for drop in drops]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        boundaries, [base_lr * 0.1**count for count in range(len(drops) + 1)]
+    )
+
+
+def optimizer(args: argparse.Namespace, steps: int) -> keras.optimizers.Optimizer:
+    """Returns SGD with momentum 0.9 and the learning rates of the flags.
+
+    Args:
+        args: The resolved flags.
         steps: The iterations of the whole training.
     """
-    return keras.optimizers.SGD(stepped(args.base_lr, steps, parts(args.drops)), momentum=0.9)
+    return keras.optimizers.SGD(stepped(args.base_lr, steps, fractions(args.drops)), momentum=0.9)
+
+
+def in_order(images: np.ndarray, targets: Any) -> Batches:
+    """Returns large batches of images in their order, to predict or evaluate on.
+
+    Args:
+        images: uint8 `(N, H, W, C)`.
+        targets: Labels `(N,)`, or targets by output.
+    """
+    return Batches(images, targets, TEST_BATCH, shuffle=False)
 
 
 def jit_compile() -> bool | str:
@@ -200,41 +308,45 @@ def jit_compile() -> bool | str:
 
 
 def load(args: argparse.Namespace) -> Dataset:
-    """Loads the images of a run: those of `--dataset`, and of them what other flags leave.
+    """Loads the images of a run: those of `--dataset`, reduced as other flags say.
 
     Args:
-        args: The settled flags.
+        args: The resolved flags.
 
     Returns:
         The dataset. With `--validation` its test set is held out of the training set.
 
     Raises:
-        BadInput: If the data cannot be used, or too little is left of them.
+        BadInput: If the data cannot be used, or too few images are left.
     """
     data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label)
-    (images, labels), values = data.train, data.values
     # Not every program has the flag.
     share = vars(args).get("validation")
     if share:
+        labels = data.train[1]
         held = datasets.held_out(labels, share, args.seed)
         if held.all() or not held.any():
             raise BadInput(
                 f"--validation must leave images to train on and to validate on. "
                 f"Received: {share:g} of {labels.size} images"
             )
-        data = dataclasses.replace(
-            data,
-            train=(images[~held], labels[~held]),
-            test=(images[held], labels[held]),
-            values=None if values is None else (values[0][~held], values[0][held]),
-        )
+        data = _subset(data, np.flatnonzero(~held), np.flatnonzero(held))
     if args.train_images is not None:
-        (images, labels), values = data.train, data.values
-        every = np.arange(labels.size)
-        chosen, labels = datasets.balanced_subset(every, labels, args.train_images, args.seed)
-        data = dataclasses.replace(
-            data,
-            train=(images[chosen], labels),
-            values=None if values is None else (values[0][chosen], values[1]),
-        )
+        every = np.arange(data.train[1].size)
+        chosen, _ = datasets.balanced_subset(every, data.train[1], args.train_images, args.seed)
+        data = _subset(data, chosen)
     return data
+
+
+def _subset(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) -> Dataset:
+    """Keeps the training images `train` and, if given, makes those of `test` the test set."""
+    images, labels = data.train
+    values = data.values
+    if values is not None:
+        values = values[0][train], values[1] if test is None else values[0][test]
+    return dataclasses.replace(
+        data,
+        train=(images[train], labels[train]),
+        test=data.test if test is None else (images[test], labels[test]),
+        values=values,
+    )

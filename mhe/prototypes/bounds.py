@@ -1,7 +1,6 @@
-"""How well a placement separates its prototypes, and how well any placement could."""
+"""How well a placement separates its prototypes, and how well any placement can."""
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
@@ -38,32 +37,18 @@ _PROVEN = {
 }
 
 
-def check_shape(classes: Any, dims: Any) -> None:
-    """Refuses what is no number of classes or of dimensions.
-
-    Args:
-        classes: At least 2.
-        dims: At least 2.
-
-    Raises:
-        ValueError: If one of them is not such an integer.
+def check_shape(classes: int, dims: int) -> None:
+    """Raises a `ValueError` unless there are at least 2 classes and 2 dimensions.
 
     Example:
 
     >>> check_shape(1, 2)
     Traceback (most recent call last):
         ...
-    ValueError: `classes` must be an integer of at least 2. Received: classes=1
+    ValueError: `classes` must be an integer >= 2. Received: classes=1
     """
-    for name, value in (("classes", classes), ("dims", dims)):
-        try:
-            valid = not isinstance(value, bool) and operator.index(value) >= 2
-        except TypeError:
-            valid = False
-        if not valid:
-            raise ValueError(
-                f"`{name}` must be an integer of at least 2. Received: {name}={value!r}"
-            )
+    checks.check_count("classes", classes, 2)
+    checks.check_count("dims", dims, 2)
 
 
 def separation(prototypes: Any) -> float:
@@ -123,22 +108,22 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def cosine_lower_bound(classes: int, dims: int) -> float:
-    """A cosine that the largest one of no placement can be below.
+    """A lower bound on the largest cosine of any placement.
 
     It is the largest of the bounds that apply: in two dimensions the regular polygon's cosine;
     Rankin's −1/(classes − 1) up to dims + 1 classes, and 0 beyond; Levenshtein's beyond 2·dims; and
-    the cosine of a placement of as many classes or fewer that is proven to be optimal.
+    the cosine of a placement of at most as many classes that is proven to be optimal.
 
     Args:
         classes: At least 2.
         dims: At least 2.
 
     Returns:
-        A number from −1 to 1. It is met by simplex, orthoplex and the sharp configurations; most
-        other placements cannot meet it.
+        A number from −1 to 1. Simplex, orthoplex and the sharp configurations attain it; most
+        other placements cannot.
 
     Raises:
-        ValueError: If an argument is not such an integer.
+        ValueError: If an argument is not an integer of at least 2.
 
     Example:
 
@@ -151,7 +136,7 @@ def cosine_lower_bound(classes: int, dims: int) -> float:
         bounds for codes and designs, Handbook of Coding Theory, 1998.
     """
     check_shape(classes, dims)
-    classes, dims = operator.index(classes), operator.index(dims)
+    classes, dims = int(classes), int(dims)
     if dims == 2:
         return math.cos(2 * math.pi / classes)
     if classes <= dims + 1:
@@ -165,8 +150,8 @@ def cosine_lower_bound(classes: int, dims: int) -> float:
 def levenshtein(classes: int, dims: int) -> float:
     """The cosine at which Levenshtein's bound on the number of points is `classes`.
 
-    Points in `dims` dimensions whose largest cosine is s are at most L_τ(s) in number, where τ
-    follows from the number: it lies between the least sizes of designs of strength τ and τ + 1,
+    At most L_τ(s) points in `dims` dimensions can have s as their largest cosine, where τ follows
+    from the number of points, which lies between the least sizes of designs of strength τ and τ+1:
 
         L_{2k−1}(s) = C(k+d−3, k−1)·[(2k+d−3)/(d−1) − (P_{k−1} − P_k)/((1−s)·P_k)]
         L_{2k}(s) = C(k+d−2, k)·[(2k+d−1)/(d−1) − (1+s)(P_k − P_{k+1})/((1−s)(P_k + P_{k+1}))]
@@ -178,7 +163,7 @@ def levenshtein(classes: int, dims: int) -> float:
         dims: At least 3.
 
     Returns:
-        A cosine, rounded down by what rounding may have added.
+        A cosine, reduced by more than the rounding error.
 
     Example:
 
@@ -189,7 +174,7 @@ def levenshtein(classes: int, dims: int) -> float:
     while _design(dims, strength + 1) <= classes:
         strength += 1
     k = (strength + 1) // 2
-    # Where this strength begins and ends: zeros of Jacobi polynomials, largest ones.
+    # The range of this strength ends at the largest zeros of Jacobi polynomials.
     half = (dims - 1) / 2
     if strength % 2:
         low, high = _largest_zero(k - 1, half, half), _largest_zero(k, half, half - 1)
@@ -209,7 +194,7 @@ def levenshtein(classes: int, dims: int) -> float:
 
 
 def _design(dims: int, strength: int) -> int:
-    """The number of points that a spherical design needs (Delsarte, Goethals and Seidel 1977)."""
+    """The least number of points of a spherical design (Delsarte, Goethals and Seidel 1977)."""
     k = strength // 2
     if strength % 2:
         return 2 * math.comb(dims + k - 1, k)

@@ -1,4 +1,4 @@
-"""Placements that need no search: they are known in closed form, and none is better."""
+"""Optimal placements in closed form."""
 
 import math
 
@@ -8,10 +8,10 @@ from mhe.prototypes.bounds import check_shape
 
 
 def simplex(classes: int, dims: int) -> np.ndarray:
-    """The regular simplex: every two rows have the cosine −1/(classes − 1), and none can do better.
+    """The regular simplex: every two rows have the cosine −1/(classes − 1), which is optimal.
 
     Row i is column i of a Helmert matrix, so that most of the array is zeros and 10,000 rows take
-    no longer than writing them down.
+    no longer than writing them to memory.
 
     Args:
         classes: At least 2, and at most dims + 1.
@@ -52,7 +52,7 @@ def simplex(classes: int, dims: int) -> np.ndarray:
 
 
 def orthoplex(classes: int, dims: int) -> np.ndarray:
-    """The corners of the cross polytope: the axes and their opposites, in turn.
+    """The corners of the cross polytope: each axis followed by its opposite.
 
     No two rows have a cosine above 0, which is optimal from dims + 2 to 2·dims classes.
 

@@ -1,13 +1,17 @@
 """Block codes as placements: words of 0 and 1 become rows of ±1/√dims.
 
 Two words of length n at Hamming distance h become rows at the cosine 1 − 2h/n, so that a code whose
-words differ in about half of the places is a good placement, of many more rows than dimensions.
+words differ in about half of the places is a good placement with many more rows than dimensions.
 """
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
+# Elements of a binary field: integers whose bits are coefficients.
+_Elements: TypeAlias = np.ndarray | np.integer
 # Coefficients of primitive polynomials of each degree over GF(2), the highest left out.
 _PRIMITIVE = {
     1: 0b1,
@@ -31,7 +35,7 @@ def field(q: int) -> tuple[np.ndarray, np.ndarray]:
     """Addition and multiplication in the field of q elements, for q prime or 4 or 9.
 
     Args:
-        q: The number of elements, which are called 0 … q − 1.
+        q: The number of elements, which are numbered 0 … q − 1.
 
     Returns:
         Two tables `(q, q)`.
@@ -56,7 +60,7 @@ def field(q: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def golay() -> np.ndarray:
-    """The extended binary Golay code: 4,096 words of length 24 that differ in 8 places or more.
+    """The extended binary Golay code: 4,096 words of length 24 that differ in at least 8 places.
 
     Returns:
         `(4096, 24)` uint8.
@@ -77,10 +81,10 @@ def golay() -> np.ndarray:
 
 
 def kerdock_forms(degree: int) -> np.ndarray:
-    """Quadratic forms over GF(2) of which no two differ by one of less than full rank.
+    """Quadratic forms over GF(2) whose pairwise differences have full rank.
 
     Args:
-        degree: An even number m ≥ 4 of variables.
+        degree: m, the number of variables, even and at least 4.
 
     Returns:
         The values of 2^(m−1) forms at 2^m points, `(2^(m−1), 2^m)` uint8.
@@ -115,7 +119,7 @@ def gold_forms(degree: int, count: int, terms: int = 1) -> np.ndarray:
 
     Args:
         degree: m.
-        count: How many of the 2^(mt) forms.
+        count: Number of forms, at most 2^(mt).
         terms: t.
 
     Returns:
@@ -144,7 +148,7 @@ def code_rows(forms: np.ndarray, count: int) -> np.ndarray:
 
     Args:
         forms: `(F, 2^m)`, values of quadratic forms.
-        count: How many rows, at most F·2^(m+1).
+        count: Number of rows, at most F·2^(m+1).
 
     Returns:
         `(count, 2^m)` float32, unit rows.
@@ -192,7 +196,9 @@ def walsh(size: int) -> np.ndarray:
     return table
 
 
-def _binary_field(degree: int):
+def _binary_field(
+    degree: int,
+) -> tuple[Callable[[_Elements, _Elements], np.ndarray], np.ndarray]:
     """Multiplication of arrays in GF(2^degree), and the table of the trace."""
     size = 2**degree
     power, powers = 1, []
@@ -205,13 +211,13 @@ def _binary_field(degree: int):
     logarithm = np.zeros(size, "int64")
     logarithm[powers] = np.arange(size - 1)
 
-    def times(first, second):
+    def times(first: _Elements, second: _Elements) -> np.ndarray:
         product = exponential[logarithm[first] + logarithm[second]]
         return np.where((first == 0) | (second == 0), 0, product)
 
     trace = np.zeros(size, "int64")
-    power = np.arange(size)
+    conjugate = np.arange(size)
     for _ in range(degree):
-        trace ^= power
-        power = times(power, power)
+        trace ^= conjugate
+        conjugate = times(conjugate, conjugate)
     return times, trace.astype("uint8")

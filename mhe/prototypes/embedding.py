@@ -8,16 +8,17 @@ import numpy as np
 from mhe import checks, metrics
 from mhe.prototypes import optimize
 from mhe.prototypes.bounds import unit
+from mhe.prototypes.signatures import same_arguments
 
 LOSSES = ("distortion", "rank")
 
-# The rank loss compares so many triplets at most, all of up to 161 classes.
+# Maximum number of triplets that the rank loss compares: all of up to 161 classes.
 _TRIPLETS = 2**22
-# How far a start is moved at random, by the mean cost: classical scaling may put classes on one
-# point, from which no gradient leads.
+# How far a start is moved at random, relative to the mean cost: classical scaling may put several
+# classes on one point, which has no useful gradient.
 _NUDGE = 1e-2
 
-# Value, and slopes with respect to the matrix of distances.
+# Maps the matrix of distances to a value and its slopes.
 _Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
@@ -35,7 +36,7 @@ class Embedding(NamedTuple):
     evaluations: int
 
 
-def embed(
+def find(
     D: Any,  # noqa: N803
     dims: int,
     loss: str = "distortion",
@@ -44,35 +45,102 @@ def embed(
     iterations: int = 500,
     seed: int = 0,
     progress: bool | Callable[[str], None] = False,
-) -> np.ndarray:
-    """Prototypes whose distances follow the costs of taking one class for another.
+) -> Embedding:
+    """Embeds costs as `embed` does, and reports how well the distances follow them.
 
-    From classical scaling, L-BFGS lowers one of two losses in float64:
+    Takes the arguments of `embed`, and raises its errors.
+
+    Returns:
+        An `Embedding`.
+
+    Example:
+
+    >>> import mhe
+    >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
+    >>> find(tree.cost_matrix(), dims=2).distortion < 1e-6
+    True
+    """
+    costs = checks.check_costs(D, positive=True)
+    if loss not in LOSSES:
+        raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}. Received: loss={loss!r}")
+    checks.check_count("dims", dims, 2 if sphere else 1)
+    checks.check_count("iterations", iterations, 1)
+    checks.check_count("seed", seed, 0)
+    if loss == "rank" and len(costs) < 3:
+        raise ValueError(f"Ranks need at least 3 classes. Received: {len(costs)}")
+    optimize.require_scipy()
+    from scipy.optimize import minimize
+
+    tell = optimize.to_stderr if progress is True else progress or (lambda line: None)
+    rng = np.random.default_rng(seed)
+    # The unit of the costs does not matter to the loss; this keeps its numbers near 1.
+    scaled = costs / costs.max()
+    start = classical_scaling(scaled, dims)
+    tell(f"classical scaling: scale-free distortion {metrics.distortion(start, costs):.4f}")
+    start = start + rng.normal(size=start.shape) * (_NUDGE * scaled.mean() / np.sqrt(dims))
+    by_distances = _squared_distortion(scaled) if loss == "distortion" else _ranking(scaled, rng)
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        rows = x.reshape(-1, dims)
+        points = unit(rows) if sphere else rows
+        value, gradient = _through_distances(by_distances, points)
+        if sphere:
+            gradient -= np.sum(gradient * points, axis=1, keepdims=True) * points
+            gradient /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return value, gradient.ravel()
+
+    result = minimize(
+        objective,
+        start.ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-11, "gtol": 1e-9},
+    )
+    rows = result.x.reshape(-1, dims)
+    prototypes = (unit(rows) if sphere else _at_scale(rows, costs)).astype("float32")
+    reached = metrics.distortion(prototypes, costs)
+    tell(f"L-BFGS, {result.nit} iterations: scale-free distortion {reached:.4f}")
+    return Embedding(prototypes, reached, int(result.nfev))
+
+
+def _at_scale(rows: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Centers rows and scales them, to bring their distances nearest to the costs."""
+    rows = rows - rows.mean(axis=0)
+    upper = np.triu_indices(len(costs), 1)
+    rows *= metrics.optimal_scale(metrics.pairwise_distances(rows)[upper] / costs[upper])
+    return rows
+
+
+@same_arguments(find)
+def embed(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are those of `find`
+    """Finds prototypes whose distances follow the costs of confusing their classes.
+
+    Starting from classical scaling, L-BFGS minimizes one of two losses in float64:
 
     - `"distortion"`, the squared scale-free distortion, the loss of `mhe.Distortion`;
-    - `"rank"`, RankNet's loss on triplets of classes, that of `mhe.Rank`, for distances brought to
-      the mean of the costs, as it knows no scale of its own. Beyond 161 classes, each is compared
-      with a part of the others only, drawn by the seed.
+    - `"rank"`, RankNet's loss on triplets of classes, the loss of `mhe.Rank`, on distances
+      scaled to the mean of the costs, as it has no scale of its own. Beyond 161 classes, each is
+      compared with a random sample of the others only.
 
-    Fix the prototypes, or let training go on from them.
+    Keep the prototypes fixed, or fine-tune them in training.
 
     Args:
-        D: Costs `(classes, classes)`, more than 0 off the diagonal, such as
-            `ClassTree.cost_matrix` gives.
-        dims: Of the space, at least 1, or 2 on the sphere.
-        loss: One of the two.
-        sphere: Whether the prototypes are unit vectors. Else they are about the origin, at the
-            scale at which their distances are nearest to the costs.
-        iterations: Of L-BFGS at most.
-        seed: Seeds what is random.
-        progress: True shows on stderr where it began and what was reached; a function gets the
-            lines.
+        D: Costs `(classes, classes)`, positive off the diagonal, such as those of
+            `ClassTree.cost_matrix`.
+        dims: Dimensions of the prototypes' space, at least 1, or 2 on the sphere.
+        loss: `"distortion"` or `"rank"`.
+        sphere: Whether the prototypes are unit vectors. Otherwise they are centered at the origin,
+            at the scale that brings their distances nearest to the costs.
+        iterations: Maximum number of iterations of L-BFGS.
+        seed: Random seed.
+        progress: Whether to print the distortion before and after on stderr, or a function that
+            receives these lines.
 
     Returns:
         `(classes, dims)` float32.
 
     Raises:
-        ValueError: If an argument is not one of the above.
+        ValueError: If an argument is invalid.
         ImportError: If SciPy is not installed.
 
     Example:
@@ -90,104 +158,18 @@ def embed(
         ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)), fixed prototypes; Torgerson,
         Multidimensional scaling, Psychometrika 17, 1952.
     """
-    options = {"iterations": iterations, "seed": seed, "progress": progress}
-    return find(D, dims, loss, sphere, **options).prototypes
-
-
-def find(
-    D: Any,  # noqa: N803
-    dims: int,
-    loss: str = "distortion",
-    sphere: bool = False,
-    *,
-    iterations: int = 500,
-    seed: int = 0,
-    progress: bool | Callable[[str], None] = False,
-) -> Embedding:
-    """What `embed` does, with a report of how well the distances follow the costs.
-
-    Args:
-        D: As for `embed`, and so are all the others.
-        dims: As for `embed`.
-        loss: As for `embed`.
-        sphere: As for `embed`.
-        iterations: As for `embed`.
-        seed: As for `embed`.
-        progress: As for `embed`.
-
-    Returns:
-        An `Embedding`.
-
-    Raises:
-        ValueError: As `embed`.
-        ImportError: As `embed`.
-
-    Example:
-
-    >>> import mhe
-    >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
-    >>> found = find(tree.cost_matrix(), dims=2)
-    >>> found.distortion < 1e-6
-    True
-    """
-    costs = checks.check_costs(D, positive=True)
-    if loss not in LOSSES:
-        raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}. Received: loss={loss!r}")
-    checks.check_count("dims", dims, 2 if sphere else 1)
-    checks.check_count("iterations", iterations, 1)
-    checks.check_count("seed", seed, 0)
-    if loss == "rank" and len(costs) < 3:
-        raise ValueError(f"Ranks need 3 classes or more. Received: {len(costs)}")
-    optimize.require_scipy()
-    from scipy.optimize import minimize
-
-    tell = optimize.to_stderr if progress is True else progress or (lambda line: None)
-    rng = np.random.default_rng(seed)
-    # Costs of any unit: the loss is the same for all, and its numbers near 1.
-    scaled = costs / costs.max()
-    start = classical_scaling(scaled, dims)
-    tell(f"classical scaling: scale-free distortion {metrics.distortion(start, costs):.4f}")
-    start = start + rng.normal(size=start.shape) * (_NUDGE * scaled.mean() / np.sqrt(dims))
-    by_distances = _squared_distortion(scaled) if loss == "distortion" else _ranking(scaled, rng)
-
-    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        rows = x.reshape(-1, dims)
-        points = unit(rows) if sphere else rows
-        value, gradient = _through_distances(by_distances, points)
-        if sphere:
-            gradient -= np.sum(gradient * points, axis=1, keepdims=True) * points
-            gradient /= np.linalg.norm(rows, axis=1, keepdims=True)
-        return value, gradient.ravel()
-
-    found = minimize(
-        objective,
-        start.ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-11, "gtol": 1e-9},
-    )
-    rows = found.x.reshape(-1, dims)
-    if sphere:
-        rows = unit(rows)
-    else:
-        rows = rows - rows.mean(axis=0)
-        upper = np.triu_indices(len(costs), 1)
-        rows *= metrics.optimal_scale(metrics.pairwise_distances(rows)[upper] / costs[upper])
-    prototypes = rows.astype("float32")
-    reached = metrics.distortion(prototypes, costs)
-    tell(f"L-BFGS, {found.nit} iterations: scale-free distortion {reached:.4f}")
-    return Embedding(prototypes, reached, int(found.nfev))
+    return find(*args, **kwargs).prototypes
 
 
 def classical_scaling(distances: Any, dims: int) -> np.ndarray:
-    """Points from distances: exact where that is possible, and else nearest in inner products.
+    """Finds points with given distances, exact if possible, else nearest in inner products.
 
     Args:
         distances: `(N, N)`, symmetric with a zero diagonal.
-        dims: Of the space.
+        dims: Dimensions of the points.
 
     Returns:
-        `(N, dims)` float64; columns are 0 where no further dimension helps.
+        `(N, dims)` float64; columns are 0 if no further dimension helps.
 
     Raises:
         ImportError: If SciPy is not installed.
@@ -252,13 +234,13 @@ def _ranking(costs: np.ndarray, rng: np.random.Generator) -> _Loss:
         logits = logits[:, :, None] - logits[:, None, :]
         small = np.exp(-np.abs(logits))
         value = np.sum(np.maximum(logits, 0.0) + np.log1p(small) - order * logits)
-        # A triplet of a class and one other twice is log 2, whatever the distances.
+        # A triplet that holds the same other class twice is log 2, whatever the distances.
         value = (value - count * width * np.log(2.0)) / triplets
-        # The order and its opposite are both there: each has half of the slope.
+        # Each pair of others appears in both orders, with half of the slope each.
         by_logit = 2 * (np.where(logits >= 0, 1.0, small) / (1.0 + small) - order).sum(axis=2)
         slopes = np.zeros_like(distances)
         np.put_along_axis(slopes, others, (scale / triplets) * by_logit, axis=1)
-        # What is left of the slope when distances are kept at their mean.
+        # The scale keeps the mean of the distances, and so removes the slope along it.
         slopes -= np.sum(slopes * distances) / distances.sum() * (1.0 - np.eye(count))
         return value, slopes
 
@@ -266,9 +248,9 @@ def _ranking(costs: np.ndarray, rng: np.random.Generator) -> _Loss:
 
 
 def _through_distances(loss: _Loss, points: np.ndarray) -> tuple[float, np.ndarray]:
-    """Value and gradient with respect to the points whose distances the loss is of."""
+    """A loss of distances, and its gradient with respect to the points."""
     distances = metrics.pairwise_distances(points)
     value, slopes = loss(distances)
-    # Points on one spot have no direction in which to part.
+    # Coincident points have no direction in which to separate.
     pull = (slopes + slopes.T) / np.where(distances > 0, distances, np.inf)
     return value, pull.sum(axis=1, keepdims=True) * points - pull @ points

@@ -6,21 +6,23 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
-# What no text has: word vectors in binary form hold such bytes within their first few numbers.
+# Bytes that no text has; binary word vectors contain some within their first few numbers.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _HEAD = 1 << 12
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
-class _Token(NamedTuple):
-    """A line of the file that can stand for something wanted.
+_File: TypeAlias = BinaryIO | gzip.GzipFile
 
-    `rank` is 0 where the token is exactly what is wanted, 1 where only the separators differ, 2
-    where the case differs.
+
+class _Token(NamedTuple):
+    """A line of the file that matches a wanted name.
+
+    `rank` is 0 for an exact match, 1 if only the separators differ, 2 if the case differs.
     """
 
     rank: int
@@ -29,29 +31,28 @@ class _Token(NamedTuple):
 
 
 def read(path: str | os.PathLike, names: Sequence[str] | None = None) -> np.ndarray:
-    r"""Reads a vector for each class, to be given as `semantics` to `mhe.prototypes.place`.
+    r"""Reads a vector for each class, as the `semantics` of `mhe.prototypes.place`.
 
     The file is a `.npy` array `(classes, m)`, in the order of the classes; or word vectors as text,
-    a word and its numbers a line, as word2vec writes it (with a first line `count dims`) or GloVe
-    (without), plain or compressed by gzip. Text is read line by line and only the vectors that are
-    asked for are kept, so that files larger than memory will do.
+    a word and its numbers per line, as word2vec writes it (with a first line `count dims`) or GloVe
+    (without), plain or gzip-compressed. Text is read line by line and only the wanted vectors are
+    kept, so files may be larger than memory.
 
-    In text a class is found by its name as it stands; or else by the first word of the file that
-    differs from it in separators only (`aquarium_fish`, `aquarium-fish`, `aquarium fish`), or else
-    in separators and case. A name of several words that is not found is the mean of the vectors of
-    its words, each found in this way.
+    In text a class matches a word equal to its name; else the first word that differs in separators
+    only (`aquarium_fish`, `aquarium-fish`, `aquarium fish`); else in separators and case. A name of
+    several words without a match gets the mean of the vectors of its words, each matched likewise.
 
     Args:
         path: The file.
-        names: The names of the classes, in order. Text needs them; for an array they may be left
-            out, and their number is checked.
+        names: The names of the classes, in order. Required for text; for an array, only their
+            number is checked.
 
     Returns:
         A float32 array `(classes, m)`.
 
     Raises:
-        ValueError: If names are missing from the file (all of them are listed) or given twice; if
-            the file is none of these, ends early, or has a line or row that cannot be used.
+        ValueError: If names are repeated or missing from the file (all of these are listed); if
+            the file has another format, ends early, or has an invalid line or row.
         OSError: If the file cannot be opened.
 
     Example:
@@ -74,7 +75,7 @@ def read(path: str | os.PathLike, names: Sequence[str] | None = None) -> np.ndar
             return _from_array(file, path, names)
         if names is None:
             raise ValueError(
-                f"{path} is no .npy array: to read words from text, give the `names` of the "
+                f"{path} is not a .npy array: reading words from text needs the `names` of the "
                 "classes. Received: names=None"
             )
         try:
@@ -88,12 +89,12 @@ def read(path: str | os.PathLike, names: Sequence[str] | None = None) -> np.ndar
 
 def _checked_names(names: Sequence[str]) -> list[str]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"`names` must be strings, one a class. Received: {names!r}")
+        raise ValueError(f"`names` must be strings, one per class. Received: {names!r}")
     names = list(names)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or not all(map(_words, names)):
         raise ValueError(
-            "`names` must differ from each other and hold a word each. Received: "
+            "`names` must be distinct and contain a word each. Received: "
             + (f"twice {', '.join(twice)}" if twice else f"{names!r}")
         )
     return names
@@ -114,7 +115,7 @@ def _from_array(file: BinaryIO, path: str | os.PathLike, names: list[str] | None
             f"{path} must hold a row for each of the {len(names)} classes. "
             f"Received: {len(array)} rows"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+    with np.errstate(over="ignore"):  # overflow is refused below
         array = array.astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if wrong.size:
@@ -124,7 +125,7 @@ def _from_array(file: BinaryIO, path: str | os.PathLike, names: list[str] | None
     return array
 
 
-def _from_text(file: BinaryIO, path: str | os.PathLike, names: list[str]) -> np.ndarray:
+def _from_text(file: _File, path: str | os.PathLike, names: list[str]) -> np.ndarray:
     head = file.read(_HEAD)
     if head.startswith(b"PK") or _BINARY.search(head):
         raise ValueError(
@@ -154,7 +155,7 @@ def _from_text(file: BinaryIO, path: str | os.PathLike, names: list[str]) -> np.
 def _search(
     lines: Iterator[tuple[int, str, bytes]], wanted: Iterable[str], path: str | os.PathLike
 ) -> dict[str, _Token]:
-    """The best token of the file for each thing wanted, where there is one."""
+    """The best match for each wanted name that has one."""
     by_key: dict[str, list[str]] = {}
     for each in wanted:
         by_key.setdefault(_key(each), []).append(each)
@@ -170,13 +171,13 @@ def _search(
             ):
                 raise ValueError(
                     f"{path} must hold a word once. "
-                    f"Received: {token!r} in line {known.line} and, otherwise, in line {number}"
+                    f"Received: {token!r} with different vectors in lines {known.line} and {number}"
                 )
     return found
 
 
-def _lines(file: BinaryIO, path: str | os.PathLike) -> Iterator[tuple[int, str, bytes]]:
-    """Yields the number of each line, its word, and its numbers as they are written."""
+def _lines(file: _File, path: str | os.PathLike) -> Iterator[tuple[int, str, bytes]]:
+    """Yields the number of each line, its word, and its numbers as text."""
     count = dims = None
     words = 0
     for line, text in enumerate(file, 1):
@@ -192,7 +193,7 @@ def _lines(file: BinaryIO, path: str | os.PathLike) -> Iterator[tuple[int, str, 
         token, _, numbers = text.partition(b" ")
         received = text.count(b" ")
         if received > dims > 0:
-            # Some words of GloVe's hold spaces themselves, such as ". . ."; none ends in a number.
+            # Some words of GloVe contain spaces, such as ". . ."; none ends in a number.
             token, *cells = text.rsplit(b" ", dims)
             numbers = b" ".join(cells)
             if not _is_number(token.split(b" ")[-1]):

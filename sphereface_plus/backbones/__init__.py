@@ -1,6 +1,6 @@
-"""Networks from faces to embeddings: the SphereFaceNets, and ArcFace's improved ResNets.
+"""Networks from faces to embeddings: the SphereFaceNets and ArcFace's improved ResNets.
 
-Any other Keras model that gives embeddings `(B, dims)` can stand in for them.
+Any other Keras model that outputs embeddings `(B, dims)` can take their place.
 """
 
 from sphereface_plus.backbones.iresnet import iresnet

@@ -5,12 +5,11 @@ import math
 import keras
 from keras import layers
 
-from mhe.harness.errors import BadInput
+from mhe.types import Tensor
 from sphereface_plus.backbones import parts
 
 # Residual units in each of the four stages.
 _UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
-_FILTERS = (64, 128, 256, 512)
 
 
 def iresnet(
@@ -27,21 +26,20 @@ def iresnet(
     residual units: batch norm, 3×3 convolution, batch norm, PReLU, 3×3 convolution, batch norm,
     and nothing after the addition. The second convolution of a stage's first unit halves the image,
     and its shortcut is a 1×1 convolution with batch norm. At the end batch norm, dropout, a fully
-    connected layer with a bias, and a batch norm without scale. PReLUs have one slope a channel;
-    kernels start normal with stddev √(2/fan_out).
+    connected layer with a bias, and a batch norm without scale. PReLUs have one slope per
+    channel; kernels start normal with stddev √(2/fan_out).
 
     Args:
         depth: 18, 34, 50 or 100.
-        dims: Numbers of the embedding.
+        dims: Size of the embedding.
         input_shape: `(H, W, C)` of the faces, at least 16 pixels each way.
         width: Factor on every number of filters, rounded, at least one filter.
-        dropout: Share of the numbers before the fully connected layer that training drops.
+        dropout: Fraction of the numbers before the fully connected layer to drop in training.
         weight_decay: λ of the term λ·‖w‖²/2, on kernels, on the slopes of PReLUs and on batch
             norm's scale and offset, not on biases.
 
     Returns:
-        A model, not compiled, from faces that are `(x − 127.5)/128` to embeddings `(B, dims)` in
-        float32.
+        An uncompiled model from faces `(x − 127.5)/128` to embeddings `(B, dims)` in float32.
 
     Raises:
         ValueError: If there is no network of this depth, or another number is out of range.
@@ -56,19 +54,19 @@ def iresnet(
         Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, CVPR 2019
         (arXiv 1801.07698), section 3.1, and its published code.
     """
-    parts.check(depth, _UNITS, dims, input_shape, width, weight_decay)
+    stages = parts.stages(depth, _UNITS, dims, input_shape, width, weight_decay)
     if not (math.isfinite(dropout) and 0 <= dropout < 1):
-        raise BadInput(f"The dropout must be at least 0 and less than 1. Received: {dropout}")
+        raise ValueError(f"The dropout must be at least 0 and less than 1. Received: {dropout}")
 
-    def conv(inputs, filters, size, name, strides=1):
+    def conv(inputs: Tensor, filters: int, size: int, name: str, strides: int = 1) -> Tensor:
         return parts.conv(
             inputs, filters, size, name, weight_decay, parts.he_normal(), strides=strides
         )
 
-    def norm(inputs, name):
+    def norm(inputs: Tensor, name: str) -> Tensor:
         return parts.norm(inputs, f"{name}_norm", weight_decay)
 
-    def unit(inputs, filters, name, strides):
+    def unit(inputs: Tensor, filters: int, name: str, strides: int) -> Tensor:
         hidden = conv(norm(inputs, name), filters, 3, f"{name}_conv1")
         hidden = parts.prelu(norm(hidden, f"{name}_conv1"), f"{name}_prelu", weight_decay)
         hidden = norm(conv(hidden, filters, 3, f"{name}_conv2", strides), f"{name}_conv2")
@@ -78,12 +76,12 @@ def iresnet(
         return layers.Add(name=f"{name}_add")([inputs, hidden])
 
     images = layers.Input(input_shape, name="images")
-    hidden = norm(conv(images, parts.scaled(_FILTERS[0], width), 3, "conv1"), "conv1")
+    _, _, first = stages[0]
+    hidden = norm(conv(images, first, 3, "conv1"), "conv1")
     hidden = parts.prelu(hidden, "conv1_prelu", weight_decay)
-    for stage, (units, filters) in enumerate(zip(_UNITS[depth], _FILTERS, strict=True), 1):
+    for stage, units, filters in stages:
         for place in range(1, units + 1):
-            name = f"stage{stage}_unit{place}"
-            hidden = unit(hidden, parts.scaled(filters, width), name, 2 if place == 1 else 1)
+            hidden = unit(hidden, filters, f"stage{stage}_unit{place}", 2 if place == 1 else 1)
     hidden = layers.Dropout(dropout, name="dropout")(norm(hidden, "stage4"))
     outputs = parts.embedding(hidden, dims, weight_decay, parts.he_normal())
     # Its scale stays 1 as published: embeddings keep their length.

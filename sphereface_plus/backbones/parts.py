@@ -1,33 +1,34 @@
 """What the backbones are made of: layers with the published settings, in channels-last order.
 
-Each takes the tensor that it works on, and the name of the layer that it makes.
+The functions take the tensor they work on and the name of the layer they make.
 """
 
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 from keras import layers
 
-from mhe.harness.errors import BadInput
+from mhe.types import Tensor
 
+# Filters in each of the four stages.
+FILTERS = (64, 128, 256, 512)
 # Four halvings leave one pixel.
 _SMALLEST = 16
 
 
 def conv(
-    inputs: Any,
+    inputs: Tensor,
     filters: int,
     size: int,
     name: str,
     weight_decay: float,
-    initializer: Any,
+    initializer: keras.initializers.Initializer,
     *,
     strides: int = 1,
     use_bias: bool = False,
-) -> Any:
-    """A convolution with zeros around the image: `ceil(H / strides)` rows are left of `H`."""
+) -> Tensor:
+    """A convolution with zeros around the image, so that `ceil(H / strides)` rows remain of `H`."""
     return layers.Conv2D(
         filters,
         size,
@@ -41,8 +42,8 @@ def conv(
     )(inputs)
 
 
-def prelu(inputs: Any, name: str, weight_decay: float) -> Any:
-    """A PReLU with one slope a channel, 0.25 at first, as published."""
+def prelu(inputs: Tensor, name: str, weight_decay: float) -> Tensor:
+    """A PReLU with one slope per channel, initially 0.25, as published."""
     return layers.PReLU(
         alpha_initializer=keras.initializers.Constant(0.25),
         alpha_regularizer=decay(weight_decay),
@@ -52,8 +53,13 @@ def prelu(inputs: Any, name: str, weight_decay: float) -> Any:
 
 
 def norm(
-    inputs: Any, name: str, weight_decay: float, *, scale: bool = True, dtype: Any = None
-) -> Any:
+    inputs: Tensor,
+    name: str,
+    weight_decay: float,
+    *,
+    scale: bool = True,
+    dtype: str | None = None,
+) -> Tensor:
     """A batch norm with the running averages and the ε of the published code."""
     return layers.BatchNormalization(
         momentum=0.9,
@@ -66,10 +72,12 @@ def norm(
     )(inputs)
 
 
-def embedding(inputs: Any, dims: int, weight_decay: float, initializer: Any) -> Any:
-    """The fully connected layer from all pixels to the embedding, in float32.
+def embedding(
+    inputs: Tensor, dims: int, weight_decay: float, initializer: keras.initializers.Initializer
+) -> Tensor:
+    """The fully connected layer from all pixels to the embedding.
 
-    In float32 for half precision would round away what tells two faces apart.
+    It computes in float32: half precision would round away what tells two faces apart.
     """
     flat = layers.Flatten(data_format="channels_last", name="flatten")(inputs)
     return layers.Dense(
@@ -82,22 +90,58 @@ def embedding(inputs: Any, dims: int, weight_decay: float, initializer: Any) -> 
 
 
 def he_normal() -> keras.initializers.Initializer:
-    """Normal kernels (not truncated) with stddev √(2/fan_out), where batch norm follows."""
+    """Normal kernels (not truncated) with stddev √(2/fan_out), for layers before a batch norm."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
 def decay(weight_decay: float) -> keras.regularizers.Regularizer | None:
-    """The regularizer λ·‖w‖²/2; none for 0."""
+    """The regularizer λ·‖w‖²/2; None for λ = 0."""
     # Keras's L2 has no factor 1/2, the publications' weight decay does.
     return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
 
 
-def scaled(filters: int, width: float) -> int:
-    """A number of filters times the width, rounded, at least one."""
-    return max(1, round(filters * width))
+def stages(
+    depth: int,
+    units: Mapping[int, Sequence[int]],
+    dims: int,
+    input_shape: tuple[int, int, int],
+    width: float,
+    weight_decay: float,
+) -> list[tuple[int, int, int]]:
+    """The four stages of a backbone, after checking the arguments that all backbones share.
+
+    Args:
+        depth: Which network.
+        units: The number of residual units in each stage, by depth.
+        dims: Size of the embedding.
+        input_shape: `(H, W, C)` of the faces.
+        width: Factor on every number of filters.
+        weight_decay: λ.
+
+    Returns:
+        The number of each stage, its residual units and its filters: `FILTERS` times the width,
+        rounded, at least one.
+
+    Raises:
+        ValueError: If there is no network of this depth, or another number is out of range.
+
+    Example:
+
+    >>> stages(10, {10: (0, 1, 2, 0)}, 512, (112, 96, 3), width=0.5, weight_decay=0.0)
+    [(1, 0, 32), (2, 1, 64), (3, 2, 128), (4, 0, 256)]
+    >>> stages(5, {10: (0, 1, 2, 0)}, 512, (112, 96, 3), width=0.5, weight_decay=0.0)
+    Traceback (most recent call last):
+    ValueError: The depth must be one of 10. Received: 5
+    """
+    _check(depth, units, dims, input_shape, width, weight_decay)
+    filters = [max(1, round(each * width)) for each in FILTERS]
+    return [
+        (stage, count, each)
+        for stage, (count, each) in enumerate(zip(units[depth], filters, strict=True), 1)
+    ]
 
 
-def check(
+def _check(
     depth: int,
     depths: Collection[int],
     dims: int,
@@ -105,28 +149,18 @@ def check(
     width: float,
     weight_decay: float,
 ) -> None:
-    """Checks what every backbone takes.
-
-    Raises:
-        BadInput: If there is no network of this depth, or another number is out of range.
-
-    Example:
-
-    >>> check(5, (4, 10), 512, (112, 96, 3), 1.0, 0.0)
-    Traceback (most recent call last):
-        ...
-    mhe.harness.errors.BadInput: The depth must be one of 4, 10. Received: 5
-    """
     if depth not in depths:
-        raise BadInput(f"The depth must be one of {', '.join(map(str, depths))}. Received: {depth}")
+        raise ValueError(
+            f"The depth must be one of {', '.join(map(str, depths))}. Received: {depth}"
+        )
     if dims < 1:
-        raise BadInput(f"The embedding must have at least one number. Received: {dims}")
+        raise ValueError(f"The embedding must have at least one number. Received: {dims}")
     if len(input_shape) != 3 or min(input_shape[:2]) < _SMALLEST or input_shape[2] < 1:
-        raise BadInput(
+        raise ValueError(
             f"Faces must be at least {_SMALLEST} by {_SMALLEST} pixels, (H, W, C). "
             f"Received: {tuple(input_shape)}"
         )
     if not (math.isfinite(width) and width > 0):
-        raise BadInput(f"The width must be a positive number. Received: {width}")
+        raise ValueError(f"The width must be a positive number. Received: {width}")
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        raise BadInput(f"The weight decay must not be negative. Received: {weight_decay}")
+        raise ValueError(f"The weight decay must not be negative. Received: {weight_decay}")

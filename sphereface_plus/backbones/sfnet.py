@@ -3,10 +3,11 @@
 import keras
 from keras import layers
 
+from mhe.types import Tensor
 from sphereface_plus.backbones import parts
 
-# Residual units in each of the four stages. The depth counts convolutions: two a unit, and the one
-# that begins a stage.
+# Residual units in each of the four stages. The depth counts convolutions: two per unit, and the
+# one at the start of each stage.
 _UNITS = {
     4: (0, 0, 0, 0),
     10: (0, 1, 2, 0),
@@ -14,7 +15,6 @@ _UNITS = {
     36: (2, 4, 8, 2),
     64: (3, 8, 16, 3),
 }
-_FILTERS = (64, 128, 256, 512)
 
 
 def sfnet(
@@ -25,30 +25,30 @@ def sfnet(
     width: float = 1.0,
     weight_decay: float = 5e-4,
 ) -> keras.Model:
-    """A SphereFaceNet: 4, 10, 20, 36 or 64 convolutions of 3×3 pixels, a layer to the embedding.
+    """A SphereFaceNet: 4, 10, 20, 36 or 64 3×3 convolutions, and a layer to the embedding.
 
-    Each of four stages (64, 128, 256, 512 filters) begins with a convolution that halves the image,
-    which residual units of two convolutions follow. A PReLU with one slope a channel stands after
-    every convolution, that is before the addition. The kernels of residual units start normal with
-    stddev 0.01, all others uniform with variance 1/fan_in; residual units have no bias.
+    Each of the four stages (64, 128, 256, 512 filters) starts with a convolution that halves the
+    image, followed by residual units of two convolutions. Every convolution is followed by a PReLU
+    with one slope per channel, so in a unit it comes before the addition. The kernels of residual
+    units start normal with stddev 0.01, all others uniform with variance 1/fan_in; residual units
+    have no bias.
 
     With batch norm, the network is SphereFace-R's: a batch norm after every convolution and after
-    the embedding, no bias in front of a batch norm but the embedding's, the second PReLU of a unit
-    after the addition, kernels of convolutions normal with stddev √(2/fan_out). That code has ReLUs
-    where PReLUs are here.
+    the embedding, no bias in front of a batch norm except the embedding's, the second PReLU of a
+    unit after the addition, and convolution kernels normal with stddev √(2/fan_out). The authors'
+    code has ReLUs instead of these PReLUs.
 
     Args:
         depth: 4, 10, 20, 36 or 64.
-        dims: Numbers of the embedding.
+        dims: Size of the embedding.
         input_shape: `(H, W, C)` of the faces, at least 16 pixels each way.
-        batch_norm: Whether there is batch norm.
+        batch_norm: Whether to use batch norm.
         width: Factor on every number of filters, rounded, at least one filter.
         weight_decay: λ of the term λ·‖w‖²/2, on kernels, on the slopes of PReLUs and on batch
             norm's scale and offset, not on biases.
 
     Returns:
-        A model, not compiled, from faces that are `(x − 127.5)/128` to embeddings `(B, dims)` in
-        float32.
+        An uncompiled model from faces `(x − 127.5)/128` to embeddings `(B, dims)` in float32.
 
     Raises:
         ValueError: If there is no network of this depth, or another number is out of range.
@@ -64,9 +64,9 @@ def sfnet(
         (arXiv 1704.08063), table 2, and its published code; Liu et al., SphereFace Revived,
         TPAMI 2022 (arXiv 2109.05565), and its published code.
     """
-    parts.check(depth, _UNITS, dims, input_shape, width, weight_decay)
+    stages = parts.stages(depth, _UNITS, dims, input_shape, width, weight_decay)
 
-    def conv(inputs, filters, name, *, first=False):
+    def conv(inputs: Tensor, filters: int, name: str, *, first: bool = False) -> Tensor:
         if batch_norm:
             initializer = parts.he_normal()
         else:
@@ -83,29 +83,31 @@ def sfnet(
         )
         return parts.norm(outputs, f"{name}_norm", weight_decay) if batch_norm else outputs
 
-    def prelu(inputs, name):
+    def prelu(inputs: Tensor, name: str) -> Tensor:
         return parts.prelu(inputs, f"{name}_prelu", weight_decay)
 
+    def unit(inputs: Tensor, filters: int, name: str, last: str) -> Tensor:
+        hidden = prelu(conv(inputs, filters, name), name)
+        hidden = conv(hidden, filters, last)
+        if not batch_norm:
+            hidden = prelu(hidden, last)
+        outputs = layers.Add(name=f"{last}_add")([inputs, hidden])
+        return prelu(outputs, last) if batch_norm else outputs
+
     images = hidden = layers.Input(input_shape, name="images")
-    for stage, (units, filters) in enumerate(zip(_UNITS[depth], _FILTERS, strict=True), 1):
-        filters = parts.scaled(filters, width)
+    for stage, units, filters in stages:
         name = f"conv{stage}_1"
         hidden = prelu(conv(hidden, filters, name, first=True), name)
-        for unit in range(1, units + 1):
-            name, last = f"conv{stage}_{2 * unit}", f"conv{stage}_{2 * unit + 1}"
-            residual = prelu(conv(hidden, filters, name), name)
-            residual = conv(residual, filters, last)
-            if not batch_norm:
-                residual = prelu(residual, last)
-            hidden = layers.Add(name=f"{last}_add")([hidden, residual])
-            if batch_norm:
-                hidden = prelu(hidden, last)
+        for place in range(1, units + 1):
+            hidden = unit(
+                hidden, filters, f"conv{stage}_{2 * place}", f"conv{stage}_{2 * place + 1}"
+            )
     outputs = parts.embedding(hidden, dims, weight_decay, _xavier())
     if batch_norm:
         outputs = parts.norm(outputs, "embedding_norm", weight_decay, dtype="float32")
     return keras.Model(images, outputs, name=f"sfnet{depth}")
 
 
-def _xavier():
-    # Caffe's, which counts inputs alone.
+def _xavier() -> keras.initializers.Initializer:
+    # Caffe's, which counts only inputs.
     return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")

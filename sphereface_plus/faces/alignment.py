@@ -1,13 +1,16 @@
-"""Faces brought to one place and size: by five landmarks, or by the middle of the image."""
+"""Faces brought to the same place and size, by five landmarks or by a central crop."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mhe.harness.datasets.images import pillow
 
-# Left eye, right eye, nose, left and right corner of the mouth, left and right as one sees them:
-# x and y in pixels of a 112x96 face, counted from the middle of the first pixel.
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Left eye, right eye, nose, left and right corner of the mouth, from the viewer's perspective: x
+# and y in pixels of a 112x96 face, from the center of the first pixel.
 _PUBLISHED = np.array(
     [
         [30.2946, 51.6963],
@@ -18,16 +21,16 @@ _PUBLISHED = np.array(
     ]
 )
 _HEIGHT, _WIDTH = 112, 96
-# A face seen from the side, or upside down, still correlates with the reference by more than 0.7;
-# one whose left and right are confused by less than 0.3.
+# The correlation of a face with the reference is above 0.7 even in profile or upside down, and
+# below 0.3 if left and right are swapped.
 _LIKENESS = 0.5
 
 
 def align(image: np.ndarray, landmarks: Any, size: tuple[int, int] = (112, 96)) -> np.ndarray:
-    """Move, turn and scale a face so that its landmarks come to lie where the published ones lie.
+    """Moves, rotates and scales a face so that its landmarks match the published positions.
 
-    The similarity transform is the one of least squares; it never mirrors. Pixels are interpolated
-    bilinearly, as published; what comes in from outside the image is black.
+    The similarity transform is the least-squares one, without reflection. Pixels are interpolated
+    bilinearly, as published; pixels from outside the image are black.
 
     Args:
         image: uint8 `(H, W, 1)` or `(H, W, 3)`.
@@ -39,7 +42,7 @@ def align(image: np.ndarray, landmarks: Any, size: tuple[int, int] = (112, 96)) 
         uint8 `(*size, 1)` or `(*size, 3)`.
 
     Raises:
-        ValueError: If the landmarks are not five finite points that lie as those of a face do.
+        ValueError: If the landmarks are not five finite points arranged like those of a face.
 
     Example:
 
@@ -57,7 +60,7 @@ def align(image: np.ndarray, landmarks: Any, size: tuple[int, int] = (112, 96)) 
         raise ValueError(fault)
     # Pillow asks where each pixel of the result comes from.
     matrix, offset = similarity(reference(size), landmarks)
-    # Landmarks count from the middle of the first pixel, Pillow from its corner.
+    # Landmarks are relative to the center of the first pixel, Pillow's coordinates to its corner.
     offset = offset + 0.5 - matrix @ (0.5, 0.5)
     Image = pillow()
     moved = _picture(image).transform(
@@ -70,14 +73,14 @@ def align(image: np.ndarray, landmarks: Any, size: tuple[int, int] = (112, 96)) 
 
 
 def crop(image: np.ndarray, size: tuple[int, int] = (112, 96)) -> np.ndarray:
-    """Cut the middle out of an image, as large as fits the shape wanted, and scale it.
+    """Crops the center of an image, as large as the aspect ratio allows, and scales it.
 
     Args:
         image: uint8 `(H, W, 1)` or `(H, W, 3)`.
         size: Height and width of the result.
 
     Returns:
-        uint8 `(*size, 1)` or `(*size, 3)`; areas are averaged where it shrinks.
+        uint8 `(*size, 1)` or `(*size, 3)`; areas are averaged when it shrinks.
 
     Example:
 
@@ -92,10 +95,10 @@ def crop(image: np.ndarray, size: tuple[int, int] = (112, 96)) -> np.ndarray:
 
 
 def reference(size: tuple[int, int] = (112, 96)) -> np.ndarray:
-    """Where the landmarks of an aligned face lie.
+    """The landmarks of an aligned face.
 
-    At 112×96 where SphereFace puts them, at 112×112 where ArcFace does, eight pixels further to
-    the right. Faces of other sizes are scaled with the height and stand in the middle of the width.
+    At 112×96 they are SphereFace's, at 112×112 ArcFace's, eight pixels further to the right. Other
+    sizes scale with the height and are centered in the width.
 
     Args:
         size: Height and width of the face.
@@ -114,14 +117,14 @@ def reference(size: tuple[int, int] = (112, 96)) -> np.ndarray:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The similarity transform of the plane that brings points nearest to others.
+    """The least-squares similarity transform between two sets of points in the plane.
 
-    Least squares: the c·R and t that minimise Σ ‖c·R p + t − q‖², R a rotation and no mirror
-    image. In complex numbers a similarity is z ↦ a z + b, which is linear in a and b.
+    It minimizes Σ ‖c·R p + t − q‖² over c, t and rotations R, without reflections. In complex
+    numbers a similarity is z ↦ a z + b, which is linear in a and b.
 
     Args:
-        source: Points p, `(N, 2)`, not all equal.
-        target: Points q, `(N, 2)`.
+        source: Points p `(N, 2)`, not all equal.
+        target: Points q `(N, 2)`.
 
     Returns:
         The matrix c·R `(2, 2)` and the vector t `(2,)`, float64.
@@ -145,18 +148,18 @@ def similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def fault_of(landmarks: np.ndarray) -> str:
-    """Say why no face can be aligned by some landmarks.
+    """Says what is wrong with landmarks.
 
     Args:
-        landmarks: What should be five points, `(5, 2)`.
+        landmarks: An array that should be `(5, 2)`.
 
     Returns:
-        Words for an error; none if nothing is wrong.
+        Text for an error, empty if a face can be aligned by the landmarks.
 
     Example:
 
     >>> fault_of(reference()), fault_of(np.ones((5, 2)))
-    ('', 'five landmarks are expected at places of their own. Received: all at (1, 1)')
+    ('', 'five different landmarks are expected. Received: all at (1, 1)')
     """
     if landmarks.shape != (5, 2) or not np.all(np.isfinite(landmarks)):
         return (
@@ -167,19 +170,17 @@ def fault_of(landmarks: np.ndarray) -> str:
     spread = np.sqrt(np.sum(centred**2))
     if spread < 1e-6 * max(1.0, np.abs(landmarks).max()):
         x, y = landmarks[0]
-        return (
-            f"five landmarks are expected at places of their own. Received: all at ({x:g}, {y:g})"
-        )
+        return f"five different landmarks are expected. Received: all at ({x:g}, {y:g})"
     ideal = (_PUBLISHED - _PUBLISHED.mean(0)) @ (1, 1j)
     if abs(np.vdot(ideal, centred @ (1, 1j))) < _LIKENESS * spread * np.linalg.norm(ideal):
         return (
             "landmarks are expected in the order left eye, right eye, nose, left and right corner "
-            f"of the mouth, as one sees them. Received: {landmarks.tolist()}"
+            f"of the mouth, from the viewer's perspective. Received: {landmarks.tolist()}"
         )
     return ""
 
 
-def _picture(image: np.ndarray):
+def _picture(image: np.ndarray) -> "Image.Image":
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
         raise ValueError(
             "`image` must be a uint8 array of shape (H, W, 1) or (H, W, 3). "

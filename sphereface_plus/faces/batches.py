@@ -1,4 +1,9 @@
-"""Batches of faces that are read from disk as they are needed."""
+"""Batches of faces, read from disk when they are needed.
+
+Not `keras.utils.image_dataset_from_directory` or a `tf.data` pipeline: those run TensorFlow on
+every backend, and their shuffling and augmentation cannot be resumed. Here every batch is a
+function of the seed, the epoch and its position, and images in a zip are read in place.
+"""
 
 import functools
 import os
@@ -10,6 +15,7 @@ import numpy as np
 from mhe.harness.batches import Augmentation, Batches, pad_crop_flip
 from mhe.harness.datasets.images import pillow
 from mhe.harness.errors import BadInput
+from mhe.types import Tensor
 from sphereface_plus.faces.alignment import align, crop, fault_of
 from sphereface_plus.faces.people import People, some, too_few
 
@@ -17,40 +23,38 @@ Landmarks = Mapping[str, np.ndarray]
 
 
 class FaceBatches(Batches):
-    """Batches of normalised faces and the numbers of their people, read from disk by threads.
+    """Batches of normalized faces and the labels of their people, read from disk by threads.
 
-    What a batch holds is a function of the seed, the epoch and its place, as in
-    `mhe.harness.batches.Batches`, whose manners these batches have: a training that is resumed at
-    epoch e with `epoch=e` sees the batches that an unbroken one would have seen, and one object
-    serves one `fit`. No more than eight batches are held in memory ahead of the training.
+    As in `mhe.harness.batches.Batches`, a batch is a function of the seed, the epoch and its
+    position: training resumed at epoch e with `epoch=e` gets the same batches as if it had never
+    stopped. Use one object for one `fit`. At most eight batches are prefetched.
 
-    With `per_person=K` a batch is K different images of each of `batch_size / K` different people.
-    Each turn through the people deals them out anew, so that nobody is seen much more often than
-    others, however many images they have. An epoch has as many batches as whole ones hold the
-    number of images.
+    With `per_person=K`, a batch has K different images of each of `batch_size / K` different
+    people. The people are shuffled anew whenever all have been seen, so that everyone is seen about
+    equally often, however many images they have. The number of batches per epoch is the number of
+    images over `batch_size`, rounded down.
 
     Args:
         people: Whose faces; see `find_people`.
-        batch_size: Images in a batch.
-        size: Height and width to which every face is brought.
-        channels: 3 or 1: grey images are repeated, colours are turned into grey.
-        landmarks: Five points of every image, by its name, to align the faces by; see
-            `read_landmarks`. `None` takes the middle of every image.
-        seed: Non-negative integer; with the epoch and the batch's place it decides everything.
-        flip: Whether to mirror every face left to right with probability 1/2.
-        augment: What else becomes of the uint8 faces `(B, h, w, channels)` of a batch, before they
-            are mirrored: a callable `(faces, rng) -> faces` such as
-            `mhe.harness.affine.random_affine`, or `None`.
-        shuffle: Whether every epoch draws its batches from a new permutation of all images.
-        per_person: `None`, or the number of images of each person in a batch.
-        drop_remainder: Whether to leave out the last batch of an epoch when it is smaller.
-        epoch: The epoch to begin with.
-        workers: Threads that read images; 0 reads them when they are asked for.
-        cache: Whether to read all faces once, and to keep them in memory as uint8: for small sets,
-            `h · w · channels` bytes an image.
+        batch_size: Number of images per batch.
+        size: Height and width of the faces.
+        channels: 3 or 1: gray images are repeated, color images converted to gray.
+        landmarks: Five points per image, by its name, to align the faces by; see `read_landmarks`.
+            `None` crops the center of every image.
+        seed: Non-negative integer that, with the epoch and the position, determines each batch.
+        flip: Whether to flip every face left to right with probability 1/2.
+        augment: A callable `(faces, rng) -> faces` on the uint8 faces `(B, h, w, channels)` of a
+            batch, before they are flipped, such as `mhe.harness.affine.random_affine`; or `None`.
+        shuffle: Whether to shuffle all images in every epoch.
+        per_person: The number of images per person in a batch, or `None`.
+        drop_remainder: Whether to drop the last batch of an epoch if it is smaller.
+        epoch: The epoch to start with.
+        workers: Number of threads that read images; 0 reads them on demand.
+        cache: Whether to read all faces once and keep them in memory as uint8, at
+            `h · w · channels` bytes per image.
 
     Raises:
-        BadInput: If a batch cannot be made of the people, or an image has no landmarks.
+        BadInput: If the people are not enough for a batch, or an image has no landmarks.
         ValueError: If a number is out of range.
 
     Example:
@@ -89,7 +93,7 @@ class FaceBatches(Batches):
     ):
         if per_person is not None:
             _check_draw(people, batch_size, per_person, shuffle)
-        faces = _Faces(people, size, channels, landmarks, workers)
+        faces: Tensor = _Faces(people, size, channels, landmarks, workers)
         super().__init__(
             faces[:] if cache else faces,
             people.labels,
@@ -100,7 +104,7 @@ class FaceBatches(Batches):
             drop_remainder=drop_remainder or per_person is not None,
             epoch=epoch,
             # These wait for the threads that read. Two, so that those have work while a batch is
-            # mirrored and normalised; more would only hold more batches.
+            # flipped and normalized; more would only hold more batches.
             workers=min(workers, 2),
         )
         self.people, self.per_person = people, per_person
@@ -127,20 +131,20 @@ def load(
     channels: int = 3,
     landmarks: Landmarks | None = None,
 ) -> np.ndarray:
-    """Read faces into one array.
+    """Reads faces into one array.
 
     Args:
         people: Whose faces; see `find_people`.
-        indices: Which images, by their places in `people.images`; `None` for all.
-        size: Height and width to which every face is brought.
-        channels: 3 or 1: grey images are repeated, colours are turned into grey.
-        landmarks: Five points of every image, by its name; `None` takes the middle of the image.
+        indices: Indices of `people.images`; `None` for all.
+        size: Height and width of the faces.
+        channels: 3 or 1: gray images are repeated, color images converted to gray.
+        landmarks: Five points per image, by its name; `None` crops the center of every image.
 
     Returns:
         uint8 `(n, *size, channels)`.
 
     Raises:
-        BadInput: If an image has no landmarks, or cannot be read.
+        BadInput: If an image has no landmarks or cannot be read.
         ValueError: If `size` or `channels` is out of range.
 
     Example:
@@ -161,7 +165,7 @@ def load(
 
 
 class _Faces:
-    """Faces of one size, as an array `(N, h, w, channels)` that is read when it is indexed."""
+    """Faces of one size, as an array `(N, h, w, channels)` that is read when indexed."""
 
     ndim = 4
 
@@ -195,7 +199,8 @@ class _Faces:
         return faces
 
     def _face(self, index: int) -> np.ndarray:
-        _, *size, channels = self.shape
+        _, height, width, channels = self.shape
+        size = height, width
         image = self.people.read(index)
         if self._landmarks is None:
             face = crop(image, size)
@@ -203,7 +208,7 @@ class _Faces:
             face = align(image, self._landmarks[index], size)
         if channels == 1 and face.shape[2] == 3:
             return np.asarray(pillow().fromarray(face).convert("L"))[..., None]
-        return face  # one channel is repeated where it is written among three
+        return face  # a single channel is repeated on assignment
 
 
 def _mirrored(
@@ -213,7 +218,7 @@ def _mirrored(
 
 
 def _checked(people: People, landmarks: Landmarks) -> np.ndarray:
-    """The landmarks of all images, `(N, 5, 2)`."""
+    """Returns the landmarks of all images, `(N, 5, 2)`, or raises a `BadInput`."""
     missing = [name for name in people.images if name not in landmarks]
     if missing:
         raise BadInput(
@@ -228,7 +233,7 @@ def _checked(people: People, landmarks: Landmarks) -> np.ndarray:
 
 
 def _check_draw(people: People, batch_size: int, per_person: int, shuffle: bool) -> None:
-    """Raise if no batches can be dealt out by person."""
+    """Raises an error unless batches can be drawn by person."""
     if not shuffle:
         raise ValueError("`per_person` draws at random: `shuffle` must be True. Received: False")
     if per_person < 1 or batch_size < 1 or batch_size % per_person:
@@ -238,7 +243,7 @@ def _check_draw(people: People, batch_size: int, per_person: int, shuffle: bool)
         )
     if batch_size // per_person > len(people.names):
         raise BadInput(
-            f"{people.source}: a batch of {batch_size} images, {per_person} a person, needs "
+            f"{people.source}: a batch of {batch_size} images, {per_person} per person, needs "
             f"{batch_size // per_person} people. Received: {len(people.names)}"
         )
     counts = np.bincount(people.labels, minlength=len(people.names)).tolist()

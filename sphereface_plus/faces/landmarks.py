@@ -1,4 +1,4 @@
-"""The file that says where the eyes, the nose and the mouth are in every image."""
+"""Files with the positions of the eyes, the nose and the mouth in every image."""
 
 import math
 import os
@@ -14,36 +14,34 @@ from sphereface_plus.faces.alignment import fault_of
 from sphereface_plus.faces.people import People, some
 
 _NUMBERS = 10
-_NAMED = 3  # lines an error speaks of before it only counts
+_NAMED = 3  # lines that an error names, before it only counts
 _QUOTED = 80  # characters of a line that an error quotes
 
 
 def read_landmarks(path: str | os.PathLike, people: People) -> dict[str, np.ndarray]:
-    """Read the file of the landmarks, and check all of it.
+    """Reads a file of landmarks and checks all of it.
 
-    A line for every image, parted by spaces, tabs or commas:
+    Each image has a line, separated by spaces, tabs or commas,
 
         <image> x1 y1 x2 y2 x3 y3 x4 y4 x5 y5
 
     with the left eye, the right eye, the nose, the left and the right corner of the mouth, in
-    pixels of the image as it is on disk, counted from the middle of its first pixel; left is where
-    x is smaller. The image is the path `<person>/<image>`, whatever folders stand before it, or the
-    file's name alone where no other image has it. A line with the number of images and a line of
-    titles, with no number in it, may come first, as in CelebA's `list_landmarks_align_celeba.txt`.
-    Empty lines are passed over.
+    pixels of the image on disk, from the center of its first pixel; left is where x is smaller. The
+    image is a path that ends in `<person>/<image>`, or the file name alone if it is unique. The
+    first lines may be the number of images and a line of titles without numbers, as in CelebA's
+    `list_landmarks_align_celeba.txt`. Empty lines are skipped.
 
     Args:
         path: The file, in UTF-8.
-        people: Whose images they are. The file may also speak of images of people that
-            `find_people` left out, but of no others.
+        people: The people. The file may include images of people that `find_people` left out, but
+            no others.
 
     Returns:
         Points `(5, 2)` by the name of the image, float64.
 
     Raises:
-        BadInput: With everything that is wrong, by file and line: a line short of numbers or with
-            words in their place, an image that is not there or comes twice, points that are not
-            those of a face, an image that has no line.
+        BadInput: With all that is wrong, by file and line: missing or malformed numbers, an unknown
+            or repeated image, points that are not those of a face, an image without a line.
 
     Example:
 
@@ -85,7 +83,7 @@ def read_landmarks(path: str | os.PathLike, people: People) -> dict[str, np.ndar
             if image is None:
                 fault = f"there is no image {name}"
             elif image in landmarks:
-                fault = f"{name} comes a second time"
+                fault = f"{name} is repeated"
             else:
                 landmarks[image] = points
                 fault = fault_of(points)
@@ -96,7 +94,7 @@ def read_landmarks(path: str | os.PathLike, people: People) -> dict[str, np.ndar
         raise BadInput(f"{source}: {'; '.join(faults[:_NAMED])}{more}")
     missing = [name for name in people.images if name not in landmarks]
     if missing:
-        raise BadInput(f"{source}: every image needs landmarks. There are none of {some(missing)}")
+        raise BadInput(f"{source}: every image needs landmarks. Missing: {some(missing)}")
     return landmarks
 
 
@@ -108,11 +106,13 @@ def _is_title(line: str, number: int) -> bool:
 
 
 def _parsed(line: str) -> tuple[str, np.ndarray] | None:
-    """The image that a line is about, and its points, if ten numbers end it."""
-    # Names may have spaces in them, so numbers are counted from the end.
+    """The image and the points of a line, or None unless the line ends in ten numbers."""
+    # Names may contain spaces, so numbers are counted from the end.
     end = re.search(rf"(?:[\s,]+[^\s,]+){{{_NUMBERS}}}[\s,]*$", line)
-    numbers = [_number(word) for word in _words(end[0])] if end else []
-    if not numbers or None in numbers:
+    if end is None:
+        return None
+    numbers = [number for word in _words(end[0]) if (number := _number(word)) is not None]
+    if len(numbers) != _NUMBERS:
         return None
     return line[: end.start()].strip(), np.reshape(numbers, (-1, 2))
 

@@ -1,4 +1,8 @@
-"""People and their images, as they stand in a folder or a zip."""
+"""People and their images in a folder or a zip.
+
+A zip is read in place by several threads, without unpacking: face datasets have hundreds of
+thousands of small files, and nothing can be written outside a target folder.
+"""
 
 import os
 import re
@@ -11,29 +15,29 @@ from pathlib import Path
 import numpy as np
 
 from mhe.harness.datasets.images import grey_or_rgb, open_image, pillow, unreadable
-from mhe.harness.datasets.layouts import Tree
+from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
 _KINDS = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".pgm", ".ppm", ".pbm", ".pnm"),
 )
-_CHUNK = 256  # images a thread checks at a time
-_NAMED = 3  # people or files an error names before it only counts
+_CHUNK = 256  # images that a thread checks at a time
+_NAMED = 3  # people or files that an error names, before it only counts
 
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """The people of a folder or a zip, and which images are whose.
+    """The people in a folder or a zip and their images, as `find_people` returns them.
 
-    Made by `find_people`. It holds names, not pixels, and may be read by several threads.
+    It holds names, not pixels, and may be used by several threads.
 
     Attributes:
-        source: The path of the folder or the zip, as it was given.
-        names: Names of the people, in natural order: s2 before s10.
-        images: Names of the images, `<person>/<image>`, by person and then in natural order.
-        labels: Whose image it is, int64 `(N,)`: places in `names`.
-        known: Names of all images in the source, those of people left out too.
+        source: The path of the folder or zip, as given.
+        names: The names of the people, in natural order: s2 before s10.
+        images: The names of the images, `<person>/<image>`, by person and then in natural order.
+        labels: The person of each image, int64 `(N,)`: indices of `names`.
+        known: The names of all images in the source, including those of people left out.
     """
 
     source: str
@@ -49,22 +53,22 @@ class People:
         return len(self.images)
 
     def subset(self, names: Iterable[str]) -> "People":
-        """Some of the people, in the order that they have here; labels count from 0 again.
+        """Selects people, in the same order; labels start at 0 again.
 
         Args:
             names: Their names.
 
         Returns:
-            The people of these names, with all of their images.
+            The people with these names and all their images.
 
         Raises:
-            BadInput: If nobody has one of the names, or there are no names.
+            BadInput: If a name is unknown, or there are no names.
         """
         chosen = set(names)
         strangers = sorted(chosen.difference(self.names), key=natural)
         if strangers or not chosen:
             raise BadInput(
-                f"{self.source}: a subset needs names of people that are in it. "
+                f"{self.source}: a subset needs names of people in it. "
                 f"Received: {some(strangers) or 'no names'}"
             )
         places = [place for place, name in enumerate(self.names) if name in chosen]
@@ -82,20 +86,19 @@ class People:
         )
 
     def read(self, index: int) -> np.ndarray:
-        """Read and decode an image.
+        """Reads and decodes an image.
 
         Args:
-            index: Its place in `images`.
+            index: Its index in `images`.
 
         Returns:
-            uint8 `(H, W, 3)`, or `(H, W, 1)` if it has no colours. The file's own orientation:
-            what EXIF says of turning it is not followed.
+            uint8 `(H, W, 3)`, or `(H, W, 1)` for a gray image. EXIF orientation is ignored.
 
         Raises:
-            BadInput: If the file cannot be read any more.
+            BadInput: If the file can no longer be read.
         """
         name = self.images[index]
-        # As in `mhe.harness.datasets.images.decode`: decoders have many kinds of errors.
+        # As in `mhe.harness.datasets.images.decode`: decoders raise many kinds of errors.
         try:
             with open_image(self._tree.read(self._wrapper + name)) as image:
                 pixels = np.asarray(grey_or_rgb(image))
@@ -112,31 +115,31 @@ def find_people(
     pattern: str = "*",
     decode: bool = True,
 ) -> People:
-    """Find people and their images, and check all of them before anything else begins.
+    """Finds people and their images, and checks them all at once.
 
-    A person is a folder of images: `<person>/<image>`. So stand ORL (`s1/1.pgm`), LFW
-    (`<Name>/<Name>_0001.jpg`) and CASIA-WebFace (`<id>/<number>.jpg`). Folders around all of it,
-    such as the one that many zips begin with, are no part of the names. A zip is read in place.
+    Every person is a folder of images, `<person>/<image>`, as in ORL (`s1/1.pgm`), LFW
+    (`<Name>/<Name>_0001.jpg`) and CASIA-WebFace (`<id>/<number>.jpg`). Folders around them all,
+    such as the top folder of many zips, are not part of the names. A zip is read in place.
 
-    Images are known by their suffix, in capitals or not: .jpg .jpeg .png .bmp .gif .webp .tif
-    .tiff .pgm .ppm .pbm .pnm; other files, hidden ones and `__MACOSX` are passed over. Images may
-    have different sizes. Their pixels have 8 bits a channel.
+    Images are recognized by their suffix, in upper or lower case: .jpg .jpeg .png .bmp .gif .webp
+    .tif .tiff .pgm .ppm .pbm .pnm; other files, hidden ones and `__MACOSX` are ignored. Images may
+    differ in size, with 8 bits per channel.
 
     Args:
-        path: The folder or the zip.
-        least: Images that a person needs.
-        skip_small: Whether to leave out a person with fewer, rather than to fail.
-        pattern: What the file names of the images must match, such as `*.pgm`: copies of ORL go
-            round with a stray `s10/target.jpg` that shows somebody else.
-        decode: Whether to check every image by decoding it, which finds files that are cut short.
-            `False` reads no more than the headers, for very large sets that were checked before.
+        path: The folder or zip.
+        least: The minimum number of images per person.
+        skip_small: Whether to leave out people with fewer images instead of raising an error.
+        pattern: A pattern for the file names of the images, such as `*.pgm`: some copies of ORL
+            contain a stray `s10/target.jpg` of somebody else.
+        decode: Whether to check every image by decoding it, which finds truncated files. `False`
+            reads only the headers, for very large sets that were checked before.
 
     Returns:
         The people.
 
     Raises:
-        BadInput: With everything that is wrong, by name: people with too few images, images that
-            cannot be read, images that stand elsewhere; or if there are no images at all.
+        BadInput: With all that is wrong, by name: people with too few images, unreadable or
+            misplaced images; or if there are no images at all.
 
     Example:
 
@@ -155,20 +158,20 @@ def find_people(
     pillow()
     source = os.fspath(path)
     if not Path(path).expanduser().exists():
-        raise BadInput(f"{source}: expected a folder or a zip of <person>/<image>. It is not there")
+        raise BadInput(f"{source} does not exist: expected a folder or zip of <person>/<image>")
     tree = Tree(path)
     every = [name for name in tree.names if name.lower().endswith(_KINDS)]
     images = [name for name in every if fnmatchcase(name.rsplit("/", 1)[-1], pattern)]
     if not images:
         raise BadInput(
-            f"{source} holds no images: expected <person>/<image> with names like {pattern} and of "
-            f"the kinds {' '.join(_KINDS)}"
+            f"{source} has no images: expected <person>/<image> with names like {pattern} and a "
+            f"suffix of {' '.join(_KINDS)}"
         )
     wrapper = _wrapper(images)
     members, misplaced = _members(tree.names, images, wrapper)
     faults = []
     if misplaced:
-        faults.append(f"images stand in <person>/<image>. Received: {some(misplaced)}")
+        faults.append(f"images must be in <person>/<image>. Received: {some(misplaced)}")
     small = too_few({name: len(own) for name, own in members.items()}, least)
     if skip_small:
         members = {name: own for name, own in members.items() if len(own) >= least}
@@ -190,7 +193,7 @@ def find_people(
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """What to sort names by so that numbers in them count as numbers.
+    """Sort key by which numbers in names are compared as numbers.
 
     Args:
         name: Any string.
@@ -203,19 +206,19 @@ def natural(name: str) -> tuple[list[str | int], str]:
     >>> sorted(["s10", "s9", "a", "s010"], key=natural)
     ['a', 's9', 's010', 's10']
     """
-    # Words stand at even places and numbers at odd ones, so that like is compared with like.
+    # Words are at even indices and numbers at odd ones, so only like is compared with like.
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def some(items: Sequence[str]) -> str:
-    """The first few of what an error is about, and how many more there are.
+    """Names the first few items of an error and counts the rest.
 
     Args:
         items: Names.
 
     Returns:
-        Words for an error, none for no names.
+        Text for an error, empty for no names.
 
     Example:
 
@@ -227,14 +230,14 @@ def some(items: Sequence[str]) -> str:
 
 
 def too_few(counts: Mapping[str, int], least: int) -> str:
-    """Say who has too few images.
+    """Says who has too few images.
 
     Args:
-        counts: How many images each person has.
-        least: How many a person needs.
+        counts: The number of images of each person.
+        least: The minimum number of images per person.
 
     Returns:
-        Words for an error, none if everybody has enough.
+        Text for an error, empty if everyone has enough.
 
     Example:
 
@@ -249,7 +252,7 @@ def too_few(counts: Mapping[str, int], least: int) -> str:
 
 
 def _wrapper(images: Sequence[str]) -> str:
-    """The folders that stand around the people: a path that ends in /, or nothing."""
+    """The folders around the people: a path that ends in /, or an empty string."""
     folders = [name.split("/")[:-2] for name in images]
     shared = os.path.commonprefix(folders)  # noqa: RUF071 - of lists: whole folders are compared
     return "".join(f"{folder}/" for folder in shared)
@@ -258,7 +261,7 @@ def _wrapper(images: Sequence[str]) -> str:
 def _members(
     names: Iterable[str], images: Iterable[str], wrapper: str
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The images of each person, and those that are nobody's."""
+    """The images of each person, and those of nobody."""
     inside = [name.removeprefix(wrapper) for name in names if name.startswith(wrapper)]
     folders = [name[:-1] for name in inside if name.endswith("/") and name.count("/") == 1]
     members: dict[str, list[str]] = {folder: [] for folder in folders}
@@ -273,7 +276,7 @@ def _members(
 
 
 def _wrong(tree: Tree, wrapper: str, images: Sequence[str], decode: bool) -> list[tuple[str, str]]:
-    """The images that cannot be read, each with the reason."""
+    """The unreadable images, each with the reason."""
 
     def check(begin: int) -> list[tuple[str, str]]:
         wrong = []
@@ -281,7 +284,7 @@ def _wrong(tree: Tree, wrapper: str, images: Sequence[str], decode: bool) -> lis
             try:
                 with open_image(tree.read(wrapper + name)) as image:
                     if decode:
-                        # JPEG only: all of the file is read, but an eighth of each side decoded.
+                        # For JPEG, reads the whole file but decodes an eighth of each side.
                         image.draft("L", (1, 1))
                         image.load()
             except Exception as error:

@@ -1,4 +1,4 @@
-"""ArcFace: the angle to the true class and a margin on top."""
+"""ArcFace: an additive margin on the angle to the true class."""
 
 import math
 from typing import Any
@@ -8,40 +8,42 @@ from keras import ops
 
 from mhe import checks
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 from sphereface_plus.heads.base import MarginHead, sine, with_margin
 
 
 def arcface_logits(
-    cosines: Any,
-    labels: Any = None,
+    cosines: Tensor,
+    labels: Tensor | None = None,
     scale: float = 64,
     m: float = 0.5,
     easy_margin: bool = False,
-) -> Any:
+) -> Tensor:
     """s·cos(θ_y + m) for the true class y, s·cos θ_j for the others.
 
-    Where θ_y + m would leave [0, π], a cosine would grow with the angle again. As in its authors'
-    code, what takes its place there is
+    Beyond θ_y + m = π the cosine would grow with the angle again. There the authors' code replaces
+    it with
 
         easy_margin=False    cos θ_y - m·sin m    for θ_y > π - m
         easy_margin=True     cos θ_y              for θ_y > π/2
 
-    Without the easy margin the logit falls with the angle all the way, with a step down at π - m;
-    with it, there is a step up at π/2.
+    Without the easy margin the logit always falls with the angle, with a step down at π - m; with
+    it, there is a step up at π/2.
 
     Args:
         cosines: Tensor `(B, classes)`.
-        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
         scale: s.
         m: The margin in radians, in [0, π/2].
-        easy_margin: Whether only features within a right angle of their class have a margin.
+        easy_margin: Whether only features within a right angle of their class get a margin.
 
     Returns:
-        A tensor `(B, classes)`: float64 for float64 cosines, else float32. Its gradient is finite
-        at θ = 0 and π too; see `sine`.
+        A tensor `(B, classes)`, float64 for float64 cosines, else float32. Its gradient is finite
+        at θ = 0 and π, too; see `sine`.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -56,13 +58,13 @@ def arcface_logits(
         ([arXiv:1801.07698](https://arxiv.org/abs/1801.07698)), equation 3.
     """
 
-    def turned(cosine: Any) -> Any:
-        further = cosine * math.cos(m) - sine(cosine) * math.sin(m)
+    def with_angle_added(cosine: Tensor) -> Tensor:
+        rotated = cosine * math.cos(m) - sine(cosine) * math.sin(m)
         if easy_margin:
-            return ops.where(cosine > 0, further, cosine)
-        return ops.where(cosine > math.cos(math.pi - m), further, cosine - m * math.sin(m))
+            return ops.where(cosine > 0, rotated, cosine)
+        return ops.where(cosine > math.cos(math.pi - m), rotated, cosine - m * math.sin(m))
 
-    return scale * with_margin(at_least_float32(cosines), labels, turned)
+    return scale * with_margin(at_least_float32(cosines), labels, with_angle_added)
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
@@ -70,15 +72,15 @@ class ArcFace(MarginHead):
     """Logits s·cos θ_j, with s·cos(θ_y + m) for the true class y; see `arcface_logits`.
 
     Args:
-        classes: How many, at least 2.
+        classes: Number of classes, at least 2.
         scale: s > 0.
         m: The margin in radians, in [0, π/2].
-        easy_margin: Whether only features within a right angle of their class have a margin; see
-            `arcface_logits` for what either choice does beyond π.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+        easy_margin: Whether only features within a right angle of their class get a margin; see
+            `arcface_logits` for what happens beyond π.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
 
     Raises:
-        ValueError: If an argument is not one of the above, or the labels do not fit.
+        ValueError: If an argument is out of range, or the labels do not match the features.
 
     Example:
 
@@ -111,8 +113,10 @@ class ArcFace(MarginHead):
         self.m = float(m)
         self.easy_margin = bool(easy_margin)
 
-    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
-        """Features `(B, dims)`, with labels `(B,)` for the margin → logits `(B, classes)`."""
+    def call(
+        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         cosines = self.cosines(features)
         return arcface_logits(cosines, labels, self.scale, self.m, self.easy_margin)
 

@@ -1,4 +1,4 @@
-"""What the heads share: one vector a class, margins on the true class, labels that may be wrong."""
+"""What the heads share: one vector per class, margins on the true class, wrong labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,28 +13,29 @@ from mhe.layers import unit_vectors
 from mhe.layers.head import Head
 from mhe.losses.targets import label_losses, of_class
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
-# Class vectors below this length count as zero: the gradient of the inverse of their length, which
-# goes as its third power, would leave float32.
+# Class vectors below this length count as zero: the gradient of their inverse length, which goes
+# with the third power, would leave float32.
 _SHORTEST = 1e-12
-# Features below this length have no cosine: squares of shorter ones leave float32.
+# Features below this length have no cosine: their squares leave float32.
 _SHORTEST_FEATURE = 1e-18
 
 
-def class_products(features: Any, kernel: Any) -> Any:
+def class_products(features: Tensor, kernel: Tensor) -> Tensor:
     """Inner products of features with class vectors of unit length, ‖x‖ cos θ_j.
 
-    Of unit features these are the cosines. The products are divided by the lengths, not the class
-    vectors, so that no second matrix of their size is made, and each column needs its own class
-    vector alone: the kernel may be split among devices by classes.
+    For unit features these are the cosines. The products, not the class vectors, are divided by the
+    lengths, so no second matrix of the kernel's size is made, and each column depends on its own
+    class vector alone: the kernel may be split by classes among devices.
 
     Args:
         features: Tensor `(B, dims)`.
-        kernel: Class vectors `(dims, classes)` of any length. One of length 0 has products of 0,
-            and a gradient with which it can leave 0.
+        kernel: Class vectors `(dims, classes)` of any length. A zero vector has products of 0, and
+            a gradient with which it can leave 0.
 
     Returns:
-        A tensor `(B, classes)`: float64 for float64 features, else float32.
+        A tensor `(B, classes)`, float64 for float64 features, else float32.
 
     Example:
 
@@ -51,14 +52,14 @@ def class_products(features: Any, kernel: Any) -> Any:
     return ops.matmul(features, kernel) * inverse[None, :]
 
 
-def lengths(vectors: Any) -> Any:
+def lengths(vectors: Tensor) -> Tensor:
     """Euclidean lengths, without overflow; the gradient at a zero vector is 0.
 
     Args:
         vectors: Tensor `(..., D)`.
 
     Returns:
-        A tensor `(...)`: float64 for float64 vectors, else float32.
+        A tensor `(...)`, float64 for float64 vectors, else float32.
 
     Example:
 
@@ -67,12 +68,12 @@ def lengths(vectors: Any) -> Any:
     array([5., 0.], dtype=float32)
     """
     vectors = at_least_float32(vectors)
-    # Along a vector of unit length a vector has its own length, and its slope is that unit vector.
+    # The projection of a vector on its own direction is its length, with that direction as slope.
     return ops.sum(vectors * ops.stop_gradient(unit_vectors(vectors)), axis=-1)
 
 
-def cosines_of(products: Any, norms: Any) -> Any:
-    """ρ cos θ over ρ, of the same shape; a feature shorter than 1e-18 has a cosine near 0.
+def cosines_of(products: Tensor, norms: Tensor) -> Tensor:
+    """Cosines from products ρ cos θ and norms ρ; near 0 for features shorter than 1e-18.
 
     Example:
 
@@ -84,19 +85,20 @@ def cosines_of(products: Any, norms: Any) -> Any:
     return products / ops.where(norms > _SHORTEST_FEATURE, norms, 1.0)
 
 
-def true_class(labels: Any, logits: Any) -> tuple[Any, Any]:
-    """Where the true class of each sample is.
+def true_class(labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Locates the true class of each sample.
 
     Args:
         labels: Integers `(B,)` or `(B, 1)`, in any dtype.
         logits: Tensor `(B, classes)` of at least float32.
 
     Returns:
-        Its number, int32 `(B,)`, and whether each logit is that of it, bool `(B, classes)`. For a
-        label in a tensor that is no class the number is 0, and no logit is.
+        The true class, int32 `(B,)`, and whether each logit belongs to it, bool `(B, classes)`.
+        If a label in a tensor is not a class, the index is 0 and no logit belongs to it.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -114,16 +116,16 @@ def true_class(labels: Any, logits: Any) -> tuple[Any, Any]:
     return ops.cast(ops.where(known, labels, 0.0), "int32"), is_true
 
 
-def with_margin(logits: Any, labels: Any, margin: Callable[[Any], Any]) -> Any:
-    """Logits in which the true class has what a margin makes of its logit.
+def with_margin(logits: Tensor, labels: Tensor, margin: Callable[[Tensor], Tensor]) -> Tensor:
+    """Applies a margin to the logit of the true class.
 
     Args:
         logits: Tensor `(B, classes)` of at least float32.
-        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
-        margin: From the logits of the true classes `(B,)` to what they become.
+        labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
+        margin: From the logits of the true classes `(B,)` to those with the margin.
 
     Returns:
-        A tensor `(B, classes)`. A label in a tensor that is no class puts no margin on any.
+        A tensor `(B, classes)`. If a label in a tensor is not a class, no logit gets a margin.
 
     Raises:
         ValueError: As `true_class`.
@@ -142,13 +144,13 @@ def with_margin(logits: Any, labels: Any, margin: Callable[[Any], Any]) -> Any:
     return ops.where(is_true, margin(of_class(logits, index))[:, None], logits)
 
 
-def sine(cosines: Any) -> Any:
-    """Sine of the angle in [0, π] with a cosine; its slope counts as 0 where it would be infinite.
+def sine(cosines: Tensor) -> Tensor:
+    """Sine of the angle in [0, π] with a given cosine, with slope 0 where it would be infinite.
 
     At 0 and π the angle between two vectors has no direction in which to grow, so no gradient.
 
     Args:
-        cosines: Tensor of any shape, also a rounding error beyond ±1.
+        cosines: Tensor of any shape; may exceed ±1 by a rounding error.
 
     Returns:
         A tensor of the same shape.
@@ -160,22 +162,23 @@ def sine(cosines: Any) -> Any:
     array([0. , 0.8, 0. ], dtype=float32)
     """
     squares = (1.0 - cosines) * (1.0 + cosines)
-    apart = squares > 0
-    return ops.where(apart, ops.sqrt(ops.where(apart, squares, 1.0)), 0.0)
+    positive = squares > 0
+    return ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
 
 
-def softmax_losses(labels: Any, logits: Any) -> Any:
-    """Cross-entropy of each sample's softmax, -log p_y.
+def softmax_losses(labels: Tensor, logits: Tensor) -> Tensor:
+    """Softmax cross-entropy of each sample, -log p_y.
 
     Args:
         labels: Integers `(B,)` or `(B, 1)`, in any dtype.
         logits: Tensor `(B, classes)`.
 
     Returns:
-        A tensor `(B,)` of at least float32; NaN for a label in a tensor that is no class.
+        A tensor `(B,)` of at least float32; NaN where a label in a tensor is not a class.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -186,29 +189,29 @@ def softmax_losses(labels: Any, logits: Any) -> Any:
     return label_losses(labels, at_least_float32(logits), softmax_loss_of)
 
 
-def softmax_loss_of(index: Any, logits: Any) -> Any:
-    """`softmax_losses` of numbers of classes, int32 `(B,)`, that are known to be such."""
+def softmax_loss_of(index: Tensor, logits: Tensor) -> Tensor:
+    """`softmax_losses` for labels known to be classes, int32 `(B,)`."""
     return -of_class(ops.log_softmax(logits, axis=-1), index)
 
 
 class MarginHead(Head):
-    """A layer from features to logits, with a margin on the true class where labels are given.
+    """Base class of layers from features to logits, with a margin on the true class given labels.
 
-    A class over it defines `call(features, labels=None, training=None)`. It owns one vector a
-    class, the columns of `kernel`, of which only the directions count. `head(features)` gives
-    logits without margin, `head(features, labels)` with it, `head.loss(labels, logits)` the losses
-    of the samples; `sphereface_plus.FaceModel` does all of that. Everything is computed in float32
-    under `mixed_float16` and `mixed_bfloat16` as well.
+    Subclasses define `call(features, labels=None, training=None)`. The head owns one vector per
+    class, the columns of `kernel`, of which only the directions matter. `head(features)` gives
+    logits without a margin, `head(features, labels)` with it, and `head.loss(labels, logits)` the
+    per-sample losses; `sphereface_plus.FaceModel` calls them all. Everything is computed in float32
+    under `mixed_float16` and `mixed_bfloat16`, too.
 
     Args:
-        classes: How many, at least 2.
-        kernel_initializer: Draws the class vectors. By default they are about as long as 1,
-            however many there are: how far a gradient step turns them depends on their length.
+        classes: Number of classes, at least 2.
+        kernel_initializer: Initializer of the class vectors. By default their length is about 1
+            for any number of classes: how far a gradient step turns them depends on it.
         kernel_regularizer: A Keras regularizer of the kernel, such as `mhe.MHE()`.
         **kwargs: Keras's own: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: If `classes` is no integer of at least 2.
+        ValueError: If `classes` is not an integer of at least 2.
     """
 
     def __init__(
@@ -229,7 +232,7 @@ class MarginHead(Head):
         dims = input_shape[-1]
         if dims is None:
             raise ValueError(
-                "The features must be (B, dims) with a known number of dims. "
+                "The features must be (B, dims) with known dims. "
                 f"Received: shape {tuple(input_shape)}"
             )
         self.kernel = self.add_weight(
@@ -243,24 +246,28 @@ class MarginHead(Head):
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: dims})
 
     def __call__(
-        self, features: Any, labels: Any = None, training: bool | None = None, **kwargs: Any
-    ) -> Any:
-        # Keras makes tensors of arrays, which cannot be read while a step is traced.
+        self,
+        features: Tensor,
+        labels: Tensor | None = None,
+        training: bool | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        # Keras turns arrays into tensors, which cannot be read while a step is traced.
         if isinstance(labels, np.ndarray | list | tuple):
             checks.check_labels(labels, self.classes)
             labels = np.asarray(labels)
         return super().__call__(features, labels=labels, training=training, **kwargs)
 
-    def cosines(self, features: Any) -> Any:
+    def cosines(self, features: Tensor) -> Tensor:
         """Cosines `(B, classes)` of features `(B, dims)` with the class vectors."""
         return class_products(unit_vectors(ops.cast(features, self.output_dtype)), self.kernel)
 
-    def loss(self, labels: Any, logits: Any) -> Any:
-        """Labels `(B,)` and logits `(B, classes)` → the losses of the samples `(B,)`."""
+    def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Labels `(B,)` and logits `(B, classes)` → per-sample losses `(B,)`."""
         return softmax_losses(labels, logits)
 
     def compute_output_spec(
-        self, features: Any, labels: Any = None, training: bool | None = None
+        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
     ) -> keras.KerasTensor:
         return super().compute_output_spec(features)
 

@@ -1,4 +1,4 @@
-"""CosFace: the cosine of the true class less a margin."""
+"""CosFace: an additive margin on the cosine of the true class."""
 
 from typing import Any
 
@@ -6,23 +6,27 @@ import keras
 
 from mhe import checks
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 from sphereface_plus.heads.base import MarginHead, with_margin
 
 
-def cosface_logits(cosines: Any, labels: Any = None, scale: float = 64, m: float = 0.35) -> Any:
+def cosface_logits(
+    cosines: Tensor, labels: Tensor | None = None, scale: float = 64, m: float = 0.35
+) -> Tensor:
     """s·(cos θ_y - m) for the true class y, s·cos θ_j for the others.
 
     Args:
         cosines: Tensor `(B, classes)`.
-        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
         scale: s.
         m: The margin.
 
     Returns:
-        A tensor `(B, classes)`: float64 for float64 cosines, else float32.
+        A tensor `(B, classes)`, float64 for float64 cosines, else float32.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -42,13 +46,13 @@ class CosFace(MarginHead):
     """Logits s·cos θ_j, with s·(cos θ_y - m) for the true class y; see `cosface_logits`.
 
     Args:
-        classes: How many, at least 2.
+        classes: Number of classes, at least 2.
         scale: s > 0.
         m: The margin, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
 
     Raises:
-        ValueError: If an argument is not one of the above, or the labels do not fit.
+        ValueError: If an argument is out of range, or the labels do not match the features.
 
     Example:
 
@@ -71,8 +75,10 @@ class CosFace(MarginHead):
         self.scale = float(scale)
         self.m = float(m)
 
-    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
-        """Features `(B, dims)`, with labels `(B,)` for the margin → logits `(B, classes)`."""
+    def call(
+        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         return cosface_logits(self.cosines(features), labels, self.scale, self.m)
 
     def get_config(self) -> dict[str, Any]:

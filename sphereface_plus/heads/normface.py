@@ -5,23 +5,25 @@ from typing import Any
 import keras
 
 from mhe import checks
+from mhe.types import Tensor
 from sphereface_plus.heads.base import MarginHead
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
 class NormFace(MarginHead):
-    """Logits s·cos θ_j of features and class vectors at unit length, without a margin.
+    """Logits s·cos θ_j of unit features and unit class vectors, without a margin.
 
-    The scale s is what lets the softmax become sure: of n classes whose vectors stand as far apart
-    as they can, with every feature on its own, the loss is still log(1 + (n - 1)·e^(-s·n/(n - 1))).
+    The scale s is what lets the softmax become confident: even if the n class vectors are as far
+    apart as possible and every feature equals its own, the loss is
+    log(1 + (n - 1)·e^(-s·n/(n - 1))).
 
     Args:
-        classes: How many, at least 2.
+        classes: Number of classes, at least 2.
         scale: s > 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
 
     Raises:
-        ValueError: If an argument is not one of the above, or the labels do not fit.
+        ValueError: If an argument is out of range, or the labels do not match the features.
 
     Example:
 
@@ -40,8 +42,10 @@ class NormFace(MarginHead):
         super().__init__(classes, **kwargs)
         self.scale = float(scale)
 
-    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
-        """Features `(B, dims)` → logits `(B, classes)`; labels change nothing."""
+    def call(
+        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Features `(B, dims)` → logits `(B, classes)`; labels are ignored."""
         return self.scale * self.cosines(features)
 
     def get_config(self) -> dict[str, Any]:

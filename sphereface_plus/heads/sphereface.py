@@ -1,4 +1,4 @@
-"""SphereFace: A-Softmax, the angle to the true class times an integer margin."""
+"""SphereFace (A-Softmax): an integer multiplicative margin on the angle to the true class."""
 
 import math
 from typing import Any
@@ -8,6 +8,7 @@ from keras import ops
 
 from mhe import checks
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 from sphereface_plus.heads.base import (
     MarginHead,
     class_products,
@@ -19,7 +20,7 @@ from sphereface_plus.heads.base import (
 MARGINS = (1, 2, 3, 4)
 
 
-def multiplied_angle(cosines: Any, m: int) -> Any:
+def multiplied_angle(cosines: Tensor, m: int) -> Tensor:
     """ψ(θ) = (-1)^k cos(mθ) - 2k for θ in [kπ/m, (k + 1)π/m], which falls from 1 to 1 - 2m.
 
     Args:
@@ -27,8 +28,8 @@ def multiplied_angle(cosines: Any, m: int) -> Any:
         m: 1, 2, 3 or 4.
 
     Returns:
-        A tensor of the same shape. It is a polynomial in cos θ piece by piece, so that its
-        gradient is exact everywhere: m² at θ = 0 and at π, and 0 where two pieces meet.
+        A tensor of the same shape. It is a piecewise polynomial in cos θ, so its gradient is exact
+        everywhere: m² at θ = 0 and at π, and 0 where two pieces meet.
 
     Example:
 
@@ -53,23 +54,28 @@ def multiplied_angle(cosines: Any, m: int) -> Any:
 
 
 def sphereface_logits(
-    products: Any, norms: Any, labels: Any = None, m: int = 4, annealing: Any = 0.0
-) -> Any:
+    products: Tensor,
+    norms: Tensor,
+    labels: Tensor | None = None,
+    m: int = 4,
+    annealing: Tensor = 0.0,
+) -> Tensor:
     """‖x‖·(λ cos θ_y + ψ(θ_y))/(1 + λ) for the true class y, ‖x‖ cos θ_j for the others.
 
     Args:
-        products: ‖x‖ cos θ_j `(B, classes)`, as `class_products` gives them.
+        products: ‖x‖ cos θ_j `(B, classes)`, as returned by `class_products`.
         norms: ‖x‖ `(B,)`.
-        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
         m: 1, 2, 3 or 4; see `multiplied_angle` for ψ.
-        annealing: λ ≥ 0, how much of the plain cosine is mixed in.
+        annealing: λ ≥ 0, the weight of the plain cosine.
 
     Returns:
-        A tensor `(B, classes)`: float64 for float64 products, else float32. The logits of a zero
-        feature are 0.
+        A tensor `(B, classes)`, float64 for float64 products, else float32. A zero feature
+        has logits of 0.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -84,25 +90,25 @@ def sphereface_logits(
     """
     norms = at_least_float32(norms)
 
-    def margin(product: Any) -> Any:
+    def margin(product: Tensor) -> Tensor:
         cosine = cosines_of(product, norms)
         return product + norms * (multiplied_angle(cosine, m) - cosine) / (1.0 + annealing)
 
     return with_margin(at_least_float32(products), labels, margin)
 
 
-def annealed(step: Any, start: float, end: float, gamma: float, power: float) -> Any:
-    """λ of a training step, max(end, start·(1 + γ·step)^(-power)).
+def annealed(step: Tensor, start: float, end: float, gamma: float, power: float) -> Tensor:
+    """λ at a training step, max(end, start·(1 + γ·step)^(-power)).
 
     Args:
-        step: How many steps were trained, this one included.
-        start: λ before any.
-        end: The least λ.
+        step: Number of training steps so far, including this one.
+        start: λ before the first step.
+        end: Smallest λ.
         gamma: γ ≥ 0.
-        power: How fast λ falls, at least 0.
+        power: Exponent of the decay, at least 0.
 
     Returns:
-        λ, of the kind and shape of `step`.
+        λ, with the type and shape of `step`.
 
     Example:
 
@@ -116,28 +122,28 @@ def annealed(step: Any, start: float, end: float, gamma: float, power: float) ->
 class SphereFace(MarginHead):
     """A-Softmax: logits ‖x‖ cos θ_j, with ‖x‖ ψ(θ_y) for the true class y, and ψ ≈ cos(mθ).
 
-    Features keep their length. As ψ alone is hard to train from nothing, the true class has
-    ‖x‖·(λ cos θ_y + ψ(θ_y))/(1 + λ), where λ falls from step to step:
+    Features keep their length. Since ψ alone is hard to train from scratch, the true class gets
+    ‖x‖·(λ cos θ_y + ψ(θ_y))/(1 + λ), where λ decreases from step to step:
     λ = max(lambda_end, lambda_start·(1 + gamma·step)^(-power)), with the defaults of the authors'
-    code. The step counts the calls with labels and `training=True`; it is saved with the weights.
-    Evaluation with labels sees λ as training left it, and counts nothing.
+    code. The step counts calls with labels and `training=True`, and is saved with the weights.
+    Evaluation with labels uses the λ that training reached, without counting.
 
-    The gradient is that of the formula. The authors' code rescales it for each sample and says so.
+    The gradient is that of the formula; the authors' code deliberately rescales it per sample.
 
     Args:
-        classes: How many, at least 2.
+        classes: Number of classes, at least 2.
         m: The margin: 1 (none), 2, 3 or 4.
         lambda_start: λ before the first step, at least 0.
-        lambda_end: The least λ, at least 0.
-        gamma: How fast λ falls, at least 0.
-        power: The power with which λ falls, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+        lambda_end: Smallest λ, at least 0.
+        gamma: γ, how fast λ decreases, at least 0.
+        power: Exponent of the decay of λ, at least 0.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
 
     Attributes:
-        step: How many training steps were counted.
+        step: Number of training steps counted so far.
 
     Raises:
-        ValueError: If an argument is not one of the above, or the labels do not fit.
+        ValueError: If an argument is out of range, or the labels do not match the features.
 
     Example:
 
@@ -186,13 +192,15 @@ class SphereFace(MarginHead):
             aggregation="only_first_replica",
         )
 
-    def annealing(self) -> Any:
-        """λ after the steps counted so far, a scalar of float32 (float64 under that policy)."""
+    def annealing(self) -> Tensor:
+        """λ after the steps counted so far: a float32 scalar, float64 under that policy."""
         step = ops.cast(self.step, self.output_dtype)
         return annealed(step, self.lambda_start, self.lambda_end, self.gamma, self.power)
 
-    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
-        """Features `(B, dims)`, with labels `(B,)` for the margin → logits `(B, classes)`."""
+    def call(
+        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         features = ops.cast(features, self.output_dtype)
         products = class_products(features, self.kernel)
         if labels is None:

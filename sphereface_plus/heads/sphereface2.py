@@ -1,4 +1,4 @@
-"""SphereFace2: one binary classifier a class instead of a softmax."""
+"""SphereFace2: one binary classifier per class instead of a softmax."""
 
 import math
 from typing import Any
@@ -10,15 +10,16 @@ from keras import ops
 from mhe import checks
 from mhe.losses.targets import label_losses
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 from sphereface_plus.heads.base import MarginHead, true_class
 
 
-def adjusted(cosines: Any, t: float) -> Any:
-    """g(z) = 2·((z + 1)/2)^t - 1: spreads the similarities that are high, for t > 1.
+def adjusted(cosines: Tensor, t: float) -> Tensor:
+    """g(z) = 2·((z + 1)/2)^t - 1, which for t > 1 spreads high similarities apart.
 
     Args:
-        cosines: z, a tensor of any shape, also a rounding error beyond ±1.
-        t: At least 1; with 1 nothing changes.
+        cosines: z, a tensor of any shape; may exceed ±1 by a rounding error.
+        t: At least 1, which changes nothing.
 
     Returns:
         A tensor of the same shape, in [-1, 1].
@@ -37,32 +38,33 @@ def adjusted(cosines: Any, t: float) -> Any:
 
 
 def sphereface2_logits(
-    cosines: Any,
-    bias: Any,
-    labels: Any = None,
+    cosines: Tensor,
+    bias: Tensor,
+    labels: Tensor | None = None,
     scale: float = 40,
     m: float = 0.4,
     t: float = 3,
     detach: bool = False,
-) -> Any:
+) -> Tensor:
     """r·(g(cos θ_y) - m) + b for the true class y, r·(g(cos θ_j) + m) + b for the others.
 
     Args:
         cosines: Tensor `(B, classes)`.
         bias: b, a scalar.
-        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
         scale: r.
         m: The margin.
-        t: The power in g; see `adjusted`.
-        detach: Whether g(cos θ) has the gradient of cos θ, as in the authors' code, instead of its
+        t: Exponent in g; see `adjusted`.
+        detach: Whether g(cos θ) gets the gradient of cos θ, as in the authors' code, instead of its
             own.
 
     Returns:
-        A tensor `(B, classes)`: float64 for float64 cosines, else float32. A label in a tensor that
-        is no class counts as another class than any.
+        A tensor `(B, classes)`, float64 for float64 cosines, else float32. If a label in a tensor
+        is not a class, every class counts as another.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -85,7 +87,7 @@ def sphereface2_logits(
     return scale * similarities + bias
 
 
-def binary_losses(labels: Any, logits: Any, scale: float = 40, weight: float = 0.7) -> Any:
+def binary_losses(labels: Tensor, logits: Tensor, scale: float = 40, weight: float = 0.7) -> Tensor:
     """λ/r·log(1 + e^(-z_y)) + (1 - λ)/r·Σ_{j≠y} log(1 + e^(z_j)), of logits z.
 
     Args:
@@ -95,10 +97,11 @@ def binary_losses(labels: Any, logits: Any, scale: float = 40, weight: float = 0
         weight: λ, the weight of the true class, in (0, 1).
 
     Returns:
-        A tensor `(B,)` of at least float32; NaN for a label in a tensor that is no class.
+        A tensor `(B,)` of at least float32; NaN where a label in a tensor is not a class.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -112,7 +115,7 @@ def binary_losses(labels: Any, logits: Any, scale: float = 40, weight: float = 0
         ICLR 2022 ([arXiv:2108.01513](https://arxiv.org/abs/2108.01513)), equation 5.
     """
 
-    def binary(index: Any, logits: Any) -> Any:
+    def binary(index: Tensor, logits: Tensor) -> Tensor:
         _, is_true = true_class(index, logits)
         losses = ops.softplus(ops.where(is_true, -logits, logits))
         return ops.sum(losses * ops.where(is_true, weight / scale, (1.0 - weight) / scale), axis=-1)
@@ -121,16 +124,16 @@ def binary_losses(labels: Any, logits: Any, scale: float = 40, weight: float = 0
 
 
 def balanced_bias(classes: int, scale: float, m: float, t: float, weight: float) -> float:
-    """The bias with which a training begins: the one true class and all others pull at it alike.
+    """The initial bias, at which the true class and all others pull on it equally.
 
-    That is where the derivative of the loss along b is 0 if all cosines are 0:
+    There the derivative of the loss with respect to b is 0 if all cosines are 0:
     λ·σ(-r(g(0) - m) - b) = (1 - λ)(classes - 1)·σ(r(g(0) + m) + b), a quadratic equation in e^b.
 
     Args:
-        classes: How many, at least 2.
+        classes: Number of classes, at least 2.
         scale: r.
         m: The margin.
-        t: The power in g; see `adjusted`.
+        t: Exponent in g; see `adjusted`.
         weight: λ, in (0, 1).
 
     Returns:
@@ -145,39 +148,39 @@ def balanced_bias(classes: int, scale: float, m: float, t: float, weight: float)
         Wen et al., SphereFace2: binary classification is all you need for deep face recognition,
         ICLR 2022 ([arXiv:2108.01513](https://arxiv.org/abs/2108.01513)), its initialisation of b.
     """
-    # Of the equation A·B·u² + B(1 - z)·u - z = 0, u = e^b, in logarithms: A and B may be huge.
+    # Solves A·B·u² + B(1 - z)·u - z = 0 for u = e^b in logarithms, as A and B may be huge.
     true = scale * (2.0 * 0.5**t - 1.0 - m)  # log A
     other = scale * (2.0 * 0.5**t - 1.0 + m)  # log B
     z = weight / ((1.0 - weight) * (classes - 1))
     gap = math.log(abs(1.0 - z)) if z != 1 else -math.inf
     root = 0.5 * np.logaddexp(2.0 * gap, math.log(4.0 * z) + true - other)
     both = float(np.logaddexp(gap, root))
-    # Either form of the positive root, so that nothing cancels.
+    # The form of the positive root in which nothing cancels.
     return math.log(2.0 * z) - other - both if z <= 1 else both - math.log(2.0) - true
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
 class SphereFace2(MarginHead):
-    """A binary classifier for each class, with a bias that all share; see `sphereface2_logits`.
+    """One binary classifier per class, with a shared bias; see `sphereface2_logits`.
 
-    Its loss is a sum over all classes, each on its own: no softmax. The bias is trained, and begins
-    at `balanced_bias`.
+    The loss is a sum over classes, without a softmax. The bias is trained, starting from
+    `balanced_bias`.
 
     Args:
-        classes: How many, at least 2.
+        classes: Number of classes, at least 2.
         scale: r > 0.
         m: The margin, at least 0.
-        t: The power that adjusts similarities, at least 1.
-        weight: λ, the weight of the true class against all others, in (0, 1).
-        detach: Whether the adjusted similarities have the gradient of cosines, as in the authors'
-            code; by default the gradient is that of the formula.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+        t: Exponent that adjusts similarities, at least 1.
+        weight: λ, the weight of the true class relative to all others, in (0, 1).
+        detach: Whether the adjusted similarities get the gradient of the cosines, as in the
+            authors' code, instead of that of the formula.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
 
     Attributes:
         bias: b, a scalar.
 
     Raises:
-        ValueError: If an argument is not one of the above, or the labels do not fit.
+        ValueError: If an argument is out of range, or the labels do not match the features.
 
     Example:
 
@@ -226,8 +229,10 @@ class SphereFace2(MarginHead):
             autocast=False,
         )
 
-    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
-        """Features `(B, dims)`, with labels `(B,)` for the margin → logits `(B, classes)`."""
+    def call(
+        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         return sphereface2_logits(
             self.cosines(features),
             self.bias,
@@ -238,8 +243,8 @@ class SphereFace2(MarginHead):
             self.detach,
         )
 
-    def loss(self, labels: Any, logits: Any) -> Any:
-        """Labels `(B,)` and logits `(B, classes)` → the losses of the samples `(B,)`."""
+    def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Labels `(B,)` and logits `(B, classes)` → per-sample losses `(B,)`."""
         return binary_losses(labels, logits, self.scale, self.weight)
 
     def get_config(self) -> dict[str, Any]:

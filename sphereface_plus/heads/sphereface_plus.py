@@ -1,4 +1,4 @@
-"""SphereFace+: SphereFace whose class vectors spread over the sphere."""
+"""SphereFace+: SphereFace with class vectors spread over the sphere."""
 
 import math
 from typing import Any
@@ -11,34 +11,35 @@ from mhe.energy import check_options
 from mhe.layers import unit_vectors
 from mhe.losses.targets import label_losses
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 from sphereface_plus.heads.base import class_products, softmax_loss_of, true_class
 from sphereface_plus.heads.sphereface import SphereFace
 
 OVER = ("all", "batch")
-# Squared distance below which pairs count as being at it, as in `mhe.hyperspherical_energy`.
+# Smaller squared distances count as this one, as in `mhe.hyperspherical_energy`.
 _CLOSEST = 1e-6
 # Keeps the slope of an angle of π finite.
 _TINY = 1e-12
 
 
 def class_energies(
-    labels: Any,
-    kernel: Any,
+    labels: Tensor,
+    kernel: Tensor,
     s: float = 2,
     distance: str = "angle",
     space: str = "full",
-) -> Any:
-    """Energy of the class vector of each sample among all others, mean_{j≠y} f_s(ρ(ŵ_y, ŵ_j)).
+) -> Tensor:
+    """Energy of each sample's class vector among all others, mean_{j≠y} f_s(ρ(ŵ_y, ŵ_j)).
 
     Its mean over the samples is the published approximation of the energy of all class vectors, at
-    a cost of B × classes pairs. In half space the mean runs over the 2·classes - 1 other points of
-    {±ŵ_j}. Pairs closer than a distance of 1e-3 count as being at it and do not move each other;
-    see `mhe.hyperspherical_energy`.
+    a cost of B × classes pairs. In half space the mean is over the 2·classes - 1 other points of
+    {±ŵ_j}. Pairs closer than 1e-3 count as at that distance and do not move each other; see
+    `mhe.hyperspherical_energy`.
 
     Args:
-        labels: Numbers of classes, `(B,)`.
+        labels: Integers in [0, classes), `(B,)`.
         kernel: Class vectors `(dims, classes)` of any length.
-        s: Real number ≥ 0, the power of the potential.
+        s: Power of the potential, at least 0.
         distance: `"euclidean"` or `"angle"`.
         space: `"full"` or `"half"`.
 
@@ -46,13 +47,13 @@ def class_energies(
         A tensor `(B,)` of at least float32.
 
     Raises:
-        ValueError: If an option is not one of the above.
+        ValueError: If an option is invalid.
 
     Example:
 
     >>> import numpy as np
     >>> kernel = np.array([[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]], "float32")
-    >>> energies = class_energies([0, 1], kernel, s=1)  # of angles π/2 and π, and of two π/2
+    >>> energies = class_energies([0, 1], kernel, s=1)  # angles π/2 and π; π/2 twice
     >>> (np.asarray(energies) * np.pi).round(4)
     array([1.5, 2. ], dtype=float32)
 
@@ -67,7 +68,7 @@ def class_energies(
     cosines = class_products(unit_vectors(own), kernel)
     classes = int(kernel.shape[1])
     _, is_own = true_class(index, cosines)
-    # A class vector's own place is given a harmless cosine first: 0 · ∞ has no gradient.
+    # A harmless cosine for each vector with itself, as the gradient of 0 · ∞ is NaN.
     cosines = ops.where(is_own, 0.0, cosines)
     potentials = _potential(cosines, s, distance)
     points = classes
@@ -81,9 +82,9 @@ def class_energies(
     return total / (points - 1)
 
 
-def _potential(cosines: Any, s: float, distance: str) -> Any:
-    """f_s of the distance between unit vectors with these cosines."""
-    # A slope goes as ρ^(-s - 2); it must leave room in float32 for a sum over many pairs.
+def _potential(cosines: Tensor, s: float, distance: str) -> Tensor:
+    """f_s of the distance between unit vectors with the given cosines."""
+    # The slope goes with ρ^(-s - 2) and must leave room in float32 for a sum over many pairs.
     closest = max(_CLOSEST, 10.0 ** (-24.0 / (s / 2 + 1)))
     squared = ops.maximum(2.0 - 2.0 * cosines, closest)
     if distance == "angle":
@@ -96,31 +97,32 @@ def _potential(cosines: Any, s: float, distance: str) -> Any:
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
 class SphereFacePlus(SphereFace):
-    """SphereFace with an energy on the class vectors, so that classes stand apart from each other.
+    """SphereFace with an energy on the class vectors, which keeps classes apart.
 
-    The energy can be that of all class vectors, exact or with `mhe.MHE(sample=k)` of k drawn at
-    every step: then it is a regularizer of the kernel, and appears in `losses`. Or it is that of
-    the true class of each sample among all classes, as published: then it is part of the samples'
-    losses, `head.loss(labels, logits)`; see `class_energies`.
+    The energy is either that of all class vectors, exact or sampled with `mhe.MHE(sample=k)`: then
+    it is a regularizer of the kernel and appears in `losses`. Or it is that of each sample's true
+    class among all classes, as published: then it is part of the per-sample losses
+    `head.loss(labels, logits)`; see `class_energies`.
 
-    The published model was not trained from nothing, but from a trained SphereFace.
+    The published model was fine-tuned from a trained SphereFace.
 
     Args:
-        classes: How many, at least 2.
+        classes: Number of classes, at least 2.
         m: The margin: 1 (none), 2, 3 or 4.
         energy: A `mhe.MHE` with its strength; by default
             `mhe.MHE(1.0, s=2, distance="angle", space="full")`.
-        energy_over: `"all"` class vectors, or those of the `"batch"` among all.
+        energy_over: `"all"` for all class vectors, `"batch"` for those of the batch among all.
         lambda_start: As in `SphereFace`.
         lambda_end: As in `SphereFace`.
         gamma: As in `SphereFace`.
         power: As in `SphereFace`.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, to which the energy is added, see
-            `MarginHead`; Keras's own.
+        kernel_regularizer: A regularizer of the kernel besides the energy.
+        **kwargs: `kernel_initializer`, see `MarginHead`, and Keras's own.
 
     Raises:
-        ValueError: If an argument is not one of the above, the energy's neurons are not the columns
-            of the kernel, it samples for `energy_over="batch"`, or the labels do not fit.
+        ValueError: If an argument is out of range, the energy's neurons are not the columns of the
+            kernel, the energy samples with `energy_over="batch"`, or the labels do not match the
+            features.
 
     Example:
 
@@ -152,7 +154,7 @@ class SphereFacePlus(SphereFace):
             energy = mhe.MHE(1.0, s=2, distance="angle", space="full")
         if not isinstance(energy, mhe.MHE) or energy.axis not in (-1, 1, (-1,), (1,)):
             raise ValueError(
-                "`energy` must be a mhe.MHE of the kernel's columns, axis=-1. "
+                "`energy` must be an mhe.MHE over the kernel's columns, axis=-1. "
                 f"Received: energy={energy!r}" + _axis_of(energy)
             )
         if energy_over not in OVER:
@@ -161,8 +163,8 @@ class SphereFacePlus(SphereFace):
             )
         if energy_over == "batch" and energy.sample is not None:
             raise ValueError(
-                '`energy_over="batch"` takes the classes that are in the batch, so that `energy` '
-                f"cannot draw any. Received: energy={energy!r}"
+                '`energy_over="batch"` takes the classes of the batch: `energy` must not sample. '
+                f"Received: energy={energy!r}"
             )
         if energy_over == "all":
             kernel_regularizer = (
@@ -181,13 +183,13 @@ class SphereFacePlus(SphereFace):
         self.energy = energy
         self.energy_over = energy_over
 
-    def loss(self, labels: Any, logits: Any) -> Any:
-        """Labels `(B,)` and logits `(B, classes)` → the losses of the samples `(B,)`."""
+    def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Labels `(B,)` and logits `(B, classes)` → per-sample losses `(B,)`."""
         if self.energy_over == "all":
             return super().loss(labels, logits)
         energy = self.energy
 
-        def with_energy(index: Any, logits: Any) -> Any:
+        def with_energy(index: Tensor, logits: Tensor) -> Tensor:
             energies = class_energies(index, self.kernel, energy.s, energy.distance, energy.space)
             return softmax_loss_of(index, logits) + energy.strength * energies
 
@@ -213,7 +215,7 @@ def _axis_of(energy: Any) -> str:
 
 
 def _without(regularizer: Any, energy: mhe.MHE) -> Any:
-    """A regularizer less the energy in it, which a config names by itself."""
+    """A regularizer without the energy in it, which the config holds separately."""
     if regularizer is energy:
         return None
     if not isinstance(regularizer, mhe.Sum):

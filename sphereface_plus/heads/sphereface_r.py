@@ -1,4 +1,4 @@
-"""SphereFace-R: multiplicative margins of any size, with and without feature normalisation."""
+"""SphereFace-R: multiplicative margins of any size, with and without feature normalization."""
 
 import math
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from keras import ops
 
 from mhe import checks
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 from sphereface_plus.heads.base import (
     MarginHead,
     class_products,
@@ -23,19 +24,19 @@ VERSIONS = (0, 1, 2)
 NORMALIZATIONS = ("hard", "soft", "none")
 
 
-def cosine_of_multiple(cosines: Any, multiple: float, unfolded: bool = False) -> Any:
-    """Cosine of a multiple of the angle, held at -1 from where the multiple is π, or unfolded.
+def cosine_of_multiple(cosines: Tensor, multiple: float, unfolded: bool = False) -> Tensor:
+    """Cosine of a multiple of the angle, constant at -1 once the multiple reaches π, or unfolded.
 
     Args:
-        cosines: cos θ, a tensor of any shape, also a rounding error beyond ±1.
+        cosines: cos θ, a tensor of any shape; may exceed ±1 by a rounding error.
         multiple: a > 0.
-        unfolded: Whether to go on falling beyond π: (-1)^k cos(aθ) - 2k, for aθ in [kπ, (k + 1)π],
+        unfolded: Whether to keep falling beyond π: (-1)^k cos(aθ) - 2k for aθ in [kπ, (k + 1)π],
             instead of cos(min(aθ, π)).
 
     Returns:
-        A tensor of the same shape. The gradient along cos θ is a·sin(aθ)/sin θ: it tends to a² at
-        θ = 0. At θ = π, where it may be infinite and the angle has no direction in which to grow,
-        it counts as 0.
+        A tensor of the same shape. The derivative along cos θ is a·sin(aθ)/sin θ, which tends to a²
+        at θ = 0. At θ = π, where it may be infinite and the angle has no direction in which to
+        grow, it is taken as 0.
 
     Example:
 
@@ -54,7 +55,7 @@ def cosine_of_multiple(cosines: Any, multiple: float, unfolded: bool = False) ->
         return cosines
 
     @ops.custom_gradient
-    def value(cosines: Any) -> tuple[Any, Callable[..., Any]]:
+    def value(cosines: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
         angle = multiple * ops.arccos(ops.clip(cosines, -1.0, 1.0))
         if unfolded:
             k = ops.floor(angle / math.pi)
@@ -66,8 +67,8 @@ def cosine_of_multiple(cosines: Any, multiple: float, unfolded: bool = False) ->
         slope = sign * multiple * ops.sin(angle) / ops.where(sines > 0, sines, 1.0)
         slope = ops.where(cosines >= 1.0, multiple**2, ops.where(sines > 0, slope, 0.0))
 
-        def backward(*args: Any, upstream: Any = None) -> Any:
-            # TensorFlow and JAX hand over the upstream gradient alone, PyTorch by name.
+        def backward(*args: Any, upstream: Tensor | None = None) -> Tensor:
+            # TensorFlow and JAX pass just the upstream gradient, PyTorch passes it by name.
             (upstream,) = args if upstream is None else (upstream,)
             return upstream * slope
 
@@ -77,14 +78,14 @@ def cosine_of_multiple(cosines: Any, multiple: float, unfolded: bool = False) ->
 
 
 def sphereface_r_logits(
-    products: Any,
-    norms: Any,
-    labels: Any = None,
+    products: Tensor,
+    norms: Tensor,
+    labels: Tensor | None = None,
     m: float = 1.7,
     version: int = 1,
     detach: bool = True,
-) -> Any:
-    """ρ·ψ(θ_y) for the true class y, ρ·η(θ_j) for the others, of which one is a plain cosine.
+) -> Tensor:
+    """ρ·ψ(θ_y) for the true class y, ρ·η(θ_j) for the others; one of ψ and η is a plain cosine.
 
         version=0    ψ = (-1)^k cos(mθ) - 2k     η = cos θ         SphereFace's, for real m
         version=1    ψ = cos(min(mθ, π))         η = cos θ
@@ -92,18 +93,19 @@ def sphereface_r_logits(
 
     Args:
         products: ρ cos θ_j `(B, classes)`.
-        norms: ρ `(B,)`, ‖x‖ or what features were scaled to.
-        labels: Integers `(B,)` or `(B, 1)`; None for no margin.
+        norms: ρ `(B,)`, ‖x‖ or the length that features were scaled to.
+        labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
         m: The margin, at least 1.
         version: 0, 1 or 2.
-        detach: Whether ψ(θ) - cos θ and η(θ) - cos θ have no gradient along θ ("characteristic
-            gradient detachment").
+        detach: Whether ψ(θ) - cos θ and η(θ) - cos θ get no gradient ("characteristic gradient
+            detachment").
 
     Returns:
-        A tensor `(B, classes)`: float64 for float64 products, else float32.
+        A tensor `(B, classes)`, float64 for float64 products, else float32.
 
     Raises:
-        ValueError: If there is not one label a sample, or one in an array or a list is no class.
+        ValueError: If there is not one label per sample, or a label in an array or list is not a
+            class.
 
     Example:
 
@@ -122,7 +124,7 @@ def sphereface_r_logits(
     if labels is None:
         return products
 
-    def moved(products: Any, norms: Any, multiple: float) -> Any:
+    def moved(products: Tensor, norms: Tensor, multiple: float) -> Tensor:
         cosines = cosines_of(products, norms)
         difference = cosine_of_multiple(cosines, multiple, unfolded=version == 0) - cosines
         return products + norms * (ops.stop_gradient(difference) if detach else difference)
@@ -137,29 +139,29 @@ def sphereface_r_logits(
 class SphereFaceR(MarginHead):
     """Logits ρ·cos θ_j with a multiplicative margin of any size; see `sphereface_r_logits`.
 
-    What ρ is depends on the normalisation of the features x:
+    ρ depends on the normalization of the features x:
 
         normalization="hard"    ρ = scale
-        normalization="soft"    ρ = ‖x‖, and penalty·|‖x‖ - scale|, the mean over the samples of a
-                                training step, is added to `losses`
+        normalization="soft"    ρ = ‖x‖, and training adds the batch mean of penalty·|‖x‖ - scale|
+                                to `losses`
         normalization="none"    ρ = ‖x‖
 
-    The penalty is that of the authors' code. A label in a tensor that is no class puts a margin on
-    no class in versions 0 and 1, and on all in version 2; its loss is NaN in any.
+    The penalty is that of the authors' code. If a label in a tensor is not a class, no class gets a
+    margin in versions 0 and 1, and all do in version 2; the loss is NaN in every version.
 
     Args:
-        classes: How many, at least 2.
-        scale: s > 0, the length of features, or what it is drawn to.
+        classes: Number of classes, at least 2.
+        scale: s > 0, the length of the features, or the target of their length.
         m: The margin, at least 1.
-        version: 1 or 2, the paper's two margins, or 0, that of SphereFace.
+        version: 1 or 2 for the paper's two margins, 0 for that of SphereFace.
         normalization: `"hard"`, `"soft"` or `"none"`.
-        detach: Whether what the margin adds to a cosine has no gradient of its own
-            ("characteristic gradient detachment").
-        penalty: The weight of soft normalisation, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`; Keras's own.
+        detach: Whether the term that the margin adds to a cosine gets no gradient ("characteristic
+            gradient detachment").
+        penalty: Weight of the soft normalization, at least 0.
+        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
 
     Raises:
-        ValueError: If an argument is not one of the above, or the labels do not fit.
+        ValueError: If an argument is out of range, or the labels do not match the features.
 
     Example:
 
@@ -203,8 +205,10 @@ class SphereFaceR(MarginHead):
         self.detach = bool(detach)
         self.penalty = float(penalty)
 
-    def call(self, features: Any, labels: Any = None, training: bool | None = None) -> Any:
-        """Features `(B, dims)`, with labels `(B,)` for the margin → logits `(B, classes)`."""
+    def call(
+        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
+        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         features = ops.cast(features, self.output_dtype)
         norms = lengths(features)
         if self.normalization == "soft" and training:

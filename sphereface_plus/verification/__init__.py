@@ -1,4 +1,4 @@
-"""Are two faces of the same person? Scores of pairs, and how well they answer."""
+"""Are two faces of the same person? Scores of pairs of embeddings, and how good they are."""
 
 from sphereface_plus.verification.protocol import (
     Verification,

@@ -1,4 +1,4 @@
-"""The ten-fold protocol of Labeled Faces in the Wild, view 2, and what is reported with it."""
+"""The ten-fold protocol of Labeled Faces in the Wild, view 2, and its metrics."""
 
 import math
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ class Verification:
 
     Attributes:
         accuracies: The accuracy on each fold, `(folds,)`.
-        thresholds: The threshold chosen for it on the other folds, `(folds,)`.
+        thresholds: The threshold for each fold, chosen on the others, `(folds,)`.
         roc: The ROC curve of all pairs.
         scores: The score of each pair, `(n,)`.
-        same: Whether a pair is of the same person, bool `(n,)`.
+        same: Whether each pair is of the same person, bool `(n,)`.
     """
 
     accuracies: np.ndarray
@@ -44,7 +44,7 @@ class Verification:
 
     @property
     def standard_error(self) -> float:
-        """`accuracy_std`/√folds, which stands behind the ± in LFW's own tables."""
+        """`accuracy_std`/√folds, the number after ± in LFW's own tables."""
         return self.accuracy_std / math.sqrt(len(self.accuracies))
 
     @property
@@ -61,13 +61,13 @@ class Verification:
     def tar_at_far(self) -> dict[float, float | None]:
         """The true accept rate at false accept rates from 1e-1 to 1e-6.
 
-        None where the pairs of different people are fewer than 1/FAR, with a note in `notes`.
+        None if there are fewer than 1/FAR pairs of different people, with a note in `notes`.
         """
         return {far: self.roc.tar_at(far) for far in FARS}
 
     @property
     def notes(self) -> list[str]:
-        """Why a rate is not given, a sentence for each."""
+        """Why rates are missing, one sentence for each."""
         return [
             f"FAR {far:.0e} needs {1 / far:,.0f} pairs of different people, "
             f"and there are {self.roc.different:,}"
@@ -76,7 +76,7 @@ class Verification:
         ]
 
     def metrics(self) -> dict[str, float | None]:
-        """The numbers as a report or a file holds them.
+        """The numbers by name, for reports and files.
 
         Returns:
             `accuracy`, `accuracy_std`, `standard_error`, `auc`, `eer`, and `tar_at_far_1e-1` to
@@ -93,23 +93,23 @@ def verify(a: Any, b: Any, same: Any, folds: int | Any = 10) -> Verification:
     """Verifies pairs of embeddings by their cosine.
 
     Args:
-        a: Embeddings of one side, `(n, dims)`.
-        b: Embeddings of the other side, `(n, dims)`.
-        same: Whether a pair is of the same person, `(n,)`.
+        a: Embeddings of the first faces, `(n, dims)`.
+        b: Embeddings of the second faces, `(n, dims)`.
+        same: Whether each pair is of the same person, `(n,)`.
         folds: As in `verify_scores`.
 
     Returns:
-        What `verify_scores` finds.
+        As `verify_scores`.
 
     Raises:
-        ValueError: If the arrays do not fit together, an embedding is not finite or 0, or a fold
-            lacks pairs of one kind.
+        ValueError: If the shapes do not match, an embedding is zero or not finite, or a fold lacks
+            pairs of one kind.
 
     Example:
 
     >>> a, b = [[1.0, 0.0]] * 4, [[2.0, 0.1], [-1.0, 3.0], [3.0, 0.2], [-1.0, 0.0]]
-    >>> found = verify(a, b, [True, False, True, False], folds=2)
-    >>> found.accuracy, found.auc, found.eer
+    >>> result = verify(a, b, [True, False, True, False], folds=2)
+    >>> result.accuracy, result.auc, result.eer
     (1.0, 1.0, 0.0)
 
     Reference:
@@ -120,37 +120,35 @@ def verify(a: Any, b: Any, same: Any, folds: int | Any = 10) -> Verification:
 
 
 def verify_scores(scores: Any, same: Any, folds: int | Any = 10) -> Verification:
-    """Verifies pairs by scores: for each fold, by the threshold that is best on the others.
+    """Verifies pairs by their scores, each fold with the threshold that is best on the others.
 
-    A pair is accepted if its score is at least the threshold. Of all thresholds, the one with the
-    largest accuracy on the other folds is chosen. It stands halfway between two of their scores; of
-    equally good ones it is the highest, which accepts the fewest pairs.
+    A pair is accepted if its score is at least the threshold. The threshold of a fold is the one
+    with the highest accuracy on the other folds, halfway between two of their scores; of equally
+    good ones it is the highest, which accepts the fewest pairs.
 
     Args:
-        scores: Numbers `(n,)`, larger for pairs that are more alike.
-        same: Whether a pair is of the same person, `(n,)`.
-        folds: How many folds the pairs fall into, one after the other, as in LFW's list of pairs;
-            or the fold of each pair, integers `(n,)`, such as `stratified_folds` makes for pairs
-            that come in no such order.
+        scores: Numbers `(n,)`, larger for more similar pairs.
+        same: Whether each pair is of the same person, `(n,)`.
+        folds: The number of folds, which are consecutive pairs as in LFW's list of pairs; or the
+            fold of each pair, integers `(n,)`, such as `stratified_folds` returns.
 
     Returns:
-        The accuracies, the thresholds and the ROC curve. The curve is of all pairs: it needs no
-        threshold.
+        The accuracies, the thresholds and the ROC curve of all pairs.
 
     Raises:
-        ValueError: If scores are not finite or not one a pair, or if there are fewer than two
-            folds, or one that lacks pairs of one kind.
+        ValueError: If the scores are not finite or not one per pair, there are fewer than two
+            folds, or a fold lacks pairs of one kind.
 
     Example:
 
     >>> scores = [0.9, 0.2, 0.6, 0.3, 0.8, 0.7]
-    >>> found = verify_scores(scores, [True, False] * 3, folds=3)
-    >>> found.thresholds
+    >>> result = verify_scores(scores, [True, False] * 3, folds=3)
+    >>> result.thresholds
     array([0.75, 0.75, 0.45])
-    >>> found.accuracies
+    >>> result.accuracies
     array([1. , 0.5, 0.5])
-    >>> found.tar_at_far[0.1]
-    >>> found.notes[0]
+    >>> result.tar_at_far[0.1]
+    >>> result.notes[0]
     'FAR 1e-01 needs 10 pairs of different people, and there are 3'
     """
     scores, same = checked_pairs(scores, same)
@@ -163,7 +161,7 @@ def verify_scores(scores: Any, same: Any, folds: int | Any = 10) -> Verification
         if not (len(different[-1]) and len(matches[-1])):
             raise ValueError(
                 "Each of two or more folds must hold pairs of the same person and pairs of "
-                "different people; `stratified_folds` deals them out so. "
+                "different people; `stratified_folds` makes such folds. "
                 f"Received: fold {fold} with {len(matches[-1])} and {len(different[-1])}"
             )
     thresholds = best_thresholds(different, matches)
@@ -176,14 +174,14 @@ def verify_scores(scores: Any, same: Any, folds: int | Any = 10) -> Verification
 
 
 def best_thresholds(different: Sequence[np.ndarray], same: Sequence[np.ndarray]) -> np.ndarray:
-    """For each fold, the threshold with the largest accuracy on the others; see `verify_scores`.
+    """For each fold, the threshold with the highest accuracy on the others; see `verify_scores`.
 
     Args:
-        different: The scores of the different pairs of each fold, rising.
-        same: The scores of the same pairs of each fold, rising.
+        different: For each fold, the sorted scores of its pairs of different people.
+        same: For each fold, the sorted scores of its pairs of the same person.
 
     Returns:
-        A threshold for each fold, in the scores' own precision.
+        A threshold for each fold, in the precision of the scores.
 
     Example:
 
@@ -194,9 +192,9 @@ def best_thresholds(different: Sequence[np.ndarray], same: Sequence[np.ndarray])
     scores, folds = np.concatenate(same), np.repeat(np.arange(len(same)), [*map(len, same)])
     order = np.argsort(scores)
     scores, folds = scores[order], folds[order]
-    # The next score above a best threshold is of a same pair, or there is none: to reject a
-    # different pair too were better. So no other thresholds need be tried; accuracy is largest
-    # where the rejected pairs have the most different ones over same ones.
+    # The next score above a best threshold, if there is one, is that of a same pair: rejecting a
+    # different pair, too, would be better. So it is enough to try thresholds below same pairs, and
+    # accuracy is highest where the rejected different pairs most outnumber the rejected same ones.
     rejected = [np.searchsorted(each, scores).astype(np.int32) for each in different]
     total = np.sum(rejected, axis=0, dtype=np.int64)
     found = []
@@ -225,22 +223,22 @@ def _between(below: np.floating, above: np.floating) -> np.floating:
 
 
 def stratified_folds(same: Any, folds: int = 10, seed: int = 0) -> np.ndarray:
-    """Deals pairs that come in no particular order into folds, each kind alike.
+    """Deals pairs in no particular order into folds, balanced over both kinds of pairs.
 
-    A person may be in pairs of several folds: the accuracy is that on other pairs of the same
-    people, where LFW's own folds are of other people.
+    Pairs of one person may be in several folds: thresholds are chosen on the same people that they
+    are tested on, whereas LFW's own folds are of different people.
 
     Args:
-        same: Whether a pair is of the same person, `(n,)`.
-        folds: How many.
-        seed: Of the shuffle.
+        same: Whether each pair is of the same person, `(n,)`.
+        folds: The number of folds.
+        seed: Seed of the shuffle.
 
     Returns:
-        The fold of each pair, integers `(n,)`. The folds' numbers of pairs differ by two at most,
-        and by one in each kind.
+        The fold of each pair, integers `(n,)`. The sizes of the folds differ by two at most, and by
+        one for each kind of pair.
 
     Raises:
-        ValueError: If there are fewer pairs of a kind than folds.
+        ValueError: If there are fewer pairs of one kind than folds.
 
     Example:
 
@@ -254,7 +252,7 @@ def stratified_folds(same: Any, folds: int = 10, seed: int = 0) -> np.ndarray:
     fewest = min(np.count_nonzero(same), np.count_nonzero(~same))
     if fewest < folds:
         raise ValueError(
-            f"There must be {folds} pairs or more of each kind for {folds} folds. "
+            f"There must be at least {folds} pairs of each kind for {folds} folds. "
             f"Received: {np.count_nonzero(same)} of the same person and "
             f"{np.count_nonzero(~same)} of different people"
         )
@@ -268,14 +266,14 @@ def stratified_folds(same: Any, folds: int = 10, seed: int = 0) -> np.ndarray:
 
 
 def _checked_folds(folds: Any, pairs: int) -> np.ndarray:
-    """The fold of each pair, int32 `(n,)`, or a `ValueError`."""
+    """Returns the fold of each pair, int32 `(n,)`, or raises a `ValueError`."""
     if np.ndim(folds) == 0:
         checks.check_count("folds", folds, 2)
         folds = np.arange(pairs) * int(folds) // pairs
     given = np.asarray(folds)
     if given.shape != (pairs,) or given.dtype.kind not in "iu" or given.min() < 0:
         raise ValueError(
-            "`folds` must be a number, or the fold of each pair as an integer from 0. "
+            "`folds` must be their number, or the fold of each pair as an integer from 0. "
             f"Received: {given.dtype} {given.shape} for {pairs} pairs"
         )
     return given.astype(np.int32)

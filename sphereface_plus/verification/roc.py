@@ -1,4 +1,9 @@
-"""How many pairs are accepted, rightly and wrongly, at every threshold (NumPy)."""
+"""How many pairs are accepted, correctly and wrongly, at every threshold (NumPy).
+
+Not scikit-learn's `roc_curve`: here the counts stay integers, so the area under the curve is exact
+up to its last division, and a curve of ten million pairs takes at most 0.4 of the time and less
+memory (`log/verification`).
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,14 +14,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RocCurve:
-    """The corners of a ROC curve: a pair is accepted if its score is at least the threshold.
+    """The corners of a ROC curve; a pair is accepted if its score is at least the threshold.
 
-    Between corners, one of the two counts stays what it is, or several pairs have one score.
+    Between two corners one of the counts is constant, or several pairs have the same score.
 
     Attributes:
-        thresholds: Falling, from infinity, which accepts nothing, to the least score.
-        false_accepts: How many pairs of different people each accepts.
-        true_accepts: How many pairs of the same person each accepts.
+        thresholds: Decreasing, from infinity, which accepts nothing, to the smallest score.
+        false_accepts: The number of accepted pairs of different people at each threshold.
+        true_accepts: The number of accepted pairs of the same person at each threshold.
 
     Example:
 
@@ -33,12 +38,12 @@ class RocCurve:
 
     @property
     def different(self) -> int:
-        """How many pairs are of different people."""
+        """The number of pairs of different people."""
         return int(self.false_accepts[-1])
 
     @property
     def same(self) -> int:
-        """How many pairs are of the same person."""
+        """The number of pairs of the same person."""
         return int(self.true_accepts[-1])
 
     @property
@@ -53,9 +58,9 @@ class RocCurve:
 
     @property
     def auc(self) -> float:
-        """The area under the curve: how often a same pair scores above a different one.
+        """The area under the curve: the probability that a same pair outscores a different one.
 
-        Ties count half. The counts are added up as integers, and only the last division rounds.
+        Ties count half. Counts are summed as integers, so only the last division rounds.
         """
         heights = self.true_accepts[1:] + self.true_accepts[:-1]
         twice = int(np.sum(np.diff(self.false_accepts) * heights))
@@ -63,9 +68,9 @@ class RocCurve:
 
     @property
     def eer(self) -> float:
-        """The equal error rate: where as many different pairs are accepted as same ones rejected.
+        """The equal error rate, where the false accept rate equals the false reject rate.
 
-        Between two corners the curve is a straight line.
+        The curve is interpolated linearly between corners.
         """
         far, frr = self.far, 1 - self.tar
         after = int(np.argmax(far >= frr))
@@ -81,8 +86,8 @@ class RocCurve:
             far: A false accept rate in (0, 1].
 
         Returns:
-            The rate, or None where there are fewer than 1/`far` pairs of different people: with so
-            few, no pair may be accepted wrongly, and the rate would be the one at FAR 0.
+            The rate, or None if there are fewer than 1/`far` pairs of different people: so few
+            allow no false accept at all, and the rate would be that at FAR 0.
 
         Example:
 
@@ -99,18 +104,18 @@ class RocCurve:
 
 
 def roc_curve(scores: Any, same: Any) -> RocCurve:
-    """The ROC curve of scored pairs, exact: every score is a threshold.
+    """The exact ROC curve of scored pairs, with every score as a threshold.
 
     Args:
-        scores: Numbers `(n,)`, larger for pairs that are more alike.
-        same: Whether a pair is of the same person, `(n,)`.
+        scores: Numbers `(n,)`, larger for more similar pairs.
+        same: Whether each pair is of the same person, `(n,)`.
 
     Returns:
         The curve.
 
     Raises:
-        ValueError: If the scores are not finite or not all of a kind, or there are no same or no
-            different pairs.
+        ValueError: If the scores are not finite or not one per pair, or there are no pairs of the
+            same person or none of different people.
 
     Example:
 
@@ -122,27 +127,26 @@ def roc_curve(scores: Any, same: Any) -> RocCurve:
     """
     scores, same = checked_pairs(scores, same)
     kinds = np.sort(scores[~same]), np.sort(scores[same])
-    # The curve is level but where a pair of the same person has that score, so that it turns only
-    # there, and where all above is accepted.
+    # The curve rises only at scores of same pairs, so that its corners are there and at its ends.
     values = np.unique(kinds[1])
     rejected = np.stack([_rejected(kind, values) for kind in kinds])
     rejected = rejected[:, np.r_[True, (np.diff(rejected) != 0).any(axis=0)]]
     level = np.diff(rejected) == 0
     straight = (level[:, 1:] & level[:, :-1]).any(axis=0)
     rejected = rejected[:, np.r_[True, ~straight, True]]
-    # The least score that is accepted, which is infinity where none is.
+    # The smallest accepted score, or infinity if none is accepted.
     least = [np.r_[kind, np.inf][own] for kind, own in zip(kinds, rejected, strict=True)]
-    # The first accepts nothing: all are rejected.
+    # The first threshold rejects all.
     false_accepts, true_accepts = rejected[:, :1] - rejected
     return RocCurve(np.minimum(*least).astype(scores.dtype), false_accepts, true_accepts)
 
 
 def checked_pairs(scores: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and labels of pairs as arrays, float32 or float64 and bool, or a `ValueError`."""
+    """Returns scores, float32 or float64, and labels, bool, as arrays, or raises a `ValueError`."""
     scores, same = np.asarray(scores), np.asarray(same)
     if scores.ndim != 1 or scores.dtype.kind not in "fiu" or same.shape != scores.shape:
         raise ValueError(
-            "There must be one number and one truth for each pair, both (n,). "
+            "There must be one score and one label for each pair, both (n,). "
             f"Received: scores {scores.dtype} {scores.shape}, same {same.shape}"
         )
     if scores.dtype != np.float32:
@@ -168,6 +172,6 @@ def checked_pairs(scores: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rejected(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """How many numbers are rejected: all, those up to each value and below it, falling, none."""
+    """Counts of rejected scores: all; those up to and those below each value, decreasing; none."""
     sides = [np.searchsorted(rising, values, side) for side in ("right", "left")]
     return np.r_[len(rising), np.stack(sides, axis=1)[::-1].ravel(), 0]

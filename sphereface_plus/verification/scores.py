@@ -7,7 +7,7 @@ import numpy as np
 
 from mhe import checks
 
-# As many numbers are in memory at one time (32 MiB).
+# Numbers in memory at once (32 MiB).
 _BLOCK = 2**23
 
 
@@ -15,14 +15,14 @@ def unit_rows(embeddings: Any, name: str = "embeddings") -> np.ndarray:
     """Embeddings divided by their lengths.
 
     Args:
-        embeddings: Numbers `(n, dims)`, whatever NumPy makes an array of.
-        name: What they are called in errors.
+        embeddings: Array-like `(n, dims)`.
+        name: Their name in errors.
 
     Returns:
         A float32 array `(n, dims)`.
 
     Raises:
-        ValueError: If there are no embeddings, or one is not finite or 0.
+        ValueError: If there are no embeddings, or one is zero or not finite.
 
     Example:
 
@@ -41,7 +41,7 @@ def unit_rows(embeddings: Any, name: str = "embeddings") -> np.ndarray:
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"`{name}` must be finite and not 0, or they have no direction. "
+            f"`{name}` must be finite and not zero, which has no direction. "
             f"Received: row {row} of length {lengths[row]}"
         )
     units = np.empty(rows.shape, np.float32)
@@ -59,7 +59,7 @@ def cosine_scores(a: Any, b: Any) -> np.ndarray:
         A float32 array `(n,)`.
 
     Raises:
-        ValueError: If the shapes differ, or an embedding is not finite or 0.
+        ValueError: If the shapes differ, or an embedding is zero or not finite.
 
     Example:
 
@@ -68,24 +68,22 @@ def cosine_scores(a: Any, b: Any) -> np.ndarray:
     """
     a, b = unit_rows(a, "a"), unit_rows(b, "b")
     if a.shape != b.shape:
-        raise ValueError(
-            f"`a` and `b` must be two sides of the same pairs. Received: {a.shape} and {b.shape}"
-        )
+        raise ValueError(f"`a` and `b` must have the same shape. Received: {a.shape} and {b.shape}")
     return np.einsum("ij,ij->i", a, b)
 
 
 def pair_scores(embeddings: Any, pairs: Any) -> np.ndarray:
-    """The cosines of pairs that are given by their rows, so that each image is embedded once.
+    """The cosines of pairs given as rows, so that each image is embedded once.
 
     Args:
         embeddings: Embeddings `(images, dims)`.
-        pairs: Integers `(n, 2)`, the rows of both sides, as in `Pairs.rows`.
+        pairs: Integers `(n, 2)`, two rows per pair, as in `Pairs.rows`.
 
     Returns:
         A float32 array `(n,)`.
 
     Raises:
-        ValueError: If a row is none of the embeddings, or an embedding is not finite or 0.
+        ValueError: If a row does not exist, or an embedding is zero or not finite.
 
     Example:
 
@@ -111,16 +109,16 @@ def all_pairs(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         embeddings: Embeddings `(n, dims)`.
-        labels: Whose they are, `(n,)`: integers or names.
+        labels: The person of each, `(n,)`: integers or names.
 
     Returns:
-        The cosines, float32, and whether both are of the same person, bool; of the pairs (0, 1),
-        (0, 2), …, (1, 2), …, in the order of `np.triu_indices(n, 1)`. Beyond them, 32 MiB are
-        needed, and the embeddings as float32.
+        The cosines, float32, and whether each pair is of the same person, bool; for the pairs
+        (0, 1), (0, 2), …, (1, 2), …, in the order of `np.triu_indices(n, 1)`. In addition, 32 MiB
+        and the embeddings in float32 are in memory.
 
     Raises:
-        ValueError: If there is no label for each embedding, fewer than two of them, or an embedding
-            is not finite or 0.
+        ValueError: If there is not one label per embedding, there are fewer than two embeddings, or
+            an embedding is zero or not finite.
 
     Example:
 
@@ -131,10 +129,10 @@ def all_pairs(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     labels = np.asarray(labels)
     if labels.shape != (len(units),) or len(units) < 2:
         raise ValueError(
-            "There must be a label for each of two or more embeddings. "
+            "There must be at least two embeddings, with one label each. "
             f"Received: labels {labels.shape} for embeddings {units.shape}"
         )
-    # Numbers compare faster than names.
+    # Integers compare faster than names.
     _, people = np.unique(labels, return_inverse=True)
     count = len(units) * (len(units) - 1) // 2
     scores, same = np.empty(count, np.float32), np.empty(count, bool)
@@ -150,7 +148,7 @@ def all_pairs(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def blocks(count: int, width: int) -> Iterator[slice]:
-    """Rows in blocks that hold 2²³ numbers at most, of rows `width` long.
+    """Blocks of rows of `width` numbers, each of at most 2²³ numbers.
 
     Example:
 

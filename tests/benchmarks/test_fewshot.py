@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mhe.harness import runs
 from mhe.harness.flags import program
 
 pytestmark = pytest.mark.skipif(
@@ -50,13 +49,11 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_without_flags_it_is_the_published_recipe(fewshot):
-    args, _ = fewshot.make_parser().settle([])
-    fewshot.fill_in(args)
+def test_without_flags_it_is_the_published_recipe(fewshot, parsed, load_task):
+    args = parsed(fewshot)
     assert (args.dataset, args.image_size, args.arch) == ("omniglot", 28, "conv4")
-    assert (args.shots, args.queries, args.distance) == ([5], 5, ["squared"])
-    (args,) = fewshot.COMPARISON.combinations(args).values()
-    model = fewshot.build(args, (28, 28, 1))
+    assert (args.shots, args.queries, args.distance) == (5, 5, "squared")
+    model = load_task("fewshot").build(args, (28, 28, 1))
     assert model.backbone.output_shape == (None, 64)
     for episode, rate in {0: 1e-3, 1999: 1e-3, 2000: 5e-4, 4000: 2.5e-4}.items():
         model.optimizer.iterations.assign(episode)
@@ -86,19 +83,14 @@ def one_shot_runs(folder):
 
 
 def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
-    fewshot, small, tmp_path, capsys, monkeypatch
+    fewshot, small, tmp_path, capsys, interrupted
 ):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert program(fewshot.main, [*SMALL, "--out", str(unbroken)]) == 0
     # Half of the ten digits are tested on.
     assert "No test on 20 ways: there are 5 classes to test on\n" in capsys.readouterr().err
 
-    def interrupt(self, epoch, logs=None):
-        if epoch == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runs.Progress, "on_epoch_end", interrupt)
+    with interrupted(after=1):
         assert program(fewshot.main, [*SMALL, "--out", str(broken)]) == 130
     assert f"--resume {broken}" in capsys.readouterr().err
     assert program(fewshot.main, ["--resume", str(broken)]) == 0
@@ -142,7 +134,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
         (["--shots", "150"], "--ways, --shots and --queries: Every class must .* class 0 with 17"),
         (["--test_classes", "3,4"], "Classes to test on.* ways=5, 2 classes"),
         (["--test_queries", "200"], "Classes to test on.* class . with 1"),
-        (["--test_classes", "ten"], "--test_classes must be of: 0, 1, .* Received: 'ten'"),
+        (["--test_classes", "ten"], "--test_classes must be among: 0, 1, .* Received: 'ten'"),
         (["--test_alphabets", "Latin"], "--test_alphabets needs Omniglot"),
         (["--one_shot_runs", "nowhere"], "nowhere is not a readable zip"),
         (["--distance", "manhattan"], "invalid choice: 'manhattan'"),
@@ -160,4 +152,4 @@ def test_bad_input_is_one_line(fewshot, flags, message, tmp_path, capsys):
 def test_a_loss_that_is_no_number_ends_the_run(fewshot, small, tmp_path, capsys):
     flags = [*SMALL, "--base_lr", "1e30", "--test_classes", "0,1,2,3,4"]
     assert program(fewshot.main, [*flags, "--out", str(tmp_path / "run")]) == 1
-    assert "A lower --base_lr than 1e+30 may train" in capsys.readouterr().err
+    assert "A --base_lr lower than 1e+30 may train" in capsys.readouterr().err

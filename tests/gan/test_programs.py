@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import runpy
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,17 +13,19 @@ import pytest
 from PIL import Image
 
 import mhe
-from gan import snapshots, table, test, train
+from gan import test, train
 from gan.model import GAN
-from gan.real_images import RealImages
-from mhe.harness import runs
+from gan.program import snapshots
+from gan.program.real_images import RealImages
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
+from mhe.harness.run import Run
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="programs over parts tested on every backend"
 )
 
+TABLE = Path(__file__).parents[2] / "benchmarks" / "table.py"
 SMALL = [
     *("--dataset", "digits", "--train_images", "40", "--width", "0.02", "--batch_size", "8"),
     *("--steps", "3", "--snapshot_every", "2", "--score_images", "10", "--images", "12"),
@@ -111,7 +115,8 @@ def test_interrupted_resumed_tested_and_tabulated(trained_to, tmp_path, capsys):
     assert len(list((tmp_path / "real").iterdir())) == 1
 
     out = tmp_path / "table"
-    assert program(table.main, [str(unbroken), str(broken), "--out", str(out)]) == 0
+    tabulate = runpy.run_path(str(TABLE))["main"]
+    assert program(tabulate, [str(unbroken), str(broken), "--out", str(out)]) == 0
     (line,) = rows(out / "table.csv")
     assert (line["model_name"], line["seeds"]) == ("sn_mhe", "2")
     assert (out / "curves.png").exists()
@@ -119,8 +124,8 @@ def test_interrupted_resumed_tested_and_tabulated(trained_to, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", train.MODELS)
 def test_the_four_models(name):
-    args, _ = train.make_parser().settle([*SMALL, "--width", "0.05", "--model_name", name])
-    (one,) = train.single(args).values()
+    args, _ = train.make_parser().parse([*SMALL, "--width", "0.05", "--model_name", name])
+    (one,) = train.expand_runs(args).values()
     network = train.build(one, (8, 8, 1)).discriminator
     normed = [layer for layer in network.layers if isinstance(layer, mhe.layers.SpectralNorm)]
     assert len(normed) == (8 if name.startswith("sn") else 0)
@@ -133,7 +138,7 @@ def test_the_four_models(name):
 
 def test_the_best_snapshot_is_kept(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    run = runs.Run(tmp_path, {"steps": 25, "snapshot_every": 10}, resumed=False)
+    run = Run(tmp_path, {"steps": 25, "snapshot_every": 10}, resumed=False)
 
     def snapshot(step, **scores):
         run.rows.append({"epoch": run.epoch + 1, "step": step, **scores})
@@ -165,7 +170,7 @@ def test_divergence_ends_a_run_and_leaves_its_snapshot(trained_to, tmp_path, cap
     error = capsys.readouterr().err
     assert "In epoch 2, discriminator_loss is nan. The checkpoint of epoch 1 is intact" in error
     assert [row["epoch"] for row in rows(out / "log.csv")] == ["1"]
-    path, step = snapshots.best_snapshot(runs.Run.resume(out))
+    path, step = snapshots.best_snapshot(Run.resume(out))
     assert (path.name, step) == ("epoch-000001.weights.h5", 2)
 
 
@@ -199,7 +204,10 @@ def test_real_images_in_the_order_of_iterations():
         (["--batch_size", "64"], "A batch needs at least 64 images. Received: 40 images"),
         (["--classifier", "wide"], "shape \\(8, 8, 1\\).*shape \\(16, 16, 3\\)"),
         (["--dataset", "odd"], "--image_size .*multiples of 8.*Received: \\(12, 12, 3\\)"),
-        (["--dataset", "few"], "--reference train of --dataset few must have 4 .* Received: 2"),
+        (
+            ["--dataset", "few"],
+            "--reference train of --dataset few must have at least 4 .* Received: 2",
+        ),
     ],
 )
 def test_bad_input_of_the_trainer(flags, message, trained_to, tmp_path, monkeypatch, capsys):
@@ -231,10 +239,10 @@ def test_bad_input_of_the_tester(tmp_path, capsys):
 
     folder = tmp_path / "run"
     assert "is not a run's folder" in refused("--run", str(folder))
-    args, _ = train.make_parser().settle([*SMALL, "--model_name", "baseline"])
-    (one,) = train.single(args).values()
+    args, _ = train.make_parser().parse([*SMALL, "--model_name", "baseline"])
+    (one,) = train.expand_runs(args).values()
     one.out = folder
-    runs.Run.begin_or_go_on(None, train.PROGRAM, one)
+    Run.start_or_resume(None, train.COMPARISON.program, one)
     assert "must be a run with a snapshot" in refused("--run", str(folder))
     for flags, message in (
         (["--images", "9", "--splits", "10"], "must be at least 10 for --splits 10. Received: 9"),

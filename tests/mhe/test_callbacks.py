@@ -12,19 +12,6 @@ from mhe.callbacks import EnergyLogger
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 
 
-def energy(neurons, s, distance, space):
-    """The mean energy over ordered pairs, in float64, a pair at a time."""
-    units = neurons.astype(np.float64)
-    units /= np.linalg.norm(units, axis=1, keepdims=True)
-    units = np.concatenate([units, -units]) if space == "half" else units
-    values = []
-    for u, v in itertools.permutations(units, 2):
-        chord = np.linalg.norm(u - v)
-        rho = 2 * math.asin(min(1.0, chord / 2)) if distance == "angle" else chord
-        values.append(math.log(1 / rho) if s == 0 else rho**-s)
-    return float(np.mean(values))
-
-
 def network():
     """Layers whose neurons lie along three different axes."""
     return keras.Sequential(
@@ -76,11 +63,18 @@ def by_layer(log, prefix="energy/"):
     }
 
 
-def expected(model, s=2, distance="euclidean", space="full"):
-    return {name: energy(rows, s, distance, space) for name, rows in neurons(model).items()}
+@pytest.fixture
+def expected(reference_energy):
+    """The energy of each layer of `network` in float64."""
+
+    def energies(model, s=2, distance="euclidean", space="full"):
+        by_name = neurons(model).items()
+        return {name: reference_energy(rows, s, distance, space) for name, rows in by_name}
+
+    return energies
 
 
-def test_logs_the_energy_of_each_layer_after_the_epoch():
+def test_logs_the_energy_of_each_layer_after_the_epoch(expected):
     model = network()
     log = fit(model, EnergyLogger(), epochs=2)
     # The last epoch's numbers belong to the weights as `fit` left them, on every backend.
@@ -90,7 +84,7 @@ def test_logs_the_energy_of_each_layer_after_the_epoch():
     assert log["energy"][0] != log["energy"][1]
 
 
-def test_the_energy_can_be_chosen():
+def test_the_energy_can_be_chosen(expected):
     model = network()
     log = logged(model, EnergyLogger(0, "angle", "half"))
     assert by_layer(log) == pytest.approx(expected(model, 0, "angle", "half"), rel=1e-5)
@@ -140,7 +134,7 @@ def test_a_single_neuron_has_no_energy_and_no_angle():
     assert not any(name.startswith("angle") for name in log)
 
 
-def test_sixteen_bit_weights_keep_their_digits():
+def test_sixteen_bit_weights_keep_their_digits(expected):
     keras.config.set_dtype_policy("bfloat16")
     try:
         model = network()

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from mhe.harness import runs
+from mhe.harness.callbacks import Progress
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
-from sphereface_plus import faces, figures, head_flags, plane, table, test, train, trained
+from sphereface_plus import faces, plane, test, train
 from sphereface_plus.heads import SphereFace, SphereFacePlus
+from sphereface_plus.program import figures, head_flags, trained
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="programs over parts tested on every backend"
@@ -48,7 +49,7 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.Progress, "on_epoch_end", interrupt)
+        patch.setattr(Progress, "on_epoch_end", interrupt)
         assert trained_on(people, broken, *base) == 130
     written = (broken / "people.csv").read_bytes()
     # As a run is left that was killed in its first moments.
@@ -123,8 +124,8 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
 
 def test_flags_make_the_head_that_they_name():
     parser = train.make_parser()
-    args, _ = parser.settle(["--model_name", "normface", "sphereface_plus", "--m", "2", "3"])
-    asked = head_flags.single(args, table.COMPARISON)
+    args, _ = parser.parse(["--model_name", "normface", "sphereface_plus", "--m", "2", "3"])
+    asked = head_flags.expand_runs(args, train.COMPARISON)
     assert list(asked) == [
         *("normface-seed0", "sphereface_plus-m2-seed0", "sphereface_plus-m3-seed0"),
     ]
@@ -132,8 +133,8 @@ def test_flags_make_the_head_that_they_name():
     assert (head.classes, head.m, head.energy.distance, head.energy.s) == (5, 3, "angle", 2)
     assert (head.energy.strength, head.energy_over) == (1, "all")
     assert asked["normface-seed0"].m is asked["normface-seed0"].power_s is None
-    args, _ = parser.settle(["--model_name", "sphereface"])
-    (one,) = head_flags.single(args, table.COMPARISON).values()
+    args, _ = parser.parse(["--model_name", "sphereface"])
+    (one,) = head_flags.expand_runs(args, train.COMPARISON).values()
     head = head_flags.build(one, 5)
     default = SphereFace(5)
     assert (head.m, head.lambda_start, head.gamma) == (default.m, 1000, default.gamma)
@@ -184,7 +185,7 @@ def test_bad_flags_of_the_tester(people, tmp_path, capsys):
     assert f"{missing} cannot be read" in refused("--run", str(run), "--pairs", str(missing))
     missing.write_text("p0\t1\t9\n")
     assert "there is no image p0/p0_0009.*" in refused("--run", str(run), "--pairs", str(missing))
-    assert "whom" in (error := refused("--run", str(run)))
+    assert "on whom" in (error := refused("--run", str(run)))
     assert "Received: 0 of 6" in error
 
 

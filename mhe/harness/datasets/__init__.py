@@ -1,4 +1,9 @@
-"""A dataset by name, by folder or zip of images, or embedded: whole, in memory, as uint8 arrays."""
+"""Image datasets by name, from a folder or zip, or embedded: whole, in memory, as uint8 arrays.
+
+The loader is the project's own because a name, a folder and a zip that is read in place (see
+`tree`) have to give the same arrays, in the same order, on every backend: what a run is trained on
+is then a function of its flags, which is what resuming it relies on.
+"""
 
 import os
 from pathlib import Path
@@ -44,40 +49,39 @@ def load(
     size: int | None = None,
     label: str = "school",
 ) -> Dataset:
-    """Load a dataset of images.
+    """Loads a dataset of images.
 
-    What stands at a path, a folder or a .zip that is read in place, is known by its layout:
+    The layout of a folder or .zip file is recognized from its files:
 
-    - `train/<class>/<image>` and `test/<class>/<image>`, in any format Pillow reads; classes and
-      images are in alphabetical order;
-    - Tiny ImageNet as it is published: `wnids.txt`, `words.txt`, `train/<wnid>/images/`,
-      `val/images/` with `val/val_annotations.txt`. Its test images have no labels, so the
-      validation set is the test set;
+    - `train/<class>/<image>` and `test/<class>/<image>`, in any format that Pillow reads, with
+      classes and images in alphabetical order;
+    - Tiny ImageNet as published: `wnids.txt`, `words.txt`, `train/<wnid>/images/`, `val/images/`
+      and `val/val_annotations.txt`. Its test images have no labels, so the validation set serves as
+      test set;
     - OmniArt: `train.csv` and `test.csv` with the columns `omni_id`, `creation_year` (which becomes
-      `values`), `century` and `school`, and the images `train/<omni_id>.jpg`,
+      `values`), `century` and `school`, and the images `train/<omni_id>.jpg` and
       `test/<omni_id>.jpg`;
-    - Omniglot: `<Alphabet>/characterNN/<drawing>.png`, in folders or not. Several paths, parted by
-      commas, are one dataset; a drawing that stands in several counts once. A quarter of each
-      character's drawings, drawn once and for all, is the test set.
+    - Omniglot: `<Alphabet>/characterNN/<drawing>.png`, at any depth. Several comma-separated paths
+      are one dataset, in which a drawing that several of them have counts once. A fixed quarter of
+      each character's drawings is the test set.
 
-    Hidden files are skipped. Images keep one channel only if all of them are grey.
+    Hidden files are skipped. Images have one channel only if all of them are grayscale.
 
     Args:
-        dataset: `"digits"`, scikit-learn's embedded 8×8 digits, which needs no network (a fifth of
-            each class, drawn once and for all, is the test set); or such a path; or, if nothing
-            stands at that path, a TensorFlow Datasets name such as `"cifar100"` or
-            `"caltech_birds2011"`, whose `validation` split stands in where there is no `test`.
-        data_dir: Where TensorFlow Datasets keeps its datasets; `None` is its own default.
-        size: Brings every image to so many pixels each way: it is scaled until its shorter side
-            has them, and the middle is cut out. `None` leaves images as they are, which then must
-            all have one size.
+        dataset: `"digits"`, scikit-learn's embedded 8×8 digits, which need no network (a fixed
+            fifth of each class is the test set); or a path as above; or, if no such path exists, a
+            TensorFlow Datasets name such as `"cifar100"` or `"caltech_birds2011"`, whose
+            `validation` split is used if there is no `test` split.
+        data_dir: Folder of TensorFlow Datasets; `None` is its own default.
+        size: Height and width to bring every image to: it is scaled so that its shorter side has
+            this length, then center-cropped. `None` requires images that all have one size.
         label: The column of OmniArt's files that holds the class, `"school"` or `"century"`.
 
     Returns:
         The dataset.
 
     Raises:
-        BadInput: If there is no such dataset, or it cannot be used as it is.
+        BadInput: If there is no such dataset or it cannot be used.
 
     Example:
 
@@ -87,16 +91,14 @@ def load(
     """
     dataset = os.fspath(dataset)
     if not dataset.strip():
-        # The path of nothing would be the folder the program runs in.
+        # An empty path would mean the working directory.
         raise BadInput(
             "--dataset must be a folder, a .zip file, or the name of a dataset. "
             f"Received: {dataset!r}"
         )
     if dataset == "digits":
         if size is not None:
-            raise BadInput(
-                f"The digits are 8 pixels wide and stay so. Received: --image_size {size}"
-            )
+            raise BadInput(f"The digits are always 8 pixels wide. Received: --image_size {size}")
         return _load_digits()
     paths = [dataset] if _exists(dataset) else dataset.split(",")
     if all(map(_exists, paths)):
@@ -104,7 +106,7 @@ def load(
     for path in paths:
         if len(paths) > 1 and not _exists(path):
             raise BadInput(
-                f"--dataset {dataset}: nothing stands at one of the paths. Received: {path}"
+                f"--dataset {dataset}: one of the paths does not exist. Received: {path}"
             )
     return load_named(dataset, data_dir, size)
 
@@ -114,10 +116,10 @@ def _exists(path: str) -> bool:
 
 
 def names_path(dataset: str) -> bool:
-    """Tell whether a dataset is asked for by a path, even one where nothing stands any more.
+    """Tells whether a dataset is given by its path, even if the path no longer exists.
 
     Args:
-        dataset: What `load` takes.
+        dataset: As for `load`.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Classes to train on and others to test on, out of any dataset; Omniglot as few-shot work has it.
+"""Splits of any dataset into classes to train on and classes to test on, for few-shot learning.
 
 Omniglot is prepared as published: drawings are inverted, so that strokes are bright on black, and
-a drawing turned by a quarter, a half or three quarters is of another class than the drawing itself.
+drawings rotated by 90, 180 and 270 degrees are new classes.
 
 Reference: Vinyals et al., Matching Networks for One Shot Learning, NeurIPS 2016 (arXiv 1606.04080),
 section 4.1.1.
@@ -16,19 +16,19 @@ import numpy as np
 from mhe.harness.datasets.dataset import Dataset, Split
 from mhe.harness.errors import BadInput
 
-_TEST_SHARE = 4  # one of so many classes is tested on
+_TEST_FRACTION = 4  # one class in four is tested on
 _LEAST_TESTED = 5
-_DRAWN_SHARE = 5  # of Omniglot's characters, at least one of so many
+_OMNIGLOT_FRACTION = 5  # at least one of five of Omniglot's characters
 
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """Images of classes to train on, and images of others to test on.
+    """Images of the classes to train on and of the classes to test on.
 
     Attributes:
-        train: Images uint8 `(N, H, W, C)` and the names of their classes `(N,)`.
-        test: The same for the classes that are tested on.
-        alphabets: The alphabets that are tested on; empty unless the dataset is Omniglot.
+        train: Images, uint8 `(N, H, W, C)`, and the names of their classes, `(N,)`.
+        test: The same for the classes to test on.
+        alphabets: The alphabets to test on; empty unless the dataset is Omniglot.
     """
 
     train: Split
@@ -42,25 +42,25 @@ def split_classes(
     test_classes: Sequence[str] | None = None,
     test_alphabets: Sequence[str] | None = None,
 ) -> ClassSplit:
-    """Part the classes of a dataset into those to train on and those to test on.
+    """Splits the classes of a dataset into those to train on and those to test on.
 
-    What is tested on is, in this order: what is asked for by name; the classes of the test set, if
-    none of them is in the training set, as with TensorFlow Datasets' `omniglot`; of Omniglot's
-    folders, the fewest of the last alphabets by name that hold a fifth of the characters; of other
-    datasets, a quarter of the classes, but at least 5, drawn by the seed. All images of a class
-    count, be they of the training or of the test set. Omniglot's drawings are inverted.
+    The classes to test on are the first of these that apply: the given ones; those of the test set,
+    if none of them is in the training set, as in TensorFlow Datasets' `omniglot`; for Omniglot's
+    folders, the last alphabets by name, as few as together hold a fifth of the characters; and
+    otherwise a random quarter of the classes, but at least 5. All images of a class are used,
+    whether they come from the training or the test set. Omniglot's drawings are inverted.
 
     Args:
         data: The dataset.
-        seed: What decides which classes are drawn.
-        test_classes: Names of classes, or `None`.
-        test_alphabets: Names of Omniglot's alphabets, or `None`.
+        seed: Seed of the random choice.
+        test_classes: Names of the classes to test on, or `None`.
+        test_alphabets: Names of Omniglot's alphabets to test on, or `None`.
 
     Returns:
         The images with the names of their classes.
 
     Raises:
-        BadInput: If a name is unknown, both lists are given, or no class is left on one side.
+        BadInput: If a name is unknown, both lists are given, or one side has no class.
 
     Example:
 
@@ -70,24 +70,24 @@ def split_classes(
     (['3', '7'], 8)
     """
     names = np.array(data.class_names)
-    written = _alphabets(data)
+    alphabets = _alphabets(data)
     if test_classes is not None and test_alphabets is not None:
         raise BadInput("--test_classes and --test_alphabets cannot both be given")
     if test_alphabets is not None:
-        if written is None:
+        if alphabets is None:
             raise BadInput(
                 "--test_alphabets needs Omniglot, whose classes have alphabets. "
                 f"Received: --dataset {data.name}"
             )
-        tested = _named("--test_alphabets", test_alphabets, written)
+        tested = _named("--test_alphabets", test_alphabets, alphabets)
     elif test_classes is not None:
         tested = _named("--test_classes", test_classes, names)
     elif not set(data.train[1].tolist()) & set(data.test[1].tolist()):
         tested = np.isin(np.arange(names.size), data.test[1])
-    elif written is not None:
-        tested = _last_alphabets(written)
+    elif alphabets is not None:
+        tested = _last_alphabets(alphabets)
     else:
-        count = max(_LEAST_TESTED, round(names.size / _TEST_SHARE))
+        count = max(_LEAST_TESTED, round(names.size / _TEST_FRACTION))
         tested = np.zeros(names.size, bool)
         tested[np.random.default_rng(seed).permutation(names.size)[:count]] = True
     for side, chosen in (("train", ~tested), ("test", tested)):
@@ -98,21 +98,21 @@ def split_classes(
             )
     images = np.concatenate([data.train[0], data.test[0]])
     labels = np.concatenate([data.train[1], data.test[1]])
-    if written is not None:
+    if alphabets is not None:
         images = bright_strokes(images)
     of_test = tested[labels]
     return ClassSplit(
         (images[~of_test], names[labels[~of_test]]),
         (images[of_test], names[labels[of_test]]),
-        () if written is None else tuple(dict.fromkeys(written[tested].tolist())),
+        () if alphabets is None else tuple(dict.fromkeys(alphabets[tested].tolist())),
     )
 
 
 def bright_strokes(images: np.ndarray) -> np.ndarray:
-    """Invert drawings that are black on white, and keep one channel.
+    """Inverts drawings that are black on white, and keeps one channel.
 
     Args:
-        images: uint8 `(N, H, W, C)`, the channels being equal.
+        images: uint8 `(N, H, W, C)` with equal channels.
 
     Returns:
         uint8 `(N, H, W, 1)`.
@@ -126,15 +126,15 @@ def bright_strokes(images: np.ndarray) -> np.ndarray:
 
 
 def with_quarter_turns(images: np.ndarray, classes: np.ndarray) -> Split:
-    """Add every image turned by 90, 180 and 270 degrees, each turn of a class being a new class.
+    """Adds every image rotated by 90, 180 and 270 degrees; rotations of a class are new classes.
 
     Args:
         images: `(N, H, H, C)`.
-        classes: The names of their classes `(N,)`.
+        classes: The names of their classes, `(N,)`.
 
     Returns:
-        Images `(4N, H, H, C)` and names `(4N,)`: those of turned classes end in `/rot090`,
-        `/rot180` and `/rot270`.
+        Images `(4N, H, H, C)` and names `(4N,)`, which end in `/rot090`, `/rot180` and `/rot270`
+        for rotated images.
 
     Example:
 
@@ -148,14 +148,14 @@ def with_quarter_turns(images: np.ndarray, classes: np.ndarray) -> Split:
 
 
 def with_mirror_images(images: np.ndarray, classes: np.ndarray) -> Split:
-    """Add every image mirrored left to right, the mirror image of a class being a new class.
+    """Adds every image flipped left to right; the flipped images of a class are a new class.
 
     Args:
         images: `(N, H, W, C)`.
-        classes: The names of their classes `(N,)`.
+        classes: The names of their classes, `(N,)`.
 
     Returns:
-        Images `(2N, H, W, C)` and names `(2N,)`: those of mirrored classes end in `/mirror`.
+        Images `(2N, H, W, C)` and names `(2N,)`, which end in `/mirror` for flipped images.
 
     Example:
 
@@ -163,31 +163,32 @@ def with_mirror_images(images: np.ndarray, classes: np.ndarray) -> Split:
     >>> images.shape, classes[2:].tolist()
     ((4, 8, 8, 1), ['a/mirror', 'b/mirror'])
     """
-    return np.concatenate([images, images[:, :, ::-1]]), np.concatenate(
-        [classes, np.char.add(classes, "/mirror")]
-    )
+    names = [classes, np.char.add(classes, "/mirror")]
+    return np.concatenate([images, images[:, :, ::-1]]), np.concatenate(names)
 
 
 def _alphabets(data: Dataset) -> np.ndarray | None:
-    """The alphabet of every class; `None` where the classes have none."""
-    # TensorFlow Datasets writes Latin_0 for what is Latin/character01 in the archives.
+    """The alphabet of every class, or `None` if the classes have none."""
+    # Latin/character01 of the archives is Latin_0 in TensorFlow Datasets.
     pattern = r"(.+)_\d+" if data.name.split(":")[0] == "omniglot" else r"(.+)/character\d+"
-    found = [re.fullmatch(pattern, name) for name in data.class_names]
-    return np.array([each[1] for each in found]) if all(found) else None
+    matches = [match for name in data.class_names if (match := re.fullmatch(pattern, name))]
+    if len(matches) < len(data.class_names):
+        return None
+    return np.array([match[1] for match in matches])
 
 
-def _named(flag: str, asked: Sequence[str], known: np.ndarray) -> np.ndarray:
-    for name in asked:
+def _named(flag: str, names: Sequence[str], known: np.ndarray) -> np.ndarray:
+    for name in names:
         if name not in known:
             some = ", ".join(dict.fromkeys(known.tolist()))
-            raise BadInput(f"{flag} must be of: {some[:500]}. Received: {name!r}")
-    return np.isin(known, asked)
+            raise BadInput(f"{flag} must be among: {some[:500]}. Received: {name!r}")
+    return np.isin(known, names)
 
 
 def _last_alphabets(alphabets: np.ndarray) -> np.ndarray:
     tested = np.zeros(alphabets.size, bool)
     for alphabet in sorted(set(alphabets.tolist()), reverse=True):
-        if _DRAWN_SHARE * tested.sum() >= alphabets.size:
+        if _OMNIGLOT_FRACTION * tested.sum() >= alphabets.size:
             break
         tested |= alphabets == alphabet
     return tested

@@ -1,9 +1,10 @@
-"""Image files to pixels: uint8 arrays, nothing decoded held longer than it takes to place it."""
+"""From image files to one uint8 array, which each image is copied into as soon as it is decoded."""
 
 import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,26 +14,26 @@ from mhe.harness.errors import BadInput
 if TYPE_CHECKING:
     from PIL import Image
 
-_CHUNK = 256  # images a thread decodes at a time
-_NAMED = 3  # files an error names before it only counts
+_CHUNK = 256  # images that a thread decodes at a time
+_NAMED = 3  # files that an error names; the others are counted
 
 
 def decode(
     dataset: str, names: Sequence[str], read: Callable[[str], bytes], size: int | None = None
 ) -> np.ndarray:
-    """Decode image files into one array.
+    """Decodes image files into one array.
 
     Args:
-        dataset: What the dataset was asked for by, for the messages.
+        dataset: The name of the dataset, for error messages.
         names: The files.
-        read: From a name to the file's bytes; called by several threads.
-        size: Pixels each way, as `fit` brings them; `None` asks for images of one size.
+        read: Returns the bytes of a file by its name; called by several threads.
+        size: Height and width that `fit` brings the images to; `None` requires one common size.
 
     Returns:
-        uint8 `(N, H, W, 3)`, or `(N, H, W, 1)` if all are grey.
+        uint8 `(N, H, W, 3)`, or `(N, H, W, 1)` if all images are grayscale.
 
     Raises:
-        BadInput: If a file cannot be read as an image, or the sizes differ and none is given.
+        BadInput: If a file cannot be read as an image, or sizes differ and `size` is `None`.
 
     Example:
 
@@ -45,9 +46,9 @@ def decode(
     pillow()
 
     def pixels_of(name: str) -> np.ndarray | str:
-        """Pixels, or what is wrong with the file."""
-        # Whatever a decoder raises on a damaged file, the file is what is wrong; the kinds are
-        # many (OSError, SyntaxError, ValueError, zlib.error, struct.error...) and depend on Pillow.
+        """Returns the pixels, or what is wrong with the file."""
+        # Decoders raise many kinds of errors on a damaged file (OSError, SyntaxError, ValueError,
+        # zlib.error, struct.error...), which depend on the version of Pillow.
         try:
             with open_image(read(name)) as image:
                 image = grey_or_rgb(image)
@@ -98,16 +99,17 @@ def decode(
 
 
 def open_image(data: bytes) -> "Image.Image":
-    """Open an image file; its pixels are decoded when they are first asked for.
+    """Opens an image file; its pixels are decoded when they are first used.
 
     Args:
-        data: The file's bytes.
+        data: The bytes of the file.
 
     Returns:
-        The image, in any mode of 8 bits a channel or fewer.
+        The image, in any mode with at most 8 bits per channel.
 
     Raises:
-        ValueError: If the bytes are no image, or one of more bits; decoders have their own errors.
+        ValueError: If the bytes are not an image, or have more bits per channel. Decoders may raise
+            other errors.
 
     Example:
 
@@ -123,18 +125,18 @@ def open_image(data: bytes) -> "Image.Image":
     except UnidentifiedImageError as error:
         raise ValueError("not an image") from error
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"pixels of kind {image.mode}, expected 8 bits a channel")
+        raise ValueError(f"pixels of mode {image.mode}, expected 8 bits per channel")
     return image
 
 
 def grey_or_rgb(image: "Image.Image") -> "Image.Image":
-    """Decode an image to mode L if it has no colours, otherwise to RGB.
+    """Converts an image to mode L if its mode has no color, and to RGB otherwise.
 
     Args:
-        image: In any mode of 8 bits a channel or fewer; what is transparent becomes opaque.
+        image: In any mode with at most 8 bits per channel; transparency is dropped.
 
     Returns:
-        The image in one of the two modes.
+        The decoded image.
 
     Example:
 
@@ -146,34 +148,36 @@ def grey_or_rgb(image: "Image.Image") -> "Image.Image":
 
 
 def unreadable(wrong: Sequence[tuple[str, str]]) -> str:
-    """Say which files cannot be read as images; the first few by name.
+    """Describes which files cannot be read as images, naming the first few.
 
     Args:
         wrong: The files, each with what is wrong with it.
 
     Returns:
-        Words for an error.
+        Text for an error message.
 
     Example:
 
     >>> unreadable([("a.png", "not an image")])
-    '1 file cannot be read as images: a.png (not an image)'
+    '1 file cannot be read as an image: a.png (not an image)'
     """
     named = "; ".join(f"{name} ({why})" for name, why in wrong[:_NAMED])
     more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-    count = "1 file" if len(wrong) == 1 else f"{len(wrong)} files"
-    return f"{count} cannot be read as images: {named}{more}"
+    subject = "1 file cannot be read as an image"
+    if len(wrong) > 1:
+        subject = f"{len(wrong)} files cannot be read as images"
+    return f"{subject}: {named}{more}"
 
 
 def fit(image: "Image.Image", size: int) -> "Image.Image":
-    """Scale an image until its shorter side is `size`, and cut the middle out of the longer one.
+    """Scales an image so that its shorter side is `size` pixels long, and center-crops it.
 
     Args:
-        image: Grey or RGB.
-        size: Pixels each way.
+        image: Grayscale or RGB.
+        size: Height and width of the result.
 
     Returns:
-        The square image; areas are averaged where it shrinks.
+        The square image; where it shrinks, areas are averaged.
 
     Example:
 
@@ -186,8 +190,8 @@ def fit(image: "Image.Image", size: int) -> "Image.Image":
     return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
 
 
-def pillow():
-    """Return Pillow's module `Image`.
+def pillow() -> ModuleType:
+    """Returns Pillow's module `Image`.
 
     Raises:
         BadInput: If Pillow is not installed.

@@ -1,126 +1,40 @@
-"""The layouts that published archives of images have, in a folder or in a zip read in place."""
+"""The layouts of published image archives, in a folder or a zip."""
 
 import csv
+import dataclasses
 import io
 import math
-import os
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset
 from mhe.harness.datasets.images import decode
 from mhe.harness.datasets.subsets import held_out
+from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
-# Drawn once and for all, so that every run is tested on the same drawings.
+# Fixed, so that every run is tested on the same drawings.
 _OMNIGLOT_SEED = 0
 _OMNIGLOT_TEST = 0.25
 
-# By one of these a folder is known to be what a zip holds, all of it, and no part of the layout.
-_MARKS = ("wnids.txt", "train.csv", "train/")
-
-
-class Tree:
-    """The files of a folder or a zip, by their paths within it.
-
-    Args:
-        path: The folder or the .zip. A single folder that holds everything in a zip is not part of
-            the paths.
-
-    Attributes:
-        name: The path as it was given.
-        names: The paths in alphabetical order, without hidden files; those of folders end in /.
-
-    Raises:
-        BadInput: If it is neither.
-
-    Example:
-
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "words.txt").write_text("a wnid and its words")
-    >>> with Tree(folder) as tree:
-    ...     tree.names, tree.read("words.txt")
-    (['words.txt'], b'a wnid and its words')
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.name = os.fspath(path)
-        self._archive = None
-        self._prefix = ""
-        path = Path(path).expanduser()
-        if path.is_dir():
-            self._root = path
-            names = self._walk()
-        else:
-            try:
-                self._archive = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise BadInput(f"{path} is not a readable zip: {error}") from error
-            names = self._archive.namelist()
-            tops = {name.split("/")[0] for name in names if not _hidden(name.split("/")[0])}
-            marks = tuple(f"{top}/{mark}" for top in tops for mark in _MARKS)
-            if len(tops) == 1 and any(name.startswith(marks) for name in names):
-                self._prefix = tops.pop() + "/"
-        inside = {name.removeprefix(self._prefix) for name in names}
-        self.names = sorted(
-            name for name in inside if name and not any(map(_hidden, name.split("/")))
-        )
-
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file."""
-        if self._archive is None:
-            return (self._root / name).read_bytes()
-        return self._archive.read(self._prefix + name)
-
-    def text(self, name: str) -> str:
-        """Return the text of a file in UTF-8.
-
-        Raises:
-            BadInput: If it is not.
-        """
-        try:
-            return self.read(name).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
-            raise BadInput(f"{self.name}: {name} cannot be read: {error}") from error
-
-    def __enter__(self) -> "Tree":
-        """Begin to read."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the zip."""
-        if self._archive is not None:
-            self._archive.close()
-
-    def _walk(self) -> Iterable[str]:
-        for folder, subfolders, files in os.walk(self._root, followlinks=True):
-            # What the folder of a user's project holds beside the images is not looked into.
-            subfolders[:] = [name for name in subfolders if not _hidden(name)]
-            inside = Path(folder).relative_to(self._root)
-            yield from (f"{(inside / name).as_posix()}/" for name in subfolders)
-            yield from ((inside / name).as_posix() for name in files)
-
 
 def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
-    """Load what stands at some paths, by the layout it is found in.
+    """Loads a dataset whose layout is recognized from its files.
 
     Args:
-        paths: Folders or .zip files; several only of Omniglot.
-        size: Pixels each way, or `None` for images that have one size.
-        label: The column of OmniArt's csv files that names the class.
+        paths: Folders or .zip files; only Omniglot may have several.
+        size: Height and width of the images, or `None` if they already have one size.
+        label: The column of OmniArt's CSV files that names the class.
 
     Returns:
         The dataset, named after the paths.
 
     Raises:
-        BadInput: If a path cannot be read, or holds anything but one of the layouts.
+        BadInput: If a path cannot be read or does not have one of the layouts.
     """
     with ExitStack() as stack:
         trees = [stack.enter_context(Tree(path)) for path in paths]
@@ -140,7 +54,7 @@ def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
 
 
 def _classes(tree: Tree, size: int | None) -> Dataset:
-    """Load `train/<class>/<image>` and `test/<class>/<image>`."""
+    """Loads `train/<class>/<image>` and `test/<class>/<image>`."""
     files: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for name in tree.names:
         split, *inside = name.split("/")
@@ -151,11 +65,11 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
             if inside[1]:
                 members.append(name)
         elif inside != [""] and not (len(inside) == 3 and inside[2] == ""):
-            raise BadInput(f"{tree.name}: images stand in {split}/<class>/. Received: {name}")
+            raise BadInput(f"{tree.name}: images must be in {split}/<class>/. Received: {name}")
 
     for split, classes in files.items():
         if not classes:
-            raise BadInput(f"{tree.name} has no {split}/ folder with a folder for each class in it")
+            raise BadInput(f"{tree.name} has no {split}/ folder with a folder per class")
         for label, members in classes.items():
             if not members:
                 raise BadInput(f"{tree.name}: the class {split}/{label}/ has no images")
@@ -172,7 +86,7 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
 
 
 def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
-    """Load Tiny ImageNet; its test images have no labels, so the validation set is the test set."""
+    """Loads Tiny ImageNet, with the validation set as test set: its test images have no labels."""
     wnids = tree.text("wnids.txt").split()
     listed = set(wnids)
     train = []
@@ -204,11 +118,11 @@ def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
     dataset = _dataset(tree, train, test, wnids, size)
     words = tree.text("words.txt") if "words.txt" in tree.names else ""
     class_names = _first_synonyms(wnids, words.splitlines())
-    return Dataset(dataset.name, dataset.train, dataset.test, class_names)
+    return dataclasses.replace(dataset, class_names=class_names)
 
 
 def _first_synonyms(wnids: list[str], lines: list[str]) -> tuple[str, ...]:
-    """The first name of each class that no other class has, as word vectors would know it."""
+    """The first name of each class that no other class shares, as word vectors would know it."""
     words = dict(line.split("\t", 1) for line in lines if "\t" in line)
     synonyms = [[name.strip() for name in words.get(wnid, wnid).split(",")] for wnid in wnids]
     count = Counter(name for names in synonyms for name in set(names))
@@ -219,7 +133,7 @@ def _first_synonyms(wnids: list[str], lines: list[str]) -> tuple[str, ...]:
 
 
 def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
-    """Load OmniArt: years to regress on, and a class from the column `label`."""
+    """Loads OmniArt: the years as values to regress, and the classes from the column `label`."""
     known = set(tree.names)
     parts = {}
     for split in ("train", "test"):
@@ -253,9 +167,7 @@ def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
                 f"{tree.name}: the {label} of {name} is not in train.csv. Received: {each}"
             )
     dataset = _dataset(tree, train, test, class_names, size)
-    return Dataset(
-        dataset.name, dataset.train, dataset.test, dataset.class_names, (train_years, test_years)
-    )
+    return dataclasses.replace(dataset, values=(train_years, test_years))
 
 
 def _year(text: str | None, where: str) -> float:
@@ -277,10 +189,9 @@ def _holds_drawings(tree: Tree) -> bool:
 
 
 def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
-    """Load Omniglot: of every character's drawings, a quarter drawn once is the test set.
+    """Loads Omniglot: a fixed quarter of every character's drawings is the test set.
 
-    A drawing that stands in several places, as Greek and Latin do in the two small sets, counts
-    once.
+    A drawing in several of the trees, as Greek's and Latin's in the two small sets, counts once.
     """
     places: dict[tuple[str, str], tuple[Tree, str]] = {}
     for tree in trees:
@@ -290,7 +201,7 @@ def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
                 places.setdefault((drawing[1], drawing[2]), (tree, name))
             elif not name.endswith("/"):
                 raise BadInput(
-                    f"{tree.name}: drawings stand in <Alphabet>/characterNN/<drawing>.png. "
+                    f"{tree.name}: drawings must be <Alphabet>/characterNN/<drawing>.png. "
                     f"Received: {name}"
                 )
     drawings = sorted(places)
@@ -301,7 +212,7 @@ def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
     for label, count in enumerate(np.bincount(labels[test], minlength=len(class_names))):
         if count == 0:
             raise BadInput(
-                f"{trees[0].name}: a character needs drawings to train and to test on. "
+                f"{trees[0].name}: every character needs drawings to train and to test on. "
                 f"Received: {class_names[label]} with {np.sum(labels == label)}"
             )
     by_path = {f"{tree.name}: {name}": (tree, name) for tree, name in places.values()}
@@ -325,7 +236,7 @@ def _dataset(
     classes: Iterable[str],
     size: int | None,
 ) -> Dataset:
-    """Decode images listed with their classes."""
+    """Decodes images that are listed with their classes."""
     class_names = tuple(classes)
     number = {label: index for index, label in enumerate(class_names)}
     images = decode(tree.name, [name for name, _ in train + test], tree.read, size)
@@ -334,7 +245,3 @@ def _dataset(
     return Dataset(
         tree.name, (images[:count], labels[:count]), (images[count:], labels[count:]), class_names
     )
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")

@@ -1,4 +1,4 @@
-"""Datasets of images by their name in TensorFlow Datasets."""
+"""Image datasets by their name in TensorFlow Datasets."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import sys
 import urllib.parse
 import urllib.request
 from contextlib import suppress
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,15 +18,15 @@ from mhe.harness.errors import BadInput
 
 
 def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) -> Dataset:
-    """Load a dataset by its name, as `mhe.harness.datasets.load` does.
+    """Loads a dataset by its name in TensorFlow Datasets.
 
     Args:
-        name: Its name in TensorFlow Datasets.
-        data_dir: Where they are kept; `None` is their own default.
-        size: Pixels each way, or `None` for images that have one size.
+        name: The name.
+        data_dir: See `mhe.harness.datasets.load`.
+        size: See `mhe.harness.datasets.load`.
 
     Raises:
-        BadInput: If there is no such dataset, or it cannot be used as it is.
+        BadInput: If there is no such dataset or it cannot be used.
 
     Example:
 
@@ -51,8 +52,8 @@ def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) 
             f'Datasets: pip install ".[train]" from the checkout ({error})'
         ) from error
     if keras.backend.backend() != "tensorflow":
-        # TensorFlow only reads files here; on a GPU it would take the memory the backend needs.
-        # It refuses once it has started on one, and then there is nothing left to keep it from.
+        # TensorFlow only reads files here; on a GPU it would take the memory that the backend
+        # needs. It refuses if it is using the GPU already, and then it is too late anyway.
         with suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
     if not sys.stderr.isatty():
@@ -72,12 +73,12 @@ def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) 
         or not isinstance(features[keys[0]], tfds.features.Image)
         or not isinstance(features[keys[1]], tfds.features.ClassLabel)
     ):
-        raise BadInput(f"The dataset {name} is not one of images with a class label each")
+        raise BadInput(f"The dataset {name} does not consist of images with class labels")
     shape, dtype = features[keys[0]].shape, features[keys[0]].np_dtype
     if (None in shape and size is None) or shape[-1] is None or dtype != np.uint8:
         raise BadInput(
-            f"The images of {name} must be of one size and 8 bits a channel, or be brought to one "
-            f"by --image_size. Received: shape {shape}, {np.dtype(dtype).name}"
+            f"The images of {name} must have 8 bits per channel and one size, or be brought to one "
+            f"size by --image_size. Received: shape {shape}, {np.dtype(dtype).name}"
         )
     if not builder.is_prepared():
         _prepare(builder, name)
@@ -109,20 +110,20 @@ def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) 
     return Dataset(name, read("train"), read(held_out), tuple(features[keys[1]].names))
 
 
-def _prepare(builder, name: str) -> None:
-    """Download and prepare a dataset, or say in one line that it cannot be."""
+def _prepare(builder: Any, name: str) -> None:
+    """Downloads and prepares a dataset; raises a one-line error if that fails."""
     where = f"{name} is not prepared in {builder.data_path.parent.parent} and cannot be downloaded"
-    # TensorFlow Datasets repeats its attempts for minutes before it gives up; without a name
-    # server it is known at once. Behind a proxy the names need not be known here.
+    # TensorFlow Datasets retries for minutes before it gives up; a failed name lookup tells at
+    # once. Behind a proxy, names need not resolve here.
     if not urllib.request.getproxies():
         for url in builder.url_infos:
             host = urllib.parse.urlparse(url).hostname
             try:
                 socket.getaddrinfo(host, None)
             except OSError as error:
-                raise BadInput(f"{where}: no network, {host} is not found") from error
-    # Anything that stops a third party's script from making its dataset: no connection, a file
-    # that moved, a full disk, a package it needs.
+                raise BadInput(f"{where}: no network, {host} was not found") from error
+    # A third party's script can fail in any way: no connection, a file that moved, a full disk, a
+    # missing package.
     try:
         builder.download_and_prepare()
     except Exception as error:

@@ -1,11 +1,11 @@
-"""Omniglot's published one-shot runs: a folder of tasks of one support image a class.
+"""Omniglot's published one-shot runs: a folder of tasks with one support image per class.
 
-    run01/training/class01.png ...      the support, one image of each class
+    run01/training/class01.png ...      the support, one image per class
     run01/test/item01.png ...           the images to classify
-    run01/class_labels.txt              a line for each of them and the support image it belongs to:
+    run01/class_labels.txt              a line per item with the support image of its class:
                                         run01/test/item01.png run01/training/class05.png
 
-up to run20, in a folder or a zip, and within one more folder (`all_runs/`) or not.
+up to run20, in a folder or a zip, optionally within another folder (`all_runs/`).
 
 Reference: Lake et al., Human-level concept learning through probabilistic program induction,
 Science 350, 2015.
@@ -19,19 +19,19 @@ import numpy as np
 
 from mhe.harness.datasets.few_shot import bright_strokes
 from mhe.harness.datasets.images import decode
-from mhe.harness.datasets.layouts import Tree
+from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
 
 @dataclass(frozen=True)
 class OneShotRun:
-    """One task: which support image does each item belong to?
+    """One task: which support image is of the same class as an item?
 
     Attributes:
-        name: As its folder is called.
-        support: uint8 `(ways, H, W, 1)`, strokes bright on black.
-        items: uint8 `(N, H, W, 1)`.
-        answers: The place in `support` that each item belongs to, `(N,)`.
+        name: The name of its folder.
+        support: uint8 `(ways, H, W, 1)`, with bright strokes on black.
+        items: The images to classify, uint8 `(N, H, W, 1)`.
+        answers: The index of each item's class in `support`, `(N,)`.
     """
 
     name: str
@@ -41,18 +41,18 @@ class OneShotRun:
 
 
 def load_one_shot_runs(path: str | os.PathLike, size: int | None = None) -> list[OneShotRun]:
-    """Load the one-shot runs of a folder or a zip.
+    """Loads the one-shot runs of a folder or a zip.
 
     Args:
-        path: What holds `run01/`, `run02/` and so on.
-        size: Pixels each way to bring the images to; `None` leaves them as they are.
+        path: The folder or zip with `run01/`, `run02/` and so on.
+        size: Height and width to bring the images to; `None` leaves them as they are.
 
     Returns:
         The runs in the order of their names.
 
     Raises:
-        BadInput: If there are none, a line of `class_labels.txt` does not name an item and a
-            support image that are there, or an image cannot be read.
+        BadInput: If there are no runs, a line of `class_labels.txt` does not name an existing item
+            and support image, or an image cannot be read.
     """
     with Tree(path) as tree:
         lists = [
@@ -68,7 +68,7 @@ def load_one_shot_runs(path: str | os.PathLike, size: int | None = None) -> list
 
 def _run(tree: Tree, listed: str, size: int | None) -> OneShotRun:
     folder = listed.removesuffix("class_labels.txt")
-    # Lines name files from the folder that the run's own folder is in.
+    # Paths in the lines are relative to the folder that contains the run's folder.
     above = folder.removesuffix("/").rpartition("/")[0]
     above = f"{above}/" if above else ""
     support = [
@@ -90,7 +90,7 @@ def _run(tree: Tree, listed: str, size: int | None) -> OneShotRun:
             if name not in known:
                 raise BadInput(f"{where} names an image that is missing. Received: {name}")
         if pair[1] not in support:
-            raise BadInput(f"{where} must name one of {folder}training/. Received: {pair[1]}")
+            raise BadInput(f"{where} must name an image in {folder}training/. Received: {pair[1]}")
         items.append(pair[0])
         answers.append(support.index(pair[1]))
     if not items:

@@ -1,4 +1,4 @@
-"""Parts of a dataset, drawn class by class."""
+"""Random parts of a dataset that are balanced over classes."""
 
 import numpy as np
 
@@ -8,17 +8,17 @@ from mhe.harness.errors import BadInput
 def balanced_subset(
     images: np.ndarray, labels: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a subset with the same number of images of every class.
+    """Draws a subset with the same number of images of every class.
 
-    Where `count` is not a multiple of the number of classes, some classes, drawn too, have one
-    image more. The images keep their order. The smaller of two subsets of one seed lies within the
-    larger if both counts are multiples of the number of classes.
+    If `count` is not a multiple of the number of classes, some randomly chosen classes have one
+    image more. The images keep their order. Of two subsets with the same seed, the larger contains
+    the smaller if both counts are multiples of the number of classes.
 
     Args:
         images: Array `(N, ...)`.
         labels: Integer array `(N,)`.
-        count: Images to draw, at least one a class.
-        seed: Non-negative integer that decides which.
+        count: Number of images to draw, at least one per class.
+        seed: Non-negative integer.
 
     Returns:
         Images `(count, ...)` and labels `(count,)`.
@@ -50,21 +50,22 @@ def balanced_subset(
                 f"A balanced subset of {count} images needs {number} of class {label}, "
                 f"which has {len(order)}. Received: {count}"
             )
-    chosen = [order[:number] for order, number in zip(orders, wanted, strict=True)]
-    chosen = np.sort(np.concatenate(chosen))
+    chosen = np.sort(
+        np.concatenate([order[:number] for order, number in zip(orders, wanted, strict=True)])
+    )
     return images[chosen], labels[chosen]
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Draw the images that are kept from training, the same share of every class.
+    """Draws images to hold out of training, the same share of every class.
 
     Args:
         labels: Integer array `(N,)`.
-        share: Part of each class, between 0 and 1; the number of images is rounded.
-        seed: Non-negative integer that decides which.
+        share: Fraction of each class, between 0 and 1; the number of images is rounded.
+        seed: Non-negative integer.
 
     Returns:
-        Boolean array `(N,)`, true for what is held out.
+        Boolean array `(N,)`, true for the images that are held out.
 
     Example:
 

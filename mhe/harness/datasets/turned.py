@@ -1,28 +1,28 @@
-"""A value to regress on, for any images: the angle that each of them is turned by."""
+"""A value to regress from any images: the angle by which each of them is rotated."""
 
 import numpy as np
 
 from mhe.harness.datasets.images import pillow
 
-_OUTSIDE = 128  # grey, which normalisation brings to about 0
+_OUTSIDE = 128  # gray, which is about 0 after normalization
 
 
 def turned(
     images: np.ndarray, low: float, high: float, seed: int | tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn every image by an angle of its own, drawn once and evenly between two bounds.
+    """Rotates every image by its own angle, drawn uniformly between two bounds.
 
-    Of an image only the disc that fits into it is kept, before it is turned as well as after: the
-    rest is grey in every image, so that no blank corner tells the angle, only what is in the image.
+    Only the largest disc inside an image is kept and the rest is gray in every image, so that the
+    content of the image tells the angle and no blank corner does.
 
     Args:
-        images: uint8 `(N, H, W, C)` with one channel or three.
-        low: The smallest angle, in degrees; a positive angle turns counter-clockwise.
-        high: The largest angle, in degrees.
-        seed: What decides the angles, with the place of an image.
+        images: uint8 `(N, H, W, C)` with 1 or 3 channels.
+        low: The smallest angle in degrees; positive angles are counter-clockwise.
+        high: The largest angle in degrees.
+        seed: Seed of the angles, one per image in order.
 
     Returns:
-        The turned images, uint8 `(N, H, W, C)`, and the angles in degrees, float32 `(N,)`.
+        The rotated images, uint8 `(N, H, W, C)`, and the angles in degrees, float32 `(N,)`.
 
     Example:
 
@@ -33,10 +33,10 @@ def turned(
     """
     Image = pillow()
     count, height, width, channels = images.shape
-    angles = np.random.default_rng(seed).uniform(low, high, count).astype(np.float32)
+    angles = np.random.default_rng(seed).uniform(low, high, (count,)).astype(np.float32)
     rows, columns = np.ogrid[:height, :width]
-    across = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2
-    outside = across > (min(height, width) / 2) ** 2
+    squared_radius = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2
+    outside = squared_radius > (min(height, width) / 2) ** 2
     results = np.empty_like(images)
     for index, angle in enumerate(angles):
         pixels = images[index, ..., 0] if channels == 1 else images[index]

@@ -1,13 +1,9 @@
-"""Figures as PNG: of runs, of the angles between neurons, of prototypes."""
+"""PNG figures of runs, of the angles between neurons, and of prototypes."""
 
 from mhe.harness.figures.canvas import require_matplotlib
+from mhe.harness.figures.cosines import draw_cosines
 from mhe.harness.figures.pictures import Explanation, draw_explanations, draw_input_prototypes
-from mhe.harness.figures.prototypes import (
-    draw_circle,
-    draw_cosines,
-    draw_plane,
-    draw_sphere,
-)
+from mhe.harness.figures.prototypes import draw_circle, draw_plane, draw_sphere
 from mhe.harness.figures.training import (
     draw_angles,
     draw_comparison,

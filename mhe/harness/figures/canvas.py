@@ -1,4 +1,4 @@
-"""What every figure begins and ends with."""
+"""What every figure shares."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.runs import replacing
+from mhe.harness.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def require_matplotlib() -> None:
-    """Fails now rather than at the end of a long run, when the figures are due.
+    """Checks for matplotlib, so that a long run does not fail when it draws its figures at the end.
 
     Raises:
         BadInput: If matplotlib is not installed.
@@ -32,22 +32,19 @@ def require_matplotlib() -> None:
 
 
 def blank(width: float, height: float, title: str = "") -> "Figure":
-    """A figure with nothing on it yet.
+    """Returns an empty figure.
 
     Args:
-        width: In inches.
-        height: In inches.
-        title: A title above everything, or none.
-
-    Returns:
-        The figure.
+        width: Width in inches.
+        height: Height in inches.
+        title: Title of the figure.
 
     Example:
 
     >>> blank(4, 3, "a run").get_suptitle()
     'a run'
     """
-    # Not pyplot, which keeps every figure open and wants a display on some machines.
+    # pyplot would keep every figure open, and needs a display on some machines.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -57,12 +54,12 @@ def blank(width: float, height: float, title: str = "") -> "Figure":
 
 
 def label(axes: "Axes", x: str, y: str) -> None:
-    """Names the two axes of a panel and gives it a grid.
+    """Labels the two axes of a panel and adds a grid.
 
     Args:
         axes: The panel.
-        x: What the horizontal axis shows.
-        y: What the vertical axis shows.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
 
     Example:
 
@@ -74,10 +71,10 @@ def label(axes: "Axes", x: str, y: str) -> None:
 
 
 def colors(count: int) -> np.ndarray:
-    """A color for each class, as different as that many can be.
+    """Returns colors that are as distinct as possible.
 
     Args:
-        count: The number of classes.
+        count: Number of colors.
 
     Returns:
         Red, green, blue and opacity from 0 to 1, `(count, 4)`.
@@ -97,11 +94,11 @@ def colors(count: int) -> np.ndarray:
 
 
 def save(figure: "Figure", path: str | Path) -> None:
-    """Writes a figure as PNG, in one step.
+    """Writes a figure as PNG in one step.
 
     Args:
         figure: The figure.
-        path: The PNG to write.
+        path: The file to write.
 
     Example:
 

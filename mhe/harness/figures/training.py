@@ -1,4 +1,4 @@
-"""The figures of a run: its curves, and the angles between neurons."""
+"""Figures of training: curves, results of several runs, and angles between neurons."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +13,12 @@ _MOST_PANELS = 12
 
 
 def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
-    """Draws accuracy and energy over the epochs.
+    """Draws the accuracy and energy of each epoch.
 
     Args:
         rows: The rows of a run's log, with `accuracy`, `val_accuracy`, `energy` and `energy/...`.
         path: The PNG to write.
-        title: A title for the figure.
+        title: Title of the figure.
 
     Example:
 
@@ -47,13 +47,14 @@ def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
 
 
 def draw_metrics(rows: Rows, columns: Mapping[str, str], path: str | Path, title: str = "") -> None:
-    """Draws metrics over the epochs, in training and on the test set, a panel each.
+    """Draws the training and test metrics of each epoch, one panel per metric.
 
     Args:
         rows: The rows of a run's log.
-        columns: For each metric, by the name to show, its column; `val_` stands before the test's.
+        columns: The column of each metric by the name to show. The test's column has the prefix
+            `val_`.
         path: The PNG to write.
-        title: A title for the figure.
+        title: Title of the figure.
 
     Example:
 
@@ -80,14 +81,14 @@ def draw_series(
     path: str | Path,
     title: str = "",
 ) -> None:
-    """Draws results over what was varied between runs, a panel for each metric.
+    """Draws results against a setting that varies between runs, one panel per metric.
 
     Args:
-        panels: For each metric, by the name to show, its series by name: points `(x, mean,
-            spread)`. A point without x, `None`, is a level across the panel.
-        across: What x is.
+        panels: The series of each metric by the name to show: points `(x, mean, spread)` by the
+            name of the series. A point whose x is `None` is drawn as a horizontal line.
+        across: Label of the horizontal axis.
         path: The PNG to write.
-        title: A title for the figure.
+        title: Title of the figure.
 
     Example:
 
@@ -120,13 +121,13 @@ def draw_series(
 def draw_named(
     panels: Mapping[str, Mapping[str, tuple[float, float]]], path: str | Path, title: str = ""
 ) -> None:
-    """Draws results of named models below each other, a panel for each metric.
+    """Draws results of named models, one row per model and one panel per metric.
 
     Args:
-        panels: For each metric, by the name to show, the mean and the spread by model. A model
-            without the metric has an empty line.
+        panels: The mean and the spread of each model, by the name of the metric to show. The row of
+            a model without the metric is empty.
         path: The PNG to write.
-        title: A title for the figure.
+        title: Title of the figure.
 
     Example:
 
@@ -150,12 +151,12 @@ def draw_named(
 
 
 def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title: str = "") -> None:
-    """Draws the test accuracy and the energy of several models, over several seeds each.
+    """Draws the test accuracy and the energy of several models with several seeds each.
 
     Args:
-        runs: For each model the rows of its runs, one run a seed.
+        runs: The logs of each model, one per seed.
         path: The PNG to write.
-        title: A title for the figure.
+        title: Title of the figure.
 
     Example:
 
@@ -193,15 +194,16 @@ def draw_angles(
     path: str | Path,
     title: str = "",
 ) -> None:
-    """Draws, layer by layer, how the angles between neurons lie before and after training.
+    """Draws the distribution of the angles between neurons before and after training, per layer.
 
-    Of more than twelve layers, twelve are drawn, evenly spaced, the first and last among them.
+    If there are more than twelve layers, twelve of them are drawn, evenly spaced from the first to
+    the last.
 
     Args:
-        before: For each layer the angles of all pairs, in radians.
+        before: The angles of all pairs of neurons in radians, by layer.
         after: The same after training.
         path: The PNG to write.
-        title: A title for the figure.
+        title: Title of the figure.
 
     Example:
 
@@ -238,8 +240,8 @@ def draw_angles(
 
 
 def _curve(rows: Rows, name: str) -> tuple[list[float], list[float]]:
-    known = [row for row in rows if name in row]
-    return [row["epoch"] for row in known], [row[name] for row in known]
+    points = [(row["epoch"], row[name]) for row in rows if name in row]
+    return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def _marker(points: Sequence) -> str | None:

@@ -136,7 +136,7 @@ def test_kernel_distance_has_no_bias_and_keeps_its_seed():
     few = {"size": 10, "subsets": 5}
     assert kernel_inception_distance(x, y, **few) == kernel_inception_distance(x, y, **few)
     assert kernel_inception_distance(x, y, **few) != kernel_inception_distance(x, y, **few, seed=1)
-    with pytest.raises(ValueError, match=r"`features1` must have 4001 rows or more"):
+    with pytest.raises(ValueError, match=r"`features1` must have at least 4001 rows"):
         kernel_inception_distance(x, y, size=4001)
     with pytest.raises(ValueError, match=r"of one classifier. .*\(4000, 3\) and \(4000, 2\)"):
         kernel_inception_distance(x, y[:, :2])
@@ -168,7 +168,7 @@ def test_precision_and_recall_are_those_of_the_paper(k, monkeypatch):
     assert precision_recall(real.astype("float32"), fake.astype("float32"), k) == pytest.approx(
         expected
     )
-    with pytest.raises(ValueError, match=f"`fake` must have {k + 1} rows or more"):
+    with pytest.raises(ValueError, match=f"`fake` must have at least {k + 1} rows"):
         precision_recall(real, fake[:k], k)
 
 
@@ -190,5 +190,5 @@ def test_statistics_are_those_of_all_batches_at_once():
         statistics.update(np.zeros((2, 4)))
     with pytest.raises(ValueError, match="finite"):
         statistics.update([[0, 0, np.inf]])
-    with pytest.raises(ValueError, match=r"2 images or more. Received: 0"):
+    with pytest.raises(ValueError, match=r"at least 2 images. Received: 0"):
         _ = Statistics(3).sigma

@@ -8,7 +8,7 @@ import pytest
 
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput
-from mhe.harness.runs import Run
+from mhe.harness.run import Run
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="no numerics: the same on every backend"
@@ -52,7 +52,7 @@ def test_combinations_that_are_equal_are_one_run():
     assert (one.model_name, one.dims, one.rates, one.seed, one.seeds) == ("a", 3, 0.25, 5, 1)
 
 
-def test_what_is_missing_is_made_and_what_is_broken_goes_on(tmp_path, capsys):
+def test_missing_runs_are_made_and_broken_ones_resumed(tmp_path, capsys):
     """The program is called for each run with the flags that make that run alone."""
     called = []
 
@@ -68,8 +68,8 @@ def test_what_is_missing_is_made_and_what_is_broken_goes_on(tmp_path, capsys):
     broken = tmp_path / "a-dims2-seed4"
     made(broken, 4, metrics={"cost": 9.0})
     (broken / "result.json").unlink()
-    asked = ONE.combinations(flags(model_name=["a"], dims=[2]))
-    ONE.carry_out(asked, None, tmp_path, train=None, main=main, title="")
+    runs = ONE.combinations(flags(model_name=["a"], dims=[2]))
+    ONE.carry_out(runs, None, tmp_path, train=None, main=main, title="")
     assert called[0][-2:] == ["--resume", str(broken)]
     assert called[1][-2:] == ["--out", str(tmp_path / "a-dims2-seed5")]
     assert called[1][:8] == ["--model_name", "a", "--dims", "2", "--seed", "5", "--seeds", "1"]
@@ -101,21 +101,3 @@ def test_means_are_over_the_seeds_of_one_combination(tmp_path):
     twice = made(tmp_path / "twice", 0, metrics={"test_error": 0.1, "test_error_std": 0.2})
     with pytest.raises(BadInput, match=r"over the seeds. Received: metrics test_error_std"):
         ONE.collect([twice])
-
-
-def test_a_table_is_of_complete_runs_that_share_what_they_must(tmp_path, monkeypatch):
-    runs = [
-        made(tmp_path / each, 0, dataset=each, model_name=each, metrics={"cost": 1.0})
-        for each in "de"
-    ]
-    folders = [str(run.folder) for run in runs]
-    with pytest.raises(BadInput, match=r"must be of one dataset. Received: d, e"):
-        ONE.tabulate("x_table.py", [*folders, "--out", str(tmp_path / "table")])
-    titles = []
-    monkeypatch.setattr(type(ONE), "draw", lambda self, lines, path, title: titles.append(title))
-    ONE.tabulate("x_table.py", [folders[0], "--out", str(tmp_path / "table")])
-    assert (tmp_path / "table/table.csv").read_text().splitlines()[1] == "d,2,,1,1.0,"
-    assert titles == ["dataset d"]
-    (runs[0].folder / "result.json").unlink()
-    with pytest.raises(BadInput, match=r"is not a complete run of benchmarks/x.py"):
-        ONE.tabulate("x_table.py", [folders[0], "--out", str(tmp_path / "table")])

@@ -1,8 +1,12 @@
 """Event files, as TensorFlow itself reads them."""
 
+import subprocess
+import sys
+
 import pytest
 
-from mhe.harness.events import EventWriter
+from mhe.harness.errors import BadInput
+from mhe.harness.events import EventWriter, require_tensorboardx
 
 pytestmark = pytest.mark.numpy_only
 
@@ -11,25 +15,32 @@ def read(folder):
     tf = pytest.importorskip("tensorflow")
     from tensorflow.core.util import event_pb2
 
-    events = []
+    found = []
     for path in sorted(folder.iterdir()):
         # Fails with DataLossError where a checksum is wrong.
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            events.append(event_pb2.Event.FromString(record))
-    return events
+            found.append(event_pb2.Event.FromString(record))
+    return found
+
+
+def scalars(event):
+    return event.step, {value.tag: value.simple_value for value in event.summary.value}
 
 
 def test_tensorflow_reads_what_was_written(tmp_path):
     writer = EventWriter(tmp_path)
     writer.scalars(1, {"loss": 2.5, "energy/conv1/kernel": 0.125})
     writer.scalars(300, {"loss": -1e-9})
+    # The writer is still open: what it wrote is on disk already.
     version, first, second = read(tmp_path)
     assert version.file_version == "brain.Event:2"
-    values = {value.tag: value.simple_value for value in first.summary.value}
-    assert (first.step, values) == (1, {"loss": 2.5, "energy/conv1/kernel": 0.125})
+    assert scalars(first) == (1, {"loss": 2.5, "energy/conv1/kernel": 0.125})
     assert second.step == 300
     assert second.summary.value[0].simple_value == pytest.approx(-1e-9)
     assert 0 <= second.wall_time - first.wall_time < 60
+    writer.scalars(301, {"loss": 0.0})
+    assert len(read(tmp_path)) == 4
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_resumed_run_takes_back_the_steps_it_writes_again(tmp_path):
@@ -37,3 +48,30 @@ def test_a_resumed_run_takes_back_the_steps_it_writes_again(tmp_path):
     _, start = read(tmp_path)
     assert start.step == 7
     assert start.session_log.status == start.session_log.START
+
+
+def test_a_run_resumed_in_the_same_second_overwrites_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorboardX.event_file_writer.time.time", lambda: 1_700_000_000.5)
+    first = EventWriter(tmp_path)
+    first.scalars(1, {"loss": 2.0})
+    first.scalars(2, {"loss": 1.0})
+    EventWriter(tmp_path, purge_from=2).scalars(2, {"loss": 1.5})
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    # TensorBoard reads the files of a folder in the order of their names.
+    written = read(tmp_path)
+    assert [event.step for event in written] == [0, 1, 2, 0, 2, 2]
+    assert scalars(written[-1]) == (2, {"loss": 1.5})
+
+
+def test_files_need_no_tensorflow():
+    blocked = "import sys; sys.modules['tensorflow'] = None; sys.modules['torch'] = None; "
+    needed = "import tensorboardX.event_file_writer, tensorboardX.proto.summary_pb2"
+    subprocess.run([sys.executable, "-c", blocked + needed], check=True, timeout=120)
+
+
+def test_without_tensorboardx_the_error_names_what_to_install(monkeypatch):
+    require_tensorboardx()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(BadInput, match=r'need tensorboardX: pip install "\.\[train\]"'):
+        require_tensorboardx()

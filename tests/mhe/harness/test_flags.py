@@ -1,11 +1,11 @@
-"""Flags, resumed and contradicted, and the ways in which a program ends."""
+"""Flags, those of a run that is resumed, and the ways in which a program can end."""
 
 import keras
 import pytest
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.flags import Parser, integer, number, program
-from mhe.harness.runs import Diverged, Run
+from mhe.harness.run import Run
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
 
@@ -15,7 +15,7 @@ def create(folder, flags=FLAGS):
 
 
 @pytest.mark.parametrize(("error", "code"), [(BadInput("no\nsuch file"), 2), (Diverged("nan"), 1)])
-def test_errors_meant_for_people_are_one_line(capsys, error, code):
+def test_errors_for_the_user_are_one_line(capsys, error, code):
     def main(argv):
         raise error
 
@@ -44,15 +44,15 @@ def parser():
     return parser
 
 
-def test_a_resumed_run_brings_its_own_flags(tmp_path):
-    args, run = parser().settle(["--model_name", "half_mhe", "--rate", "0.5"])
+def test_a_resumed_run_keeps_its_own_flags(tmp_path):
+    args, run = parser().parse(["--model_name", "half_mhe", "--rate", "0.5"])
     assert run is None
     assert (args.out, args.model_name, args.rate, args.seed) == (None, "half_mhe", 0.5, 0)
     flags = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
     create(tmp_path, flags)
     same = ["--resume", str(tmp_path), "--out", str(tmp_path), "--rate", "0.5"]
     for argv in (same[:2], same, [*same, "--data_dir", "elsewhere"]):
-        again, run = parser().settle(argv)
+        again, run = parser().parse(argv)
         assert (again.model_name, again.rate) == ("half_mhe", 0.5)
         assert run.folder == tmp_path
     assert again.data_dir == "elsewhere"
@@ -69,7 +69,7 @@ def test_a_resumed_run_brings_its_own_flags(tmp_path):
 def test_flags_that_contradict_the_resumed_run_are_refused(tmp_path, argv, message):
     create(tmp_path, {**FLAGS, "rate": 0.5})
     with pytest.raises(BadInput, match=message):
-        parser().settle(["--resume", str(tmp_path), *argv])
+        parser().parse(["--resume", str(tmp_path), *argv])
 
 
 @pytest.mark.parametrize(
@@ -88,37 +88,43 @@ def test_flags_that_contradict_the_resumed_run_are_refused(tmp_path, argv, messa
 def test_a_config_that_no_flags_could_give_is_refused(tmp_path, name, value, message):
     create(tmp_path, {**FLAGS, "rate": 0.5, name: value})
     with pytest.raises(BadInput, match=rf"config\.json cannot be used: {message}"):
-        parser().settle(["--resume", str(tmp_path)])
+        parser().parse(["--resume", str(tmp_path)])
 
 
-def test_data_that_moved_may_be_named_anew(tmp_path, monkeypatch):
+def test_data_that_moved_may_get_a_new_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets.zip").touch()
     create(tmp_path / "run", {**FLAGS, "rate": 0.5, "dataset": "../gone/pets"})
     argv = ["--resume", "run", "--dataset"]
     for moved in ("pets.zip", str(tmp_path / "pets.zip")):
-        assert parser().settle([*argv, moved])[0].dataset == moved
+        assert parser().parse([*argv, moved])[0].dataset == moved
     for other in ("cifar10", "digits"):
         with pytest.raises(BadInput, match=f"--dataset {other} contradicts"):
-            parser().settle([*argv, other])
+            parser().parse([*argv, other])
     (tmp_path / "digits").mkdir()
     create(tmp_path / "named", {**FLAGS, "rate": 0.5})
     with pytest.raises(BadInput, match=r"--dataset pets\.zip contradicts .* --dataset digits"):
-        parser().settle(["--resume", "named", "--dataset", "pets.zip"])
+        parser().parse(["--resume", "named", "--dataset", "pets.zip"])
 
 
-def test_runs_of_another_program_or_another_time_are_told_apart(tmp_path, capsys):
+def test_runs_of_other_programs_or_versions_are_recognized(tmp_path, capsys):
     Run.create(tmp_path / "gan", "gan/train.py", FLAGS)
     with pytest.raises(BadInput, match=r"is a run of gan/train\.py, not of benchmarks/train\.py"):
-        parser().settle(["--resume", str(tmp_path / "gan")])
+        parser().parse(["--resume", str(tmp_path / "gan")])
     create(tmp_path / "old")
     with pytest.raises(BadInput, match="lacks the flag --rate"):
-        parser().settle(["--resume", str(tmp_path / "old")])
+        parser().parse(["--resume", str(tmp_path / "old")])
+    later = parser()
+    later.added = {"rate"}
+    args, _ = later.parse(["--resume", str(tmp_path / "old")])
+    assert args.rate == 0.1
+    with pytest.raises(BadInput, match=r"--rate 0\.5 contradicts .*, which has --rate 0\.1"):
+        later.parse(["--resume", str(tmp_path / "old"), "--rate", "0.5"])
     create(tmp_path / "other", {**FLAGS, "rate": 0.5})
     path = tmp_path / "other" / "config.json"
     path.write_text(path.read_text().replace(f'"{keras.__version__}"', '"3.8.0"'))
-    parser().settle(["--resume", str(path.parent)])
-    assert f"begun with keras 3.8.0 (now {keras.__version__})" in capsys.readouterr().err
+    parser().parse(["--resume", str(path.parent)])
+    assert f"started with keras 3.8.0 (now {keras.__version__})" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -134,31 +140,58 @@ def test_runs_of_another_program_or_another_time_are_told_apart(tmp_path, capsys
 )
 def test_bad_flags_are_named(argv, message):
     with pytest.raises(BadInput, match=message):
-        parser().settle(argv)
+        parser().parse(argv)
 
 
 def test_help_gives_defaults(capsys):
     with pytest.raises(SystemExit) as left:
-        parser().settle(["--help"])
+        parser().parse(["--help"])
     assert left.value.code == 0
-    assert "seed of all that is drawn (default: 0)" in capsys.readouterr().out
+    assert "seed of everything random (default: 0)" in capsys.readouterr().out
 
 
 def test_a_flag_of_several_values_has_one_in_the_config_of_a_run(tmp_path):
-    def settle(*argv):
+    def parse(*argv):
         each = parser()
         each.add_argument("--dims", nargs="+", type=integer(2))
-        return each.settle(argv)
+        return each.parse(argv)
 
-    args, _ = settle("--dims", "3", "5")
+    args, _ = parse("--dims", "3", "5")
     assert args.dims == [3, 5]
     create(tmp_path, {**FLAGS, "rate": 0.1, "dims": 5})
-    args, _ = settle("--resume", str(tmp_path), "--dims", "5")
+    args, _ = parse("--resume", str(tmp_path), "--dims", "5")
     assert args.dims == [5]
     with pytest.raises(BadInput, match=r"--dims \[3, 5\] contradicts the run"):
-        settle("--resume", str(tmp_path), "--dims", "3", "5")
+        parse("--resume", str(tmp_path), "--dims", "3", "5")
     for wrong in (1, "5", [5]):
         (tmp_path / "config.json").unlink()
         create(tmp_path, {**FLAGS, "rate": 0.1, "dims": wrong})
         with pytest.raises(BadInput, match=r"config\.json cannot be used: --dims "):
-            settle("--resume", str(tmp_path))
+            parse("--resume", str(tmp_path))
+
+
+def test_a_flag_of_several_values_that_does_not_apply_is_none(tmp_path):
+    each = parser()
+    each.add_argument("--powers", nargs="+", choices=["0", "2"], default=["2"])
+    create(tmp_path, {**FLAGS, "rate": 0.1, "powers": None})
+    args, _ = each.parse(["--resume", str(tmp_path)])
+    assert args.powers is None
+    with pytest.raises(BadInput, match=r"--powers \['2'\] contradicts the run"):
+        each.parse(["--resume", str(tmp_path), "--powers", "2"])
+
+
+def test_flags_that_do_not_belong_to_a_run_may_change(tmp_path):
+    each = parser()
+    each.add_argument("--workers", type=integer(1), default=1)
+    each.excluded.add("workers")
+    create(tmp_path, {**FLAGS, "rate": 0.1})
+    assert each.parse(["--resume", str(tmp_path)])[0].workers == 1
+    assert each.parse(["--resume", str(tmp_path), "--workers", "4"])[0].workers == 4
+
+
+def test_ctrl_c_exits_with_130(capsys):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert program(main) == 130
+    assert capsys.readouterr().err == ""

@@ -209,7 +209,7 @@ def test_it_learns(build_model):
         (lambda: cnn9((32, 32, 3), 10, width=0), "positive number. Received: 0"),
         (lambda: cnn9((32, 32, 3), 10, width=float("nan")), "Received: nan"),
         (lambda: resnet(20, (32, 32, 3), 10, weight_decay=-1), "negative. Received: -1"),
-        (lambda: resnet(21, (32, 32, 3), 10), r"6n \+ 2, n at least 1. Received: 21"),
+        (lambda: resnet(21, (32, 32, 3), 10), r"6n \+ 2, n >= 1. Received: 21"),
         (lambda: resnet(2, (32, 32, 3), 10), "Received: 2"),
     ],
 )

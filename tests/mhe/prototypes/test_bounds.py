@@ -121,5 +121,5 @@ def test_bounds_of_large_numbers_are_numbers():
 
 @pytest.mark.parametrize(("classes", "dims"), [(1, 5), (5, 1), (2.5, 3), (True, 3), ("9", 3)])
 def test_bound_refuses_what_is_no_size(classes, dims):
-    with pytest.raises(ValueError, match=r"must be an integer of at least 2. Received: "):
+    with pytest.raises(ValueError, match=r"must be an integer >= 2. Received: "):
         cosine_lower_bound(classes, dims)

@@ -82,12 +82,12 @@ def test_losses_and_gradients(which, reference_gradient, monkeypatch):
         monkeypatch.setattr(embedding, "_TRIPLETS", 6 * 3**2)
     if which == "distortion":
         loss = embedding._squared_distortion(UNEVEN)
-        expected = float(mhe.prototype_regularizers.squared_distortion(points, UNEVEN))
+        expected = float(mhe.regularizers.squared_distortion(points, UNEVEN))
     else:
         loss = embedding._ranking(UNEVEN, np.random.default_rng(0))
         distances = metrics.pairwise_distances(points)
         points *= UNEVEN.mean() / distances.mean()
-        expected = float(mhe.prototype_regularizers.rank_loss(points, UNEVEN))
+        expected = float(mhe.regularizers.rank_loss(points, UNEVEN))
     value, gradient = embedding._through_distances(loss, points)
     if which == "drawn":
         assert value != pytest.approx(expected, rel=1e-3)
@@ -117,7 +117,7 @@ def test_bad_input():
         embed([[0, 0], [0, 0]], 2)
     with pytest.raises(ValueError, match=r"distortion, rank. Received: loss='l2'"):
         embed(UNEVEN, 2, loss="l2")
-    with pytest.raises(ValueError, match=r"3 classes or more. Received: 2"):
+    with pytest.raises(ValueError, match=r"at least 3 classes. Received: 2"):
         embed([[0, 1], [1, 0]], 2, loss="rank")
     for dims, sphere in ((0, False), (1, True), (2.0, False), (True, False)):
         with pytest.raises(ValueError, match=r"`dims` must be an integer.*Received: dims="):

@@ -6,8 +6,19 @@ import math
 import numpy as np
 import pytest
 
-from mhe.prototypes import optimize, separation
-from mhe.prototypes.optimize import STAGES, Effort, lbfgs, polish, search, sgd, slsqp, soft_maximum
+from mhe.prototypes import separation
+from mhe.prototypes.optimize import (
+    STAGES,
+    Effort,
+    lbfgs,
+    multistart,
+    polish,
+    search,
+    sgd,
+    slsqp,
+    smooth,
+    soft_maximum,
+)
 
 pytestmark = pytest.mark.numpy_only
 
@@ -37,9 +48,9 @@ def reference(rows, sharpness, group=None):
 
 
 @pytest.mark.parametrize("group", [None, GROUP], ids=["all pairs", "images"])
-@pytest.mark.parametrize("block", [3, optimize._BLOCK])
+@pytest.mark.parametrize("block", [3, smooth.BLOCK])
 def test_soft_maximum_and_its_gradient(group, block, monkeypatch, reference_gradient):
-    monkeypatch.setattr(optimize, "_BLOCK", block)
+    monkeypatch.setattr(smooth, "BLOCK", block)
     rows = points(5, 3)
     for sharpness in (0.5, 30.0):
         value, gradient = soft_maximum(rows, sharpness, group)
@@ -122,7 +133,7 @@ def test_search_beats_what_was_asked_for_in_little_work():
 
 
 def test_known_starts_are_lifted_into_dimensions_left_over():
-    starts = list(optimize._known_starts(60, 23, None, 1 / 12, np.random.default_rng(0)))
+    starts = list(multistart._known_starts(60, 23, None, 1 / 12, np.random.default_rng(0)))
     names = [name for *_, name in starts]
     assert names == [f"Higman-Sims graph{each}" for each in (", derived twice", ", derived once")]
     for (start, *_), dims in zip(starts, (20, 21), strict=True):

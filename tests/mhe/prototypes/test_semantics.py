@@ -7,9 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from mhe.prototypes import semantics
 from mhe.prototypes.bounds import unit
-from mhe.prototypes.semantics import RankingTerm, assign, order_kept, unit_semantics
+from mhe.prototypes.semantics import (
+    RankingTerm,
+    assign,
+    assignment,
+    order_kept,
+    ranking,
+    unit_semantics,
+)
 
 pytestmark = pytest.mark.numpy_only
 
@@ -73,7 +79,7 @@ def test_term_is_the_mean_over_the_papers_triplets(words):
 
 def test_blocks_add_up_to_the_whole(monkeypatch):
     value, gradient = RankingTerm(WORDS)(POINTS)
-    monkeypatch.setattr(semantics, "_BLOCK", 20)  # two classes a block
+    monkeypatch.setattr(ranking, "_BLOCK", 20)  # two classes a block
     parts = RankingTerm(WORDS)
     assert len(parts._blocks) == 5
     assert parts(POINTS)[0] == pytest.approx(value, rel=1e-13)
@@ -81,7 +87,7 @@ def test_blocks_add_up_to_the_whole(monkeypatch):
 
 
 def test_a_draw_of_others_gives_the_mean_over_their_triplets(monkeypatch):
-    monkeypatch.setattr(semantics, "_BLOCK", 10)
+    monkeypatch.setattr(ranking, "_BLOCK", 10)
     term = RankingTerm(WORDS, others=4, seed=1)
     pairs = {
         (int(i), int(j)) for block in term._blocks for i in block.anchors for j in block.others
@@ -100,10 +106,10 @@ def test_a_draw_of_others_gives_the_mean_over_their_triplets(monkeypatch):
 
 
 def test_of_many_classes_a_bounded_number_of_pairs_is_ranked(monkeypatch):
-    monkeypatch.setattr(semantics, "_PAIRS", 30)
-    monkeypatch.setattr(semantics, "_FEWEST_OTHERS", 2)
+    monkeypatch.setattr(ranking, "_PAIRS", 30)
+    monkeypatch.setattr(ranking, "_FEWEST_OTHERS", 2)
     assert sum(block.order.size for block in RankingTerm(WORDS)._blocks) == 9 * (30 // 9 + 1)
-    monkeypatch.setattr(semantics, "_FEWEST_OTHERS", 5)
+    monkeypatch.setattr(ranking, "_FEWEST_OTHERS", 5)
     assert sum(block.order.size for block in RankingTerm(WORDS)._blocks) == 9 * (5 + 1)
 
 
@@ -191,8 +197,8 @@ def test_assignment_finds_a_shuffled_placement_again():
 def test_assignment_is_close_to_the_best_of_all():
     points, words = POINTS[:6], WORDS[:6]
     given, wanted = (
-        semantics._ranks(unit(points)),
-        semantics._ranks(unit_semantics(words)),
+        assignment._ranks(unit(points)),
+        assignment._ranks(unit_semantics(words)),
     )
 
     def value(order):
@@ -204,7 +210,7 @@ def test_assignment_is_close_to_the_best_of_all():
     best = max(value(list(each)) for each in itertools.permutations(range(6)))
     assert 0.99 * best <= value(order) <= best
     # Swaps alone end where no swap of two gains anything.
-    order = semantics._swap(wanted, given, np.arange(6))
+    order = assignment._swap(wanted, given, np.arange(6))
     assert value(order) > value(np.arange(6))
     for one, two in itertools.combinations(range(6), 2):
         swapped = order.copy()
@@ -224,7 +230,7 @@ def test_on_an_orthoplex_the_least_similar_stand_opposite():
     ("given", "classes", "message"),
     [
         (np.ones(4), None, r"\(classes, m\).*Received: shape \(4,\)"),
-        (np.ones((1, 4)), None, r"two classes or more.*Received: shape \(1, 4\)"),
+        (np.ones((1, 4)), None, r"at least two classes.*Received: shape \(1, 4\)"),
         ([["a", "b"], ["c", "d"]], None, "must be numbers.*Received: "),
         ([[1, 2], [0, 0], [3, 4], [0, 0]], None, r"zero.*Received: rows 1, 3 \(counted from 0\)"),
         (
@@ -247,9 +253,9 @@ def test_prototypes_of_other_classes_are_refused():
         term(POINTS[:3])
     with pytest.raises(ValueError, match=r"9 classes of `semantics`. Received: shape \(9,\)"):
         order_kept(np.ones(9), WORDS)
-    with pytest.raises(ValueError, match=r"a direction. Received: zeros in rows 0, .*8"):
+    with pytest.raises(ValueError, match=r"non-zero. Received: zeros in rows 0, .*8"):
         assign(np.zeros((9, 2)), WORDS)
-    with pytest.raises(ValueError, match=r"3 classes or more. Received: 2"):
+    with pytest.raises(ValueError, match=r"At least 3 classes are needed. Received: 2"):
         order_kept(np.eye(2), np.eye(2))
 
 

@@ -98,7 +98,8 @@ def test_words_with_spaces_in_them(written):
 def test_a_word_given_twice(written):
     twice = lines({"dog": [1, 2], "cat": [3, 4]}) + lines({"dog": [1, 2], "cat": [3, 5]})
     np.testing.assert_array_equal(vectors.read(written(twice), ["dog"]), [[1, 2]])
-    with pytest.raises(ValueError, match=r"a word once. Received: 'cat' in line 2 .* line 4"):
+    message = "a word once. Received: 'cat' with different vectors in lines 2 and 4"
+    with pytest.raises(ValueError, match=message):
         vectors.read(written(twice), ["cat"])
 
 
@@ -155,10 +156,10 @@ def test_files_that_cannot_be_used_are_refused(written, content, message):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (None, "text, give the `names` of the classes. Received: names=None"),
-        ("dog", "must be strings, one a class. Received: 'dog'"),
-        (["dog", 3], "must be strings, one a class. Received: "),
-        (["dog", "fish", "dog"], "must differ from each other.*Received: twice dog"),
+        (None, "text needs the `names` of the classes. Received: names=None"),
+        ("dog", "must be strings, one per class. Received: 'dog'"),
+        (["dog", 3], "must be strings, one per class. Received: "),
+        (["dog", "fish", "dog"], "must be distinct.*Received: twice dog"),
         (["dog", "_"], "a word each. Received: "),
     ],
 )

@@ -147,7 +147,7 @@ def test_what_no_batch_can_be_made_of_is_named(people, tmp_path):
             FaceBatches(people, 4, **options)
     landmarks = dict.fromkeys(people.images, reference())
     landmarks["cid/2.png"] = np.ones((5, 2))
-    with pytest.raises(BadInput, match=r"cid/2\.png: five landmarks are expected"):
+    with pytest.raises(BadInput, match=r"cid/2\.png: five different landmarks are expected"):
         load(people, None, SIZE, landmarks=landmarks)
     del landmarks["cid/2.png"]
     with pytest.raises(BadInput, match=r"every image needs landmarks\. .* none of cid/2\.png$"):

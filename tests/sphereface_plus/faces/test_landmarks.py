@@ -51,9 +51,9 @@ def test_formats(tmp_path, people, start, separator):
         (line("ben/1.png", [*FIVE[:9], "nan"]), r"line 3: an image and 10 numbers.*63 nan$"),
         (line("ben/7.png"), r"line 3: there is no image ben/7\.png$"),
         (line("1.png"), r"line 3: there is no image 1\.png$"),
-        (line("b.png"), r"line 4: ben/b.png comes a second time$"),
-        (line("ben/1.png", [3] * 10), r"line 3: five landmarks .* all at \(3, 3\)$"),
-        ("", r"every image needs landmarks. There are none of ben/1\.png$"),
+        (line("b.png"), r"line 4: ben/b.png is repeated$"),
+        (line("ben/1.png", [3] * 10), r"line 3: five different landmarks .* all at \(3, 3\)$"),
+        ("", r"every image needs landmarks. Missing: ben/1\.png$"),
     ],
 )
 def test_faults_are_named_by_line(tmp_path, people, changed, message):

@@ -107,7 +107,7 @@ def test_everything_wrong_is_said_at_once_by_name(tmp_path, kind):
     with pytest.raises(BadInput) as caught:
         find_people(path)
     message = str(caught.value)
-    assert "stand in <person>/<image>. Received: top.png, well/within/1.png;" in message
+    assert "must be in <person>/<image>. Received: top.png, well/within/1.png;" in message
     assert "at least 2 images. Received: few (1), none (0);" in message
     assert "4 files cannot be read as images: short/1.jpg (" in message
     assert "short/2.png (" in message
@@ -123,10 +123,10 @@ def test_everything_wrong_is_said_at_once_by_name(tmp_path, kind):
 
 
 def test_a_source_without_people(tmp_path):
-    with pytest.raises(BadInput, match=r"nowhere: expected a folder or a zip"):
+    with pytest.raises(BadInput, match=r"nowhere does not exist: expected a folder or zip"):
         find_people(tmp_path / "nowhere")
     (tmp_path / "empty" / "s1").mkdir(parents=True)
-    with pytest.raises(BadInput, match=r"empty holds no images: expected <person>/<image>"):
+    with pytest.raises(BadInput, match=r"empty has no images: expected <person>/<image>"):
         find_people(tmp_path / "empty")
     path = written("folder", {"s1/1.png": picture(1)}, tmp_path)
     with pytest.raises(BadInput, match=r"faces: nobody has 2 images or more"):
@@ -139,5 +139,5 @@ def test_a_source_without_people(tmp_path):
 def test_an_image_that_is_gone_is_named(tmp_path):
     people = find_people(written("folder", {f"s1/{n}.png": picture(n) for n in (1, 2)}, tmp_path))
     (tmp_path / "faces" / "s1" / "2.png").unlink()
-    with pytest.raises(BadInput, match=r"1 file cannot be read as images: s1/2\.png"):
+    with pytest.raises(BadInput, match=r"1 file cannot be read as an image: s1/2\.png"):
         people.read(1)

@@ -393,13 +393,13 @@ def test_configs(built):
         ("SphereFaceR", {"normalization": True}, '"none". Received: normalization=True'),
         ("SphereFace2", {"t": 0.5}, "`t`.*Received: t=0.5"),
         ("SphereFace2", {"weight": 1}, "less than 1. Received: weight=1"),
-        ("SphereFacePlus", {"energy": "mhe"}, "must be a mhe.MHE.*Received: energy='mhe'"),
+        ("SphereFacePlus", {"energy": "mhe"}, "must be an mhe.MHE.*Received: energy='mhe'"),
         ("SphereFacePlus", {"energy": mhe.MHE(axis=0)}, "Received: .* with axis=0"),
         ("SphereFacePlus", {"energy_over": "some"}, "Received: energy_over='some'"),
         (
             "SphereFacePlus",
             {"energy": mhe.MHE(sample=5), "energy_over": "batch"},
-            "cannot draw any. Received: .*sample=5",
+            "must not sample. Received: .*sample=5",
         ),
     ],
 )
@@ -409,7 +409,7 @@ def test_bad_arguments(kind, options, named):
 
 
 def test_unknown_dims():
-    with pytest.raises(ValueError, match=r"known number of dims. Received: shape \(None, None\)"):
+    with pytest.raises(ValueError, match=r"known dims. Received: shape \(None, None\)"):
         heads.CosFace(5).build((None, None))
 
 

@@ -1,0 +1,1 @@
+"""Parts of the programs: data, models, what is measured and drawn."""

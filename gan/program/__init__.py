@@ -1,0 +1,1 @@
+"""What the programs of `gan` share, and nothing that the library needs."""

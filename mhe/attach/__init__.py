@@ -1,0 +1,18 @@
+"""Regularizers on models that already exist: attach them, list them, detach them.
+
+`mhe.attach` is the function of that name; import what else is here from `mhe.attach`.
+"""
+
+from mhe.attach.regularizers import Attached, Projections
+from mhe.attach.table import Attachment, Attachments
+from mhe.attach.verbs import attach, attached, detach
+
+__all__ = [
+    "Attached",
+    "Attachment",
+    "Attachments",
+    "Projections",
+    "attach",
+    "attached",
+    "detach",
+]

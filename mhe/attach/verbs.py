@@ -1,0 +1,165 @@
+"""Attach regularizers to a model, detach them, list them."""
+
+from typing import Any
+
+import keras
+from keras.layers import Layer
+
+from mhe.attach.neurons import neuron_weights, unbuilt_layers
+from mhe.attach.outputs import head_layers
+from mhe.attach.retracing import retrace
+from mhe.attach.selection import select_among
+from mhe.attach.slots import merge_projections, put, restore_projections, take_off
+from mhe.attach.table import Attachments
+from mhe.regularizers import MHE, Sum
+
+
+def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None) -> Attachments:
+    """Adds a regularizer to the neurons of a model that is already built.
+
+    The model may be pretrained, compiled or half trained: no weight changes, the loss appears in
+    `model.losses`, and the next `fit` uses it, also the `fit` of a larger model that contains this
+    one. A regularizer that a weight already has is kept and added to. Attaching again replaces what
+    was attached before on the weights that it reaches, and leaves the others alone. Saving and
+    `clone_model` keep what is attached where the column `saved` of the table says so: a subclassed
+    model creates its layers anew in `__init__` when it is loaded, so attach again after loading.
+
+    In a custom layer, only weights named `kernel` are found; give others their regularizer where
+    they are created, `add_weight(regularizer=MHE(axis=...))`.
+
+    A training step that you compiled yourself (`tf.function`, `jax.jit`) keeps the losses that it
+    was traced with; trace it again. Enable LoRA before attaching: its factors take over the
+    regularizers that they find in the layers' configs.
+
+    Args:
+        model: A built model.
+        regularizer: The regularizer for every layer with neurons: an `MHE`, a `Sum`, or anything
+            else that `keras.regularizers.get` accepts. Each layer gets its own copy of an `MHE`
+            (also of one in a `Sum`) whose `axis` is set to the axes of that layer's neurons;
+            other regularizers are used as they are. None attaches only `head`.
+        head: The regularizer for the head, see `mhe.attach.outputs.head_layers`; None treats the
+            head like every other layer.
+        layers: Which layers get it. A string is the name of a layer or of a weight or, if no name
+            equals it, a regular expression searched for in names such as `"backbone/conv1"` and in
+            weights' paths; a compiled regular expression is always searched for. A name, type or
+            layer selects everything inside that layer, such as all projections of an attention
+            layer. A predicate is called with each layer that owns a weight (for a recurrent layer
+            its cell). A list selects what any of its members selects. None selects every layer with
+            neurons.
+
+    Returns:
+        A table with one row per weight; `print` it. If the model has layers that are not built,
+        its last line and its attribute `skipped` name them.
+
+    Raises:
+        ValueError: If the model is not built, nothing matches, `head` is given but no head is
+            selected or found, or a selected layer is quantized to integers.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> hidden, logits = keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4, name="logits")
+    >>> model = keras.Sequential([keras.Input((8,)), hidden, logits], name="mlp")
+    >>> print(mhe.attach(model, mhe.MHE(1.0), head=mhe.MHE(10.0, space="full")))
+    weight             shape  neurons    regularizer                    kept  trained  saved
+    mlp/hidden/kernel  8x16   16 in 8-d  MHE(1, s=2, euclidean, half)   -     yes      yes
+    mlp/logits/kernel  16x4   4 in 16-d  MHE(10, s=2, euclidean, full)  -     yes      yes
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        ([arXiv:1805.09298](https://arxiv.org/abs/1805.09298)).
+    """
+    regularizer, head = keras.regularizers.get(regularizer), keras.regularizers.get(head)
+    if regularizer is None and head is None:
+        raise ValueError("There must be something to attach. Received: regularizer=None, head=None")
+    weights = neuron_weights(model, quantized=True)
+    selected = select_among(weights, model.name, layers)
+    heads = set()
+    if head is not None:
+        heads = {id(layer) for layer in head_layers(model)}
+        if not any(id(weight.layer) in heads for weight in selected):
+            raise ValueError(
+                "`head` needs a last layer with neurons before an output, among the layers that "
+                f"are selected. Received: model={model.name!r}, layers={layers!r}"
+            )
+    weights = [weight for weight in weights if not weight.quantized]
+    restore_projections(weights)
+    reached = []
+    for weight in selected:
+        added = head if id(weight.layer) in heads else regularizer
+        if added is not None:
+            put(weight, _along(added, weight.axis))
+            reached.append(weight)
+    merge_projections(weights)
+    retrace(model)
+    return Attachments.of(model, reached, unbuilt_layers(model))
+
+
+def detach(model: Layer) -> Attachments:
+    """Removes everything that `attach` put on a model, and restores what was there before.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        A table of what was removed, empty if there was nothing.
+
+    Raises:
+        ValueError: If the model is not built.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> l2 = keras.regularizers.L2(5e-4)
+    >>> layer = keras.layers.Dense(4, kernel_regularizer=l2)
+    >>> model = keras.Sequential([keras.Input((8,)), layer])
+    >>> _ = mhe.attach(model, mhe.MHE())
+    >>> layer.kernel_regularizer
+    Sum(L2(l2=0.0005), MHE(1, s=2, euclidean, half))
+    >>> _ = mhe.detach(model)
+    >>> layer.kernel_regularizer is l2
+    True
+    >>> print(mhe.detach(model))
+    nothing attached
+    """
+    table = attached(model)
+    if take_off(model):
+        retrace(model)
+    return table
+
+
+def attached(model: Layer) -> Attachments:
+    """Lists everything that `attach` put on a model, even if it was saved and loaded since.
+
+    In a model built from a config it also gives each projection of an attention layer its own
+    regularizer back, where shapes alone leave that open.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        A table with one row per weight.
+
+    Raises:
+        ValueError: If the model is not built.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> _ = mhe.attach(model, mhe.MHE(2.0))
+    >>> [row.regularizer for row in mhe.attached(keras.models.clone_model(model))]
+    [MHE(2, s=2, euclidean, half)]
+    """
+    weights = neuron_weights(model)
+    restore_projections(weights)
+    return Attachments.of(model, weights)
+
+
+def _along(regularizer: Any, axis: int | tuple[int, ...]) -> Any:
+    """A regularizer with the axis of every MHE in it set."""
+    if isinstance(regularizer, MHE):
+        return regularizer.with_axis(axis)
+    if isinstance(regularizer, Sum):
+        return Sum(*(_along(each, axis) for each in regularizer.regularizers))
+    return regularizer

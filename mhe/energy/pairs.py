@@ -1,0 +1,247 @@
+"""The sum of potentials over all pairs of neurons, with its gradient, in blocks."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mhe.energy.layout import Layout
+from mhe.energy.potential import Pairs, Variant, potential
+from mhe.precision import at_least_float32
+from mhe.types import Tensor
+
+# Up to this many dimensions distances come from differences instead of cosines: near pairs are
+# common there, and a cosine holds half the digits of a small distance.
+_EXACT_DIMS = 8
+# Above this many blocks a loop visits the pairs of blocks instead of being unrolled. Unrolled, half
+# of the first product is enough; but a row of pairs is in memory at once, and all are compiled.
+_UNROLLED_BLOCKS = 12
+# Two arrays of this many neurons squared fit into a core's cache.
+_CACHED_BLOCK = 512
+# float32 arrays of one block × block that are alive at the same time.
+_LIVE_ARRAYS = 8
+
+Pullback = Callable[[Tensor], Tensor]
+
+
+def block_size(neurons: int, memory: int = 2**25) -> int:
+    """The default number of neurons per block in `hyperspherical_energy`.
+
+    Args:
+        neurons: Number of neurons N.
+        memory: Bytes available to the arrays of one pair of blocks.
+
+    Returns:
+        N itself if everything fits into one block, else a power of two: 512, which stays in a
+        processor's cache, as long as that makes few blocks, and otherwise more, up to what fits.
+        At least 128.
+
+    Example:
+
+    >>> block_size(512), block_size(4096), block_size(100_000), block_size(100_000, memory=2**29)
+    (512, 512, 1024, 4096)
+    """
+    fits = max(1, math.isqrt(memory // (4 * _LIVE_ARRAYS)))
+    block = max(128, 2 ** (fits.bit_length() - 1))
+    if neurons <= block:
+        return neurons
+    while block > _CACHED_BLOCK and neurons <= _UNROLLED_BLOCKS * (block // 2):
+        block //= 2
+    return block
+
+
+def sum_of_excesses(vectors: Tensor, layout: Layout, variant: Variant, block: int) -> Tensor:
+    """Σ_{i≠j} h(c_ij) - h(0) over ordered pairs, differentiable along `vectors`."""
+    count, dims = layout.count_and_dims(vectors)
+    in_one_block = block >= count and dims > _EXACT_DIMS
+
+    @ops.custom_gradient
+    def differentiable(vectors: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+        exact = at_least_float32(vectors)
+        if in_one_block:
+            value, pullback = _whole(exact, layout, variant)
+        else:
+            value, pullback = _blocked(exact, layout, variant, block)
+
+        def backward(*args: Any, upstream: Tensor = None) -> Tensor:
+            # TensorFlow and JAX pass the upstream gradient alone, PyTorch by name.
+            (upstream,) = args if upstream is None else (upstream,)
+            return _saturating_cast(pullback(ops.cast(upstream, exact.dtype)), vectors.dtype)
+
+        return value, backward
+
+    return differentiable(vectors)
+
+
+def _saturating_cast(values: Tensor, dtype: Any) -> Tensor:
+    """A cast that clips to the range of float16."""
+    if keras.backend.standardize_dtype(dtype) == "float16":
+        values = ops.clip(values, -65504.0, 65504.0)
+    return ops.cast(values, dtype)
+
+
+def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, Pullback]:
+    """The value and its pullback in one block.
+
+    Norms are the Gram matrix's diagonal, and scaling and projection act on N×N numbers, so that the
+    gradient is the vectors times one symmetric N×N matrix. That product waits for the pullback: the
+    value alone costs one product.
+    """
+    gram = layout.gram(vectors, vectors)
+    inverse = _inverse_norms(ops.diagonal(gram))
+    off_diagonal = 1.0 - ops.eye(gram.shape[0], dtype=gram.dtype)
+    c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
+    excess, slope = potential(Pairs(c), variant)
+    slope = slope * off_diagonal
+
+    def pullback(upstream: Tensor) -> Tensor:
+        projected = slope - ops.diag(ops.sum(slope * c, axis=1))
+        scale = 2.0 * upstream * inverse
+        coefficients = projected * scale[:, None] * inverse[None, :]
+        # Steep slopes between very short neurons exceed any float32.
+        limit = float(np.finfo(keras.backend.standardize_dtype(vectors.dtype)).max)
+        coefficients = ops.clip(coefficients, -limit, limit)
+        # Symmetric, so neither layout needs a transpose.
+        if layout.in_columns:
+            return ops.matmul(vectors, coefficients)
+        return ops.matmul(coefficients, vectors)
+
+    return _sum(excess), pullback
+
+
+def _blocked(
+    vectors: Tensor, layout: Layout, variant: Variant, block: int
+) -> tuple[Tensor, Pullback]:
+    """The value and its pullback, block by block, with the gradient in the same pass.
+
+    `tangent = Σ_j slope_ij u_j` and `radial = Σ_j slope_ij c_ij` add up over the blocks.
+    """
+    squares = ops.sum(vectors * vectors, axis=1 - layout.axis)
+    inverse = _inverse_norms(squares)
+    units = vectors * layout.per_vector(inverse)
+    count, _ = layout.count_and_dims(vectors)
+    sums = _unrolled if -(-count // block) <= _UNROLLED_BLOCKS else _looped
+    value, tangent, radial = sums(units, inverse, layout, variant, block)
+    tangent = tangent - units * layout.per_vector(radial)
+    return value, lambda upstream: tangent * layout.per_vector(2.0 * upstream * inverse)
+
+
+def _unrolled(
+    units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every pair of blocks once: the Gram matrix is symmetric, so its upper half is enough."""
+    count, _ = layout.count_and_dims(units)
+    starts = range(0, count, block)
+    parts = [layout.block(units, start, block) for start in starts]
+    scales = [inverse[start : start + block] for start in starts]
+    value: Tensor = 0.0
+    tangents: list[Tensor] = [0.0] * len(parts)
+    radials: list[Tensor] = [0.0] * len(parts)
+    for i, part in enumerate(parts):
+        # One row of pairs after the other: XLA would compute all of them first, and hold them.
+        part = part + 0.0 * value if i else part
+        for j in range(i, len(parts)):
+            same = i == j
+            pairs = _pairs_of(part, parts[j], scales[i], scales[j], layout)
+            diagonal = ops.eye(pairs.c.shape[0], dtype=pairs.c.dtype) if same else None
+            excess, slope, pull = _potential_and_pull(pairs, variant, diagonal)
+            value = value + (1.0 if same else 2.0) * _sum(excess)
+            tangents[i] = tangents[i] + layout.mix(slope, parts[j])
+            radials[i] = radials[i] + ops.sum(pull, axis=1)
+            if not same:
+                tangents[j] = tangents[j] + layout.mix(ops.transpose(slope), part)
+                radials[j] = radials[j] + ops.sum(pull, axis=0)
+    tangent = ops.concatenate(tangents, axis=layout.axis)
+    return value, tangent, ops.concatenate(radials, axis=0)
+
+
+def _looped(
+    units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every ordered pair of blocks, in two nested loops that hold one pair at a time."""
+    count, _ = layout.count_and_dims(units)
+    blocks = -(-count // block)
+    padding = blocks * block - count
+    units = layout.pad(units, padding)
+    inverse = ops.pad(inverse, ((0, padding),))
+    dtype = units.dtype
+    eye = ops.eye(block, dtype=dtype)
+
+    def block_at(i: Tensor) -> tuple[Tensor, Tensor]:
+        start = i * block
+        return layout.dynamic_block(units, start, block), ops.slice(inverse, (start,), (block,))
+
+    def row(i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mine, my_scale = block_at(i)
+
+        def add(j: Tensor, carry: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            value, tangent, radial = carry
+            other, scale = block_at(j)
+            diagonal = eye * ops.cast(ops.equal(i, j), dtype)
+            pairs = _pairs_of(mine, other, my_scale, scale, layout)
+            excess, slope, pull = _potential_and_pull(pairs, variant, diagonal)
+            return (
+                value + _sum(excess),
+                tangent + layout.mix(slope, other),
+                radial + ops.sum(pull, axis=1),
+            )
+
+        start = (ops.zeros((), dtype), ops.zeros_like(mine), ops.zeros((block,), dtype))
+        return ops.fori_loop(0, blocks, add, start)
+
+    values, tangents, radials = ops.map(row, ops.arange(blocks, dtype="int32"))
+    radial = ops.reshape(radials, (-1,))[:count]
+    return ops.sum(values), layout.join(tangents, count), radial
+
+
+def _inverse_norms(squares: Tensor) -> Tensor:
+    """1/‖w‖, and 0 for a zero vector."""
+    tiny = float(np.finfo(keras.backend.standardize_dtype(squares.dtype)).tiny)
+    nonzero = squares > tiny
+    return ops.where(nonzero, ops.rsqrt(ops.maximum(squares, tiny)), 0.0)
+
+
+def _sum(values: Tensor) -> Tensor:
+    # By rows first: a running float32 sum over a whole block would lose digits.
+    return ops.sum(ops.sum(values, axis=1))
+
+
+def _pairs_of(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, layout: Layout) -> Pairs:
+    """Cosines of all pairs of two blocks of unit vectors; a scale of 0 marks a zero vector."""
+    _, dims = layout.count_and_dims(a)
+    if dims > _EXACT_DIMS:
+        return Pairs(layout.gram(a, b))
+    zeros = _is_zero(a_scale)[:, None] + _is_zero(b_scale)[None, :]
+    x = y = 0.5 * zeros
+    for k in range(dims):
+        first = layout.component(a, k)[:, None]
+        second = layout.component(b, k)[None, :]
+        x = x + 0.5 * ops.square(first - second)
+        y = y + 0.5 * ops.square(first + second)
+    return Pairs(0.5 * (y - x), x, y)
+
+
+def _is_zero(scale: Tensor) -> Tensor:
+    return ops.cast(ops.equal(scale, 0.0), scale.dtype)
+
+
+def _potential_and_pull(
+    pairs: Pairs, variant: Variant, masked: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Excess, slope, and slope times cosine; all 0 for the pairs that a mask marks by a 1."""
+    if masked is None:
+        excess, slope = potential(pairs, variant)
+        return excess, slope, slope * pairs.c
+    # Orthogonal pairs have no excess.
+    keep = 1.0 - masked
+    c = pairs.c * keep
+    if pairs.x is None or pairs.y is None:
+        pairs = Pairs(c)
+    else:
+        pairs = Pairs(c, pairs.x * keep + masked, pairs.y * keep + masked)
+    excess, slope = potential(pairs, variant)
+    slope = slope * keep
+    return excess, slope, slope * c

@@ -1,0 +1,161 @@
+"""The potential between two neurons, and its slope."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from mhe.types import Tensor
+
+# Pairs closer than this (squared distance) have the potential that they would have at it, and no
+# slope: in float32 the cosine of two unit vectors is known to about 1e-7, so anything closer cannot
+# be told from equal, and equal vectors have no direction in which to part.
+_CLOSEST = 1e-6
+
+
+class Variant(NamedTuple):
+    """Which energy: the exponent, the distance, the space, and the smallest squared distance."""
+
+    s: float
+    distance: str
+    half: bool
+    closest: float
+
+    @classmethod
+    def of(cls, s: float, distance: str, space: str) -> "Variant":
+        """The variant that options name."""
+        # A slope goes as ρ^(-s - 2); it must leave room in float32 for a sum over many pairs.
+        closest = max(_CLOSEST, 10.0 ** (-24.0 / (s / 2 + 1)))
+        return cls(float(s), distance, space == "half", closest)
+
+    @property
+    def orthogonal(self) -> float:
+        """The potential of two orthogonal neurons."""
+        return self._at(math.sqrt(2.0), math.pi / 2)
+
+    @property
+    def antipodal(self) -> float:
+        """The potential of a neuron and its opposite."""
+        return self._at(math.sqrt(4.0), math.pi)
+
+    def _at(self, chord: float, angle: float) -> float:
+        rho = chord if self.distance == "euclidean" else angle
+        return -math.log(rho) if self.s == 0 else rho**-self.s
+
+
+class Pairs(NamedTuple):
+    """Cosines of pairs; `x` and `y` where they are known better than from the cosine."""
+
+    c: Tensor
+    x: Tensor | None = None
+    y: Tensor | None = None
+
+
+def potential(pairs: Pairs, variant: Variant) -> tuple[Tensor, Tensor]:
+    """Excess h(c) - h(0) and slope h'(c) of the potential, elementwise.
+
+    In half space h(c) = g(c) + g(-c), the energies of u_i with u_j and with -u_j.
+    """
+    if variant.distance == "euclidean":
+        return _euclidean_potential(pairs, variant)
+    return _angle_potential(pairs, variant)
+
+
+def _euclidean_potential(pairs: Pairs, variant: Variant) -> tuple[Tensor, Tensor]:
+    c, x, y = pairs
+    s, half, closest = variant.s, variant.half, variant.closest
+    if half and s in (0, 2):
+        # The two terms add up to a function of 1 - c² = xy alone.
+        squared = c * c
+        product, free = _clamped(1.0 - squared if x is None else x * y, closest)
+        inverse = 1.0 / product
+        if s == 0:
+            return -0.5 * ops.log(product), c * inverse * free
+        return squared * inverse, 2.0 * c * inverse * inverse * free
+    x, free = _clamped(1.0 - c if x is None else x, closest / 2)
+    if s == 0:
+        return -0.5 * ops.log(x), 0.5 * free / x
+    if s == 2:
+        inverse = 0.5 / x
+        return c * inverse, 2.0 * inverse * inverse * free
+    near, near_slope = _inverse_power(2.0 * x, s)
+    if not half:
+        return near - 2.0 ** (-s / 2), near_slope * free
+    y, far_free = _clamped(1.0 + c if y is None else y, closest / 2)
+    far, far_slope = _inverse_power(2.0 * y, s)
+    return near + far - 2.0 ** (1 - s / 2), near_slope * free - far_slope * far_free
+
+
+def _clamped(values: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Values, none below `least`, and 1 for each that was above it, else 0."""
+    return ops.maximum(values, least), ops.cast(values > least, values.dtype)
+
+
+def _inverse_power(squared: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    """ρ^(-s) of a squared distance ρ² = 2 - 2c, and its slope along c, s·ρ^(-s-2)."""
+    if s == 1:
+        value = ops.rsqrt(squared)
+        return value, value * value * value
+    value = ops.power(squared, -s / 2)
+    return value, s * value / squared
+
+
+def _angle_potential(pairs: Pairs, variant: Variant) -> tuple[Tensor, Tensor]:
+    c, x, y = pairs
+    s, half, closest = variant.s, variant.half, variant.closest
+    angle = _angle(pairs)
+    sine = ops.sqrt(ops.maximum(1.0 - c * c if x is None else x * y, closest))
+    clamped, free = _clamped(angle, math.sqrt(closest))
+    near, near_slope = _inverse_angle(clamped, s)
+    right = variant.orthogonal
+    if not half:
+        return near - right, near_slope * free / sine
+    clamped, far_free = _clamped(math.pi - angle, math.sqrt(closest))
+    far, far_slope = _inverse_angle(clamped, s)
+    return near + far - 2 * right, (near_slope * free - far_slope * far_free) / sine
+
+
+def _inverse_angle(angle: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    """f_s(θ) and -f_s'(θ)."""
+    inverse = 1.0 / angle
+    if s == 0:
+        return ops.log(inverse), inverse
+    if s == 1:
+        return inverse, inverse * inverse
+    value = inverse * inverse if s == 2 else ops.power(inverse, s)
+    return value, s * value * inverse
+
+
+def _angle(pairs: Pairs) -> Tensor:
+    """The angle of each pair in radians, from 0 to π."""
+    c, x, y = pairs
+    if x is not None:
+        return 2.0 * ops.arctan2(ops.sqrt(x), ops.sqrt(y))
+    if keras.backend.backend() == "jax" and c.dtype == np.float32:
+        return _fused_arccos(c)
+    return ops.arccos(ops.clip(c, -1.0, 1.0))
+
+
+@functools.cache
+def _arccos_coefficients() -> tuple[float, ...]:
+    """Chebyshev fit of arccos(a) / √(1 - a) on 0 ≤ a ≤ 1, relative error below 2e-9."""
+    fit = np.polynomial.Chebyshev.interpolate(
+        lambda a: np.arccos(a) / np.sqrt(1 - a), deg=11, domain=(0, 1)
+    )
+    return tuple(fit.convert(kind=np.polynomial.Polynomial).coef)
+
+
+def _fused_arccos(c: Tensor) -> Tensor:
+    """Arccos in multiplications and additions, for float32.
+
+    XLA compiles arccos to scalar calls on a CPU, at 10 to 20 times the cost of this.
+    """
+    a = ops.minimum(ops.absolute(c), 1.0)
+    value = ops.zeros_like(a)
+    for coefficient in reversed(_arccos_coefficients()):
+        value = value * a + coefficient
+    value = value * ops.sqrt(1.0 - a)
+    return ops.where(c < 0, math.pi - value, value)

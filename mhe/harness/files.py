@@ -1,0 +1,107 @@
+"""Files that are written in one step: a process killed at any moment leaves the old or the new."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mhe.harness.errors import BadInput
+
+PARTIAL = "partial-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, then moves what was written to `path` in one step.
+
+    Args:
+        path: The file to write or replace. It is left alone if the block raises.
+
+    Yields:
+        A path in the same folder with the same suffixes.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "a.txt")) as partial:
+    ...         _ = partial.write_text("all of it")
+    ...     os.listdir(folder)
+    ['a.txt']
+    """
+    partial = path.with_name(PARTIAL + path.name)
+    yield partial
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file in one step.
+
+    Args:
+        path: The file.
+        content: JSON-serializable values without NaN or infinity.
+    """
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BadInput: If the file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} must hold a JSON object. Received: {type(content).__name__}")
+    return content
+
+
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Writes rows as CSV in one step; a cell that a row lacks stays empty.
+
+    Args:
+        path: The file.
+        rows: Values by column.
+        columns: Their order; by default that in which the rows first mention them.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "table.csv")
+    >>> write_csv(path, [{"model_name": "a", "seeds": 1}, {"model_name": "b", "energy": 0.5}])
+    >>> path.read_text().splitlines()
+    ['model_name,seeds,energy', 'a,1,', 'b,,0.5']
+    """
+    if columns is None:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy in one step.
+
+    Args:
+        path: The file.
+        array: An array of numbers.
+    """
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -1,0 +1,417 @@
+"""The folder of one run: config, log, checkpoints, resume, result.
+
+    config.json            every flag as it was resolved, and the versions that ran it
+    log.csv                a row per epoch
+    checkpoints/           the last two epochs: weights and optimizer
+    tensorboard/           the numbers of log.csv for TensorBoard
+    result.json            written last: a run that has it is complete
+
+Every file is written under another name and moved into place in one step, so a run that is killed
+at any moment leaves a folder that can be resumed.
+"""
+
+import argparse
+import csv
+import importlib.metadata
+import math
+import os
+import platform
+import shlex
+import sys
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from mhe.harness.errors import BadInput, Diverged
+from mhe.harness.events import EventWriter
+from mhe.harness.files import PARTIAL, read_json, replacing, write_csv, write_json
+from mhe.version import __version__
+
+_KEPT_CHECKPOINTS = 2
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a result depends on.
+
+    Example:
+
+    >>> sorted(versions())
+    ['backend', 'backend_version', 'keras', 'mhe', 'numpy', 'python']
+    """
+    backend = keras.backend.backend()
+    return {
+        "mhe": __version__,
+        "keras": keras.__version__,
+        "backend": backend,
+        "backend_version": importlib.metadata.version(backend),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def require_unused(folder: str | os.PathLike) -> None:
+    """Refuses a folder that no run can start in, before any work is done for the run.
+
+    Args:
+        folder: The run's folder; it need not exist and is not created.
+
+    Raises:
+        BadInput: If the folder is not empty, or is not a folder.
+
+    Example:
+
+    >>> require_unused("runs/of/tomorrow")
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    try:
+        # A run that was killed before it had a config leaves nothing worth keeping.
+        if any(not path.name.startswith(PARTIAL) for path in folder.iterdir()):
+            raise BadInput(
+                f"--out {folder} is not empty, and nothing in it is overwritten: "
+                "pass --resume to resume a run, or another --out"
+            )
+    except OSError as error:
+        raise BadInput(f"--out {folder} cannot be written to: {error.strerror}") from error
+
+
+class Run:
+    """The folder of one run, and its progress.
+
+    Make one with `Run.create` or `Run.resume`. As a context manager it prints how to resume when
+    the user presses Ctrl-C.
+
+    Attributes:
+        folder: The run's folder.
+        config: What `config.json` holds.
+        rows: The rows of `log.csv`, one per completed epoch.
+        advice: What to try when the loss diverges; goes into the message.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> flags = {"model_name": "mhe", "power_s": "2", "dataset": "digits", "seed": 0}
+    >>> run = Run.create(folder, "train.py", flags)
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> run.restore(model)  # the number of epochs that a resumed run has completed
+    0
+    >>> run.record(model, {"loss": 0.25}, seconds=1.5)
+    >>> run.epoch
+    1
+    >>> result = run.finish({"loss": run.rows[-1]["loss"]})
+    >>> Run.resume(folder).finished
+    True
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], resumed: bool):
+        self.folder = folder
+        self.config = config
+        self.rows: list[dict[str, float]] = []
+        self.advice = ""
+        self._resumed = resumed
+        self._events: EventWriter | None = None
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike, program: str, flags: Mapping[str, Any]) -> "Run":
+        """Starts a run in a new or empty folder.
+
+        Args:
+            folder: The run's folder.
+            program: The script as the user calls it from the checkout.
+            flags: Every flag with its resolved, JSON-serializable value.
+
+        Returns:
+            The run, with `config.json` written.
+
+        Raises:
+            BadInput: If the folder is not empty, is not a folder, or cannot be written to.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            require_unused(folder)
+            config = {"program": program, **flags, "versions": versions()}
+            write_json(folder / "config.json", config)
+        except OSError as error:
+            raise BadInput(f"--out {folder} cannot be written to: {error.strerror}") from error
+        return cls(folder, config, resumed=False)
+
+    @classmethod
+    def start_or_resume(
+        cls,
+        run: "Run | None",
+        program: str,
+        args: argparse.Namespace,
+        *,
+        excluded: Collection[str] = ("out", "resume"),
+        **extra: Any,
+    ) -> "Run":
+        """Returns the run to resume, or starts one in `args.out`.
+
+        Args:
+            run: The run to resume, or None.
+            program: See `create`.
+            args: The resolved flags of the program, `base_lr` among them.
+            excluded: Flags that do not belong to a run.
+            **extra: Entries of a new run's config besides the flags or instead of them. `power_s`
+                is None if it is in neither.
+
+        Returns:
+            The run, with its advice set.
+
+        Raises:
+            BadInput: See `create`.
+
+        Example:
+
+        >>> import tempfile
+        >>> flags = {"out": tempfile.mkdtemp(), "resume": None, "base_lr": 0.1, "seed": 3}
+        >>> run = Run.start_or_resume(None, "train.py", argparse.Namespace(**flags))
+        >>> [run.config[name] for name in ("program", "base_lr", "seed", "power_s")]
+        ['train.py', 0.1, 3, None]
+        """
+        if run is None:
+            flags = {name: value for name, value in vars(args).items() if name not in excluded}
+            flags = {**flags, "power_s": flags.get("power_s"), **extra}
+            run = cls.create(args.out, program, flags)
+        run.advice = f"A --base_lr lower than {args.base_lr:g} may train; start a new run with it."
+        return run
+
+    @classmethod
+    def resume(cls, folder: str | os.PathLike) -> "Run":
+        """Opens a run to continue where it stopped.
+
+        Args:
+            folder: The run's folder.
+
+        Returns:
+            The run, with its config and log read.
+
+        Raises:
+            BadInput: If the folder is not a run's, or one of its files cannot be read.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise BadInput(f"{folder} is not a run's folder: it holds no config.json")
+        run = cls(folder, read_json(folder / "config.json"), resumed=True)
+        run.rows = run._read_log()
+        return run
+
+    @property
+    def epoch(self) -> int:
+        """The number of completed epochs."""
+        return len(self.rows)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return (self.folder / "result.json").exists()
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        return read_json(self.folder / "result.json")
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, the newest last."""
+        return sorted(self.folder.glob("checkpoints/epoch-*.weights.h5"))
+
+    def restore(self, model: keras.Model) -> int:
+        """Puts the newest checkpoint into a model, and the log in step with it.
+
+        Args:
+            model: The model, built and compiled as when the run started. Everything that Keras
+                tracks in it is restored: weights, optimizers, metrics.
+
+        Returns:
+            The number of completed epochs, for `initial_epoch`. With 0 the model is unchanged.
+
+        Raises:
+            BadInput: If no checkpoint can be read, it belongs to another model, or the log lacks
+                epochs or is more than an epoch ahead of the newest checkpoint.
+        """
+        newest = _epoch_of(self.checkpoints[-1]) if self.checkpoints else 0
+        # A kill between a row and its checkpoint leaves one row too many. More rows mean that
+        # checkpoints were lost or only partly copied: those rows are worth keeping.
+        if len(self.rows) > newest + 1:
+            raise BadInput(
+                f"{self.folder / 'log.csv'} has {len(self.rows)} epochs, but the newest checkpoint "
+                f"is {newest or 'missing'}: put the later checkpoints back, or start a new run"
+            )
+        for partial in self.folder.rglob(f"{PARTIAL}*"):
+            partial.unlink()
+        epoch = self._load_newest(model) if self.checkpoints else 0
+        if [row["epoch"] for row in self.rows[:epoch]] != list(range(1, epoch + 1)):
+            raise BadInput(
+                f"{self.folder / 'log.csv'} must hold the epochs 1 to {epoch} of the checkpoint. "
+                f"Received: {len(self.rows)} rows"
+            )
+        if len(self.rows) > epoch:
+            self.rows = self.rows[:epoch]
+            self._write_log()
+        self._delete_old_checkpoints()
+        return epoch
+
+    def record(self, model: keras.Model, logs: Mapping[str, float], seconds: float) -> None:
+        """Records an epoch: its row, its events, its checkpoint.
+
+        The row comes first: `restore` drops it again if the run was killed before the checkpoint.
+
+        Args:
+            model: The model at the end of the epoch.
+            logs: The epoch's numbers by name.
+            seconds: The duration of the epoch.
+
+        Raises:
+            Diverged: If a loss or a weight is not finite. Nothing is written then.
+        """
+        self.refuse_divergence(logs, model)
+        epoch = self.epoch + 1
+        row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
+        row["seconds"] = round(seconds, 3)
+        row = {name: row[name] for name in sorted(row, key=_column)}
+        self.rows.append(row)
+        self._write_log()
+        if self._events is None:
+            purge_from = epoch if self._resumed else None
+            self._events = EventWriter(self.folder / "tensorboard", purge_from)
+        self._events.scalars(epoch, {k: v for k, v in row.items() if k != "epoch"})
+        path = self.folder / "checkpoints" / f"epoch-{epoch:06d}.weights.h5"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as partial:
+            model.save_weights(partial)
+        self._delete_old_checkpoints()
+
+    def refuse_divergence(
+        self, logs: Mapping[str, float], model: keras.Model | None = None
+    ) -> None:
+        """Ends a run that has diverged.
+
+        Args:
+            logs: The numbers of the epoch so far.
+            model: The model, whose weights are checked too; None checks only the numbers.
+
+        Raises:
+            Diverged: If a loss or a weight is not finite.
+        """
+        broken = [
+            f"{name} is {value}"
+            for name, value in logs.items()
+            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value)
+        ]
+        if not broken and model is not None:
+            broken = [
+                f"{variable.path} holds numbers that are not finite"
+                for variable in model.weights
+                if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable)))
+            ][:1]
+        if broken:
+            kept = f"The checkpoint of epoch {self.epoch} is intact. " if self.epoch else ""
+            raise Diverged(
+                f"In epoch {self.epoch + 1}, {', '.join(broken)}. {kept}{self.advice}".rstrip()
+            )
+
+    def finish(self, metrics: Mapping[str, float], **extra: Any) -> dict[str, Any]:
+        """Writes `result.json`, which makes the run complete.
+
+        Args:
+            metrics: Finite numbers by name.
+            **extra: Further JSON-serializable entries.
+
+        Returns:
+            The content of the file.
+
+        Raises:
+            ValueError: If a metric is not a finite number.
+        """
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metrics must be finite numbers. Received: {name}={value}")
+        result = {name: self.config[name] for name in ("model_name", "power_s", "dataset", "seed")}
+        result["metrics"] = {name: float(value) for name, value in metrics.items()}
+        result["seconds"] = round(sum(row["seconds"] for row in self.rows), 3)
+        result |= extra
+        write_json(self.folder / "result.json", result)
+        return result
+
+    def __enter__(self) -> "Run":
+        """Enters the run; Ctrl-C prints how to resume it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Prints after Ctrl-C how to resume."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            command = f"python {self.config['program']} --resume {shlex.quote(str(self.folder))}"
+            print(
+                f"\nInterrupted after epoch {self.epoch}. Resume with: {command}", file=sys.stderr
+            )
+
+    def _delete_old_checkpoints(self) -> None:
+        for old in self.checkpoints[:-_KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def _load_newest(self, model: keras.Model) -> int:
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            optimizer.build(model.trainable_variables)
+        unreadable = []
+        for path in reversed(self.checkpoints):
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", UserWarning)
+                    model.load_weights(path)
+            except OSError:
+                unreadable.append(str(path))
+            except ValueError as error:
+                raise BadInput(f"{path} belongs to another model: {error}") from error
+            else:
+                # Keras only warns when it leaves an optimizer unrestored.
+                doubts = [each for each in caught if issubclass(each.category, UserWarning)]
+                if doubts:
+                    raise BadInput(f"{path} belongs to another model: {doubts[0].message}")
+                if unreadable:
+                    names = ", ".join(unreadable)
+                    print(f"{names} cannot be read; going back to {path}", file=sys.stderr)
+                return _epoch_of(path)
+        raise BadInput(f"No checkpoint can be read: {', '.join(unreadable)}")
+
+    def _read_log(self) -> list[dict[str, float]]:
+        path = self.folder / "log.csv"
+        if not path.exists():
+            return []
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [
+                    # A number that this epoch does not have is an empty cell.
+                    {name: float(cell) for name, cell in row.items() if cell != ""}
+                    for row in csv.DictReader(file)
+                ]
+            return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise BadInput(f"{path} is not a run's log: {error}") from error
+
+    def _write_log(self) -> None:
+        columns = dict.fromkeys(["epoch", *(name for row in self.rows for name in row)])
+        write_csv(self.folder / "log.csv", self.rows, sorted(columns, key=_column))
+
+
+def _epoch_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("epoch-").removesuffix(".weights.h5"))
+
+
+def _column(name: str) -> tuple[int, str]:
+    """Sorts the log's columns: training before validation, layers in the model's order."""
+    first = ("epoch", "loss", "accuracy")
+    if name in first:
+        return first.index(name), ""
+    if name == "energy" or "/" in name:
+        return 6, ""
+    return {"lr": 5, "seconds": 7}.get(name, 4 if name.startswith("val_") else 3), name

@@ -1,0 +1,119 @@
+"""Everything this library relies on in Keras that Keras does not document.
+
+Tried on Keras 3.15.1; 3.8 is the lower bound in `setup.cfg`. When a new version of Keras breaks the
+library, look here first.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras.layers import Layer
+
+from mhe.types import Tensor
+
+
+def sublayers(layer: Layer) -> list[Layer]:
+    """The layers that a layer holds directly, in the order in which it was given them."""
+    return layer._layers
+
+
+def flat_layers(model: Layer) -> list[Layer]:
+    """A model and all layers inside it, in Keras's order."""
+    return list(model._flatten_layers())
+
+
+def own_trainable_variables(layer: Layer) -> list[keras.Variable]:
+    """The trainable variables of a layer itself, without those of its sublayers."""
+    return getattr(layer, "_trainable_variables", [])
+
+
+def stored_variable(layer: Layer, name: str) -> keras.Variable | None:
+    """The variable behind a weight's name.
+
+    Where `layer.kernel` is a property that adds LoRA's update or unpacks integers, the variable
+    itself has another name.
+    """
+    candidates = (getattr(layer, each, None) for each in (f"_{name}", f"quantized_{name}", name))
+    return next((each for each in candidates if isinstance(each, keras.Variable)), None)
+
+
+def build_shapes(layer: Layer) -> dict[str, Any] | None:
+    """The arguments of `build` by name, or None for a layer that was not built from shapes."""
+    return layer._build_shapes_dict
+
+
+def added_losses(layer: Layer) -> list[Tensor]:
+    """The list of what `add_loss` collected during the last call."""
+    return layer._losses
+
+
+def nodes(operation: keras.Operation) -> tuple[list[Any], list[Any]]:
+    """The lists of graph nodes that lead into and out of an operation."""
+    return operation._inbound_nodes, operation._outbound_nodes
+
+
+def origin(tensor: Tensor) -> tuple[keras.Operation | None, Any, int]:
+    """Which operation made a symbolic tensor, in which node, and as which of its outputs."""
+    operation, node_index, tensor_index = getattr(tensor, "_keras_history", (None, 0, 0))
+    node = None if operation is None else operation._inbound_nodes[node_index]
+    return operation, node, tensor_index
+
+
+def graph(layer: Layer) -> tuple[list[Tensor], list[Tensor]] | None:
+    """The symbolic inputs and outputs of a functional or sequential model, else None."""
+    if not isinstance(layer, keras.Model):
+        return None
+    try:
+        inputs, outputs = list(layer.inputs), list(layer.outputs)
+    except (AttributeError, TypeError):
+        return None
+    known = all(hasattr(tensor, "_keras_history") for tensor in inputs + outputs)
+    return (inputs, outputs) if known else None
+
+
+def is_saved_as_graph(model: Layer) -> bool:
+    """Whether a model's config is its graph. Keras decides by the arguments of its constructor."""
+    kinds: list[Any] = [kind for kind in type(model).__mro__ if kind.__name__ == "Functional"]
+    own, *functional = [
+        inspect.getfullargspec(kind.__init__).args for kind in (type(model), *kinds)
+    ]
+    return functional == [own]
+
+
+def attention_output(layer: Layer) -> Layer:
+    """The output projection of an attention layer."""
+    return layer._output_dense
+
+
+def attention_regularizer_slot(layer: Layer) -> str:
+    """The attribute in which an attention layer keeps the regularizer of all its projections."""
+    return "_kernel_regularizer" if hasattr(layer, "_kernel_regularizer") else "kernel_regularizer"
+
+
+def drop_traces(model: keras.Model) -> None:
+    """Makes a model trace its train and test steps again, if it has traced them."""
+    if model.train_function is not None:
+        model.make_train_function(force=True)
+    if model.test_function is not None:
+        model.make_test_function(force=True)
+
+
+@contextlib.contextmanager
+def replaced_attribute(layer: Layer, name: str, value: Any) -> Iterator[None]:
+    """Replaces an attribute of a layer inside the context, out of sight of its tracking.
+
+    Setting it normally would register variables and layers, or be refused on a built layer.
+    """
+    attributes = vars(layer)
+    was_set, before = name in attributes, attributes.get(name)
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        if was_set:
+            attributes[name] = before
+        else:
+            del attributes[name]

@@ -1,0 +1,176 @@
+"""The search of `method="auto"`: many descents from known, symmetric and random starts."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from mhe.prototypes.bounds import cosine_lower_bound, separation, unit
+from mhe.prototypes.configurations import Composition, catalogue, compose
+from mhe.prototypes.optimize.polishing import polish
+from mhe.prototypes.optimize.smooth import STAGES, lbfgs, orbit
+from mhe.prototypes.optimize.work import Effort, evaluation_work
+
+# Descents skip the last two stages, and from a known start the first two, which would forget it.
+# The stages that the others begin with rotate: the bluntest ones lead nearly all starts to the same
+# placement, and where that is not the best, descents without them find better ones among many
+# worse.
+_SCOUT_ENDS = 6
+_SCOUT_BEGINS = (0, 0, 1, 1, 2)
+_KNOWN = slice(2, 8)
+
+# The work of a search on a small set; large ones get a few descents' worth, up to the second.
+_WORK = 3.0
+_MOST_WORK = 40.0
+# An evaluation of more work than this is not tried where a placement is known without a search.
+_MOST_EVALUATION = 1.0
+
+# The linear programs of the last polish take longer than the whole search beyond this many numbers.
+_POLISHED = 300
+
+# A search starts from at most this many of the catalogue's configurations, those whose largest
+# cosine is at most _PROMISING times that of a descent from a random start. In unused dimensions the
+# points of such a start, unit vectors, get random coordinates of length _LIFT.
+_KNOWN_STARTS = 3
+_PROMISING = 1.25
+_LIFT = 0.3
+# The orders of the rotations that every second start is symmetric under, in turn.
+_ORDERS = (2, 3, 4, 5)
+
+
+class _Start(NamedTuple):
+    """Where a descent begins: rows, stages, the group they are symmetric under, and a name."""
+
+    rows: np.ndarray
+    stages: tuple[float, ...]
+    group: np.ndarray | None
+    name: str
+
+
+def search(
+    classes: int, dims: int, seed: int, effort_factor: float = 1.0, effort: Effort | None = None
+) -> tuple[np.ndarray, str]:
+    """The best placement of many descents: from what is known, from symmetric and random starts.
+
+    Args:
+        classes: More than 2·dims.
+        dims: At least 3.
+        seed: Seeds the starts.
+        effort_factor: Multiplies the default amount of work.
+        effort: Ends the search by the clock, and reports its progress.
+
+    Returns:
+        `(classes, dims)`, unit rows, and a description of their origin.
+
+    Raises:
+        ImportError: If SciPy is needed and not installed.
+
+    Example:
+
+    >>> rows, origin = search(27, 6, seed=0)
+    >>> round(separation(rows), 6), origin
+    (0.25, 'E8 roots, derived twice')
+    """
+    effort = effort or Effort()
+    known = compose(classes, dims)
+    evaluation = evaluation_work(classes, classes, dims)
+    if known is not None:
+        if known.cosine <= cosine_lower_bound(classes, dims) + 1e-8:
+            return known.rows(classes, dims), str(known)
+        if evaluation > _MOST_EVALUATION * effort_factor:
+            effort.tell("too large to search: taking the best known placement")
+            return known.rows(classes, dims), str(known)
+    descent = len(STAGES) * 300 * evaluation
+    work = effort_factor * min(max(_WORK, 2 * descent), _MOST_WORK)
+    iterations = int(min(300, max(15, work / 3 / len(STAGES) / evaluation)))
+    effort.left = work
+    best, origin, cosine = np.empty((0, dims)), "", math.inf
+    if known is not None:
+        best, origin, cosine = known.rows(classes, dims), str(known), known.cosine
+        effort.tell(f"{origin}: largest cosine {cosine:.6f}")
+    rng = np.random.default_rng(seed)
+    fresh = _fresh_starts(classes, dims, rng)
+    starts: Iterator[_Start] = itertools.islice(fresh, 1)
+    for number in itertools.count(1):
+        start = next(starts, None)
+        if start is None:
+            break
+        rows = _descend(start, classes, iterations, effort)
+        now = separation(rows)
+        effort.tell(f"start {number}, {start.name}: largest cosine {now:.6f}")
+        if now < cosine - 1e-12:
+            best, origin, cosine = rows, f"L-BFGS from {start.name}", now
+        if number == 1:
+            # If one random start does not come near what is known, more of them would not either.
+            fresh = fresh if now <= 1.02 * cosine else iter(())
+            near = _known_starts(classes, dims, known, _PROMISING * now, rng)
+            starts = itertools.chain(near, fresh)
+        if effort.exhausted:
+            break
+    if not effort.timed_out and origin.startswith("L-BFGS"):
+        rows = lbfgs(best, STAGES[5:], iterations, effort=effort)
+        if classes * dims <= _POLISHED:
+            rows = polish(rows, effort=effort)
+        if separation(rows) < cosine:
+            best = rows
+    return best, origin
+
+
+def _descend(start: _Start, classes: int, iterations: int, effort: Effort) -> np.ndarray:
+    """Descends from one start; a symmetric one first within its symmetry, then without."""
+    rows = lbfgs(start.rows, start.stages, iterations, group=start.group, effort=effort)
+    if start.group is None:
+        return rows
+    return lbfgs(orbit(rows, start.group)[:classes], STAGES[3:6], iterations, effort=effort)
+
+
+def _fresh_starts(classes: int, dims: int, rng: np.random.Generator) -> Iterator[_Start]:
+    """Random starts without and with a symmetry, in turn."""
+    turns = zip(itertools.cycle(_ORDERS), itertools.cycle(_SCOUT_BEGINS), strict=True)
+    for order, begin in turns:
+        stages = STAGES[begin:_SCOUT_ENDS]
+        yield _Start(rng.normal(size=(classes, dims)), stages, None, "a random start")
+        representatives = rng.normal(size=(-(-classes // order), dims))
+        group = _rotations(order, dims, rng)
+        yield _Start(representatives, stages, group, f"a start of symmetry {order}")
+
+
+def _known_starts(
+    classes: int,
+    dims: int,
+    known: Composition | None,
+    most: float,
+    rng: np.random.Generator,
+) -> Iterator[_Start]:
+    """Starts at configurations whose largest cosine is at most `most`, lifted into unused axes."""
+    singles = [
+        Composition((each,), each.cosine)
+        for each in catalogue()
+        if each.classes >= classes and each.dims <= dims
+    ]
+    near = {
+        str(each): each
+        for each in [*singles, *([known] if known is not None else [])]
+        if each.cosine <= most
+    }
+    for name, each in itertools.islice(near.items(), _KNOWN_STARTS):
+        rows = each.rows(classes, dims).astype("float64")
+        unused = ~rows.any(axis=0)
+        if unused.any():
+            rows[:, unused] = _LIFT * unit(rng.normal(size=(classes, int(unused.sum()))))
+        yield _Start(unit(rows), STAGES[_KNOWN], None, name)
+
+
+def _rotations(order: int, dims: int, rng: np.random.Generator) -> np.ndarray:
+    """A cyclic group of rotations by random multiples of 2π/order in planes, `(order, D, D)`."""
+    turn = np.eye(dims)
+    for axis in range(0, dims - 1, 2):
+        angle = 2 * math.pi * rng.integers(order) / order
+        cosine, sine = math.cos(angle), math.sin(angle)
+        turn[axis : axis + 2, axis : axis + 2] = [[cosine, -sine], [sine, cosine]]
+    powers = [np.eye(dims)]
+    for _ in range(order - 1):
+        powers.append(powers[-1] @ turn)
+    return np.stack(powers)

@@ -1,0 +1,177 @@
+"""The choice among all ways to place prototypes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mhe import checks
+from mhe.prototypes import closed_forms, optimize
+from mhe.prototypes.bounds import check_shape, separation
+from mhe.prototypes.semantics import RankingTerm, assign, unit_semantics
+from mhe.prototypes.signatures import same_arguments
+
+_CLOSED_FORMS = ("simplex", "orthoplex")
+_SEARCHES: dict[str, Callable[..., np.ndarray]] = {
+    "lbfgs": optimize.lbfgs,
+    "sgd": optimize.sgd,
+    "slsqp": optimize.slsqp,
+}
+METHODS = ("auto", *_CLOSED_FORMS, *_SEARCHES)
+
+
+class Placement(NamedTuple):
+    """Prototypes and their origin.
+
+    Attributes:
+        prototypes: `(classes, dims)` float32, unit rows.
+        origin: Their origin, in words.
+        evaluations: How often a search computed all cosines; 0 without a search.
+        unmoved: Their largest cosine before semantics moved them, which tells what the order
+            costs; None if nothing was moved.
+    """
+
+    prototypes: np.ndarray
+    origin: str
+    evaluations: int
+    unmoved: float | None = None
+
+
+def find(
+    classes: int,
+    dims: int,
+    method: str = "auto",
+    seed: int = 0,
+    semantics: Any = None,
+    *,
+    semantics_weight: float = 1.0,
+    effort: float = 1.0,
+    seconds: float | None = None,
+    progress: bool | Callable[[str], None] = False,
+) -> Placement:
+    """Places prototypes as `place` does, and reports their origin.
+
+    Takes the arguments of `place`, and raises its errors.
+
+    Returns:
+        A `Placement`.
+
+    Example:
+
+    >>> find(27, 6).origin, find(8, 4).origin
+    ('E8 roots, derived twice', 'orthoplex')
+    """
+    check_shape(classes, dims)
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}. Received: {method!r}")
+    checks.check_number("semantics_weight", semantics_weight, least=0)
+    checks.check_number("effort", effort, above=0)
+    if seconds is not None:
+        checks.check_number("seconds", seconds, above=0)
+    checks.check_count("seed", seed, 0)
+    if semantics is not None:
+        semantics = unit_semantics(semantics, classes)
+    tell = optimize.to_stderr if progress is True else progress or None
+    work = optimize.Effort(seconds=seconds, progress=tell)
+    descend = _SEARCHES.get(method, optimize.lbfgs)
+    rows, origin = _closed_form(classes, dims, method)
+    if rows is None and method == "auto":
+        rows, origin = optimize.search(classes, dims, seed, effort, work)
+    elif rows is None:
+        start = np.random.default_rng(seed).normal(size=(classes, dims))
+        rows, origin = descend(start, effort=work), f"{method} from a random start"
+    unmoved = None
+    if semantics is not None:
+        rows = rows[assign(rows, semantics, seed=seed)]
+        origin += ", assigned by semantics"
+        if semantics_weight and method not in _CLOSED_FORMS:
+            term = _weighted(RankingTerm(semantics, seed=seed), semantics_weight)
+            unmoved = separation(rows)
+            # Blunter stages would forget the assignment.
+            stages = {"stages": optimize.STAGES[2:6]} if descend is optimize.lbfgs else {}
+            rows = descend(rows, term=term, effort=work, **stages)
+            origin += f", moved by their ranking with weight {semantics_weight:g}"
+    return Placement(rows.astype("float32", copy=False), origin, work.evaluations, unmoved)
+
+
+@same_arguments(find)
+def place(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are those of `find`
+    """Places prototypes on the unit sphere, their largest cosine as small as is known or found.
+
+    `method="auto"` takes
+
+    - the simplex up to dims + 1 classes, the orthoplex up to 2·dims, the polygon in two
+      dimensions: nothing is better;
+    - a sharp configuration, or several in orthogonal subspaces, where none can be better;
+    - else the best of these and of a search: descents by L-BFGS over ever sharper log-sum-exps of
+      the cosines in float64, from known, random and symmetric starts, with a last polish. The work
+      is counted, not timed: about 3 seconds on one core for small sets, 60 for large ones, and
+      longer where a single descent takes longer, as for 20,000 classes in 10 dimensions, for which
+      nothing is known; `seconds` limits it;
+    - the best known without a search, such as rows of block codes, where one evaluation of all
+      cosines takes a second or more (beyond some 5,500 classes in 128 dimensions). More `effort`
+      searches there too.
+
+    The other methods are `"simplex"` and `"orthoplex"`; `"lbfgs"` and `"slsqp"`, one descent from a
+    random start, the second for small sets only (memory grows as classes³·dims); and `"sgd"`, the
+    published one.
+
+    The same arguments give the same array in every process with the same number of threads on the
+    same machine; the order of floating-point operations may differ elsewhere.
+
+    Args:
+        classes: Number of prototypes, at least 2.
+        dims: Dimensions of their space, at least 2.
+        method: One of `METHODS`.
+        seed: Random seed, a non-negative integer.
+        semantics: Prior knowledge about the classes, such as word vectors `(classes, m)`, or None:
+            the order of the prototypes' similarities should follow the order of these. First each
+            class gets the prototype that suits it best, which costs no separation but takes time as
+            classes³: a minute for 1,000. Then the prototypes are moved, unless the method is a
+            closed form.
+        semantics_weight: Weight of the ranking term (`mhe.prototypes.semantics.RankingTerm`)
+            relative to the largest cosine when prototypes are moved: the larger, the better the
+            order is kept, and the worse the separation. 0 moves nothing.
+        effort: Multiplies the amount of work of `"auto"`.
+        seconds: Time limit for searching and moving, or None. If it ends them early, the result
+            also depends on the machine's speed.
+        progress: Whether to print a line for each stage of a search on stderr, or a function that
+            receives these lines.
+
+    Returns:
+        `(classes, dims)` float32, unit rows.
+
+    Raises:
+        ValueError: If an argument is invalid, or the method cannot place that many classes.
+        ImportError: If a search is needed and SciPy is not installed.
+
+    Example:
+
+    >>> prototypes = place(10, 5)
+    >>> prototypes.shape, separation(prototypes)
+    ((10, 5), 0.0)
+
+    Reference:
+        Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
+        ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)).
+    """
+    return find(*args, **kwargs).prototypes
+
+
+def _closed_form(classes: int, dims: int, method: str) -> tuple[np.ndarray | None, str]:
+    """The rows of a regular figure and its name, if the method asks for one or it is optimal."""
+    if method == "simplex" or (method == "auto" and classes <= dims + 1):
+        return closed_forms.simplex(classes, dims), "simplex"
+    if method == "orthoplex" or (method == "auto" and classes <= 2 * dims):
+        return closed_forms.orthoplex(classes, dims), "orthoplex"
+    if method == "auto" and dims == 2:
+        return closed_forms.polygon(classes), "polygon"
+    return None, ""
+
+
+def _weighted(term: optimize.Term, weight: float) -> optimize.Term:
+    def weighted(rows: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = term(rows)
+        return weight * value, weight * gradient
+
+    return weighted

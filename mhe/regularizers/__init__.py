@@ -1,0 +1,24 @@
+"""Keras regularizers: energies of neurons, costs between classes, weights that are images."""
+
+from mhe.regularizers.distances import prototype_distances
+from mhe.regularizers.distortion import Distortion, squared_distortion
+from mhe.regularizers.mhe import MHE
+from mhe.regularizers.nearest import NearestImagePull, nearest_images
+from mhe.regularizers.rank import Rank, rank_loss
+from mhe.regularizers.sum import Sum, describe
+from mhe.regularizers.variation import TotalVariation, total_variation
+
+__all__ = [
+    "MHE",
+    "Distortion",
+    "NearestImagePull",
+    "Rank",
+    "Sum",
+    "TotalVariation",
+    "describe",
+    "nearest_images",
+    "prototype_distances",
+    "rank_loss",
+    "squared_distortion",
+    "total_variation",
+]

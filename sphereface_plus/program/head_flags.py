@@ -1,0 +1,193 @@
+"""The heads by name, and the flags that choose a head and its margin."""
+
+import argparse
+import inspect
+from typing import Any
+
+import keras
+
+import mhe
+from mhe.harness import recipes
+from mhe.harness.comparisons import Comparison
+from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.flags import Parser, integer, number
+from sphereface_plus import heads
+
+HEADS = {
+    "normface": heads.NormFace,
+    "sphereface": heads.SphereFace,
+    "sphereface_plus": heads.SphereFacePlus,
+    "sphereface_r": heads.SphereFaceR,
+    "sphereface2": heads.SphereFace2,
+    "cosface": heads.CosFace,
+    "arcface": heads.ArcFace,
+}
+# Flags that are arguments of some heads; without them a head's own defaults apply.
+_ARGUMENTS = (
+    *("scale", "m", "lambda_start", "lambda_end", "gamma"),
+    *("version", "normalization", "t", "weight"),
+)
+# Flags of the energy, which only sphereface_plus has, and their defaults.
+_ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
+
+
+def add(parser: Parser, default: str, gamma: float | None = None) -> None:
+    """Adds the flags.
+
+    Args:
+        parser: A program's parser.
+        default: The default of `--model_name`.
+        gamma: The default of `--gamma`; None leaves it to the head.
+
+    Example:
+
+    >>> parser = Parser("sphereface_plus/x.py", "Trains.")
+    >>> add(parser, "sphereface")
+    >>> parser.parse(["--m", "2", "3"])[0].m
+    [2.0, 3.0]
+    """
+    above, rate = number(0, above=True), number(0)
+    parser.add_argument(
+        "--model_name",
+        nargs="+",
+        choices=list(HEADS),
+        default=[default],
+        help="the head, which defines the margin; sphereface_plus is sphereface with the energy of "
+        "the class weights",
+    )
+    parser.add_argument(
+        "--scale", type=above, help="length that features are scaled to (default: the head's own)"
+    )
+    parser.add_argument(
+        "--m", type=rate, nargs="+", help="the margin (default: the published one of the head)"
+    )
+    parser.add_argument(
+        "--lambda_start",
+        type=rate,
+        help="sphereface, sphereface_plus: initial weight of the logit without margin, which "
+        "decreases as 1/(1 + gamma step) (default: 1000)",
+    )
+    parser.add_argument(
+        "--lambda_end", type=rate, help="sphereface, sphereface_plus: its minimum (default: 5)"
+    )
+    parser.add_argument(
+        "--gamma",
+        type=rate,
+        default=gamma,
+        help="sphereface, sphereface_plus: how fast it decreases"
+        + (" (default: 0.12)" if gamma is None else ""),
+    )
+    parser.add_argument(
+        "--version",
+        type=integer(0, 2),
+        help="sphereface_r: which multiplicative margin (default: 1)",
+    )
+    parser.add_argument(
+        "--normalization",
+        choices=["hard", "soft", "none"],
+        help="sphereface_r: how features are normalized (default: hard)",
+    )
+    parser.add_argument(
+        "--t", type=above, help="sphereface2: exponent of the similarity (default: 3)"
+    )
+    parser.add_argument(
+        "--weight", type=above, help="sphereface2: weight of the true class (default: 0.7)"
+    )
+    parser.add_argument(
+        "--power_s",
+        choices=list(recipes.POWERS),
+        help="sphereface_plus: the power s of the energy; 'a' means of angles (default: a2)",
+    )
+    parser.add_argument(
+        "--strength", type=rate, help="sphereface_plus: weight of the energy (default: 1)"
+    )
+    parser.add_argument(
+        "--energy_over",
+        choices=heads.OVER,
+        help="sphereface_plus: the energy of all classes, or, as published, of those in the batch "
+        "among all (default: all)",
+    )
+    parser.add_argument(
+        "--sample",
+        type=integer(2),
+        help="sphereface_plus: number of classes to sample for the energy at every step "
+        "(default: all)",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that none of the heads takes.
+
+    Args:
+        args: The resolved flags, with lists.
+
+    Raises:
+        BadInput: If there is such a flag.
+    """
+    taken = set().union(*(_taken(name) for name in args.model_name))
+    for flag in (*_ARGUMENTS, *_ENERGY):
+        if getattr(args, flag) is not None and flag not in taken:
+            names = ", ".join(args.model_name)
+            raise BadInput(f"--{flag} does not apply to --model_name {names}")
+
+
+def expand_runs(args: argparse.Namespace, comparison: Comparison) -> dict[str, argparse.Namespace]:
+    """Returns the flags of each run by the name of the run.
+
+    Args:
+        args: The resolved flags, with lists.
+        comparison: The program's comparison, which varies `model_name` and `m`.
+
+    Returns:
+        The flags of each run; those that its head does not take are None.
+    """
+
+    def applicable(values: dict[str, Any]) -> dict[str, Any]:
+        return values if "m" in _taken(values["model_name"]) else {**values, "m": None}
+
+    runs = comparison.combinations(args, applicable)
+    for flags in runs.values():
+        taken = _taken(flags.model_name)
+        for flag in {*_ARGUMENTS, *_ENERGY} - taken:
+            setattr(flags, flag, None)
+        for flag in taken.intersection(_ENERGY):
+            if getattr(flags, flag) is None:
+                setattr(flags, flag, _ENERGY[flag])
+    return runs
+
+
+def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
+    """Builds the head of a run.
+
+    Args:
+        args: The flags of one run, `weight_decay` among them.
+        classes: The number of classes.
+
+    Raises:
+        BadInput: If an argument of the head is out of range.
+    """
+    options = {name: getattr(args, name) for name in _ARGUMENTS if getattr(args, name) is not None}
+    if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
+        options["m"] = int(options["m"])
+    if args.weight_decay:
+        options["kernel_regularizer"] = keras.regularizers.L2(args.weight_decay / 2)
+    if args.model_name == "sphereface_plus":
+        s, distance = recipes.POWERS[args.power_s]
+        options["energy"] = mhe.MHE(
+            args.strength, s=s, distance=distance, space="full", sample=args.sample
+        )
+        options["energy_over"] = args.energy_over
+    with as_bad_input(f"--model_name {args.model_name}"):
+        # With a fixed name, weights and columns of a log have the same names in every run.
+        return HEADS[args.model_name](classes, name="head", **options)
+
+
+def _taken(model_name: str) -> set[str]:
+    """The flags that a head takes: its arguments and its parents', and those of its energy."""
+    arguments = {
+        name
+        for each in HEADS[model_name].__mro__
+        if "__init__" in vars(each)
+        for name in inspect.signature(vars(each)["__init__"]).parameters
+    }
+    return arguments | set(_ENERGY if "energy" in arguments else ())

@@ -1,0 +1,66 @@
+"""Files of a folder and of a zip, by the same paths."""
+
+import zipfile
+
+import pytest
+
+from mhe.harness.datasets.tree import Tree
+from mhe.harness.errors import BadInput
+
+pytestmark = pytest.mark.numpy_only
+
+FILES = {"train/a/1.png": b"one", "train/a/0.png": b"zero", "train/.hidden/2.png": b"?"}
+
+
+def zipped(path, names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in names.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("wrapper", ["", "published-archive/"])
+def test_a_folder_and_a_zip_with_or_without_a_wrapper_have_the_same_files(wrapper, tmp_path):
+    folder = tmp_path / "folder"
+    for name, data in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    path = zipped(tmp_path / "data.zip", {wrapper + name: data for name, data in FILES.items()})
+    for source in (folder, path):
+        with Tree(source) as tree:
+            files = [name for name in tree.names if not name.endswith("/")]
+            assert files == ["train/a/0.png", "train/a/1.png"]
+            assert [tree.read(name) for name in files] == [b"zero", b"one"]
+            assert tree.name == str(source)
+
+
+def test_a_top_folder_that_is_no_wrapper_is_part_of_the_paths(tmp_path):
+    with Tree(zipped(tmp_path / "data.zip", {"Greek/character01/1.png": b""})) as tree:
+        assert tree.names == ["Greek/character01/1.png"]
+
+
+def test_members_that_point_outside_are_never_written(tmp_path):
+    (tmp_path / "in").mkdir()
+    path = zipped(tmp_path / "in" / "data.zip", {"train/a/../../../../out.png": b"out"})
+    with Tree(path) as tree:
+        # Any part that begins with a dot is hidden, so what climbs out has no name at all.
+        assert tree.names == []
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["data.zip", "in"]
+
+
+def test_text_is_utf8_with_or_without_a_byte_order_mark(tmp_path):
+    (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbfid")
+    (tmp_path / "wrong.csv").write_bytes(b"\xff\xfe")
+    with Tree(tmp_path) as tree:
+        assert tree.text("marked.csv") == "id"
+        with pytest.raises(BadInput, match=r"wrong\.csv cannot be read: "):
+            tree.text("wrong.csv")
+        with pytest.raises(BadInput, match=r"missing\.csv cannot be read: "):
+            tree.text("missing.csv")
+
+
+def test_neither_folder_nor_zip(tmp_path):
+    (tmp_path / "data.zip").write_bytes(b"text")
+    for name in ("data.zip", "missing.zip"):
+        with pytest.raises(BadInput, match=rf"{name} is not a readable zip: "):
+            Tree(tmp_path / name)

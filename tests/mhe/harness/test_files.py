@@ -1,0 +1,76 @@
+"""Files that a kill leaves either as they were or complete."""
+
+import json
+
+import pytest
+
+from mhe.harness.errors import BadInput
+from mhe.harness.files import PARTIAL, read_json, replacing, write_csv, write_json
+
+pytestmark = pytest.mark.numpy_only
+
+
+def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):
+    path = tmp_path / "a.tar.gz"
+    path.write_text("old")
+    with replacing(path) as partial:
+        assert (partial.parent, partial.name) == (tmp_path, PARTIAL + path.name)
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_left_alone_if_the_writer_fails(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write():
+        with replacing(path) as partial:
+            partial.write_text("half of i")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
+    assert path.read_text() == "old"
+
+
+def test_json_comes_back(tmp_path):
+    content = {"model_name": "ä", "seed": 3, "rates": [0.1, 1e-30], "steps": None}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == content
+    before = (tmp_path / "a.json").read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert (tmp_path / "a.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: .*No such file"),
+        (b"{", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[1]", r"must hold a JSON object\. Received: list"),
+    ],
+)
+def test_what_is_not_a_json_object_is_refused(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadInput, match=rf"a\.json {message}"):
+        read_json(path)
+
+
+def test_csv_keeps_every_digit_and_leaves_out_what_is_missing(tmp_path):
+    path = tmp_path / "a.csv"
+    rows = [{"b": 1 / 3, "a": "x, y"}, {"a": None, "c": 1e-30}]
+    write_csv(path, rows)
+    assert path.read_bytes() == b'b,a,c\r\n0.3333333333333333,"x, y",\r\n,,1e-30\r\n'
+    write_csv(path, rows, ["c", "b", "a"])
+    assert path.read_text().splitlines()[0] == "c,b,a"
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="fields not in fieldnames"):
+        write_csv(path, rows, ["a"])
+    assert path.read_bytes() == before
