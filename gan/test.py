@@ -23,7 +23,7 @@ from gan.program.scorer import Scorer
 from mhe.harness import recipes
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.files import write_json
-from mhe.harness.flags import Defaults, LineParser, integer, program
+from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.run import require_unused
 
 
@@ -32,8 +32,6 @@ def make_parser() -> LineParser:
     parser = LineParser(
         prog="gan/test.py",
         description="Scores the best snapshot of a run of gan/train.py, and draws what it makes.",
-        formatter_class=Defaults,
-        allow_abbrev=False,
     )
     parser.add_argument("--run", required=True, help="the folder of a run of gan/train.py")
     parser.add_argument(

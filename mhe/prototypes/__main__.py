@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -34,11 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    # No default is shown for flags that must be given.
-    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
-    parser.add_argument("--classes", type=int, help="how many, at least 2", **needed)
-    parser.add_argument("--dims", type=int, help="of their space, at least 2", **needed)
-    parser.add_argument("--out", metavar="FILE.npy", help="the file to write", **needed)
+    parser.add_argument("--classes", type=int, required=True, help="how many, at least 2")
+    parser.add_argument("--dims", type=int, required=True, help="of their space, at least 2")
+    parser.add_argument("--out", required=True, metavar="FILE.npy", help="the file to write")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the file if it is there already"
     )
