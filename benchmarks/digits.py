@@ -5,7 +5,6 @@ ones are resumed, so the program can be stopped and called again. It needs no ne
 few minutes on two cores.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -20,13 +19,11 @@ from mhe.harness.flags import LineParser, integer, number, program
 MODELS = ("baseline", "half_mhe")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
     parser = LineParser(
         prog="benchmarks/digits.py",
         description="Compares a plain network with half-space MHE (s=2) on few digits.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
     positive = integer(1)
     parser.add_argument("--out", default="runs/digits", help="folder of the runs and the figure")
