@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from tasks import classification
 
-from mhe.callbacks import EnergyLogger
+from mhe.callbacks import EnergyLogger, NormLogger
 from mhe.harness import figures, recipes
 from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied
@@ -38,7 +38,6 @@ from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
-from mhe.norms import NormLogger
 
 DROPS = "20/42.5,30/42.5,37.5/42.5"
 

@@ -2,7 +2,7 @@
 
 from mhe import clusters, fewshot, layers, losses, metrics, prototypes
 from mhe.attach import attach, attached, detach
-from mhe.callbacks import EnergyLogger
+from mhe.callbacks import EnergyLogger, NormLogger
 from mhe.constraints import PixelRange
 from mhe.energy import hyperspherical_energy
 from mhe.head_model import HeadModel
@@ -20,6 +20,7 @@ __all__ = [
     "EnergyLogger",
     "HeadModel",
     "NearestImagePull",
+    "NormLogger",
     "PixelRange",
     "Rank",
     "Sum",

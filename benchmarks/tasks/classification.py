@@ -9,10 +9,10 @@ import numpy as np
 
 from mhe.attach import attach
 from mhe.attach.neurons import neuron_weights
+from mhe.callbacks import is_normalized
 from mhe.harness import models, recipes
 from mhe.losses import BoundedCrossEntropy, saturation
 from mhe.metrics import pairwise_angles
-from mhe.norms import is_normalized
 from mhe.regularizers import MHE
 from mhe.types import Tensor
 from tasks.radial import RadialForce

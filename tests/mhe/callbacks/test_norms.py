@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from mhe.norms import NormLogger, is_normalized
+from mhe.callbacks import NormLogger, is_normalized
 
 
 def network():

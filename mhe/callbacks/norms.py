@@ -1,12 +1,13 @@
-"""Watch the norms of a model's kernels, and with them its effective learning rates."""
+"""A callback that watches the norms of kernels, and with them the effective learning rates."""
 
 from typing import Any
 
 import keras
 import numpy as np
 
-from mhe.neurons import NeuronWeight, neuron_weights
-from mhe.selection import select
+from mhe import keras_internals
+from mhe.attach.neurons import NeuronWeight, neuron_weights
+from mhe.attach.selection import select
 
 _NORMS = (
     keras.layers.BatchNormalization,
@@ -34,7 +35,7 @@ def is_normalized(layer: keras.layers.Layer) -> bool:
     """
     if getattr(layer, "activation", None) not in (None, keras.activations.linear):
         return False
-    used = [node.operation for node in layer._outbound_nodes]
+    used = [node.operation for node in keras_internals.nodes(layer)[1]]
     if not used or not all(isinstance(operation, _NORMS) for operation in used):
         return False
     centered = all(isinstance(operation, keras.layers.BatchNormalization) for operation in used)
@@ -61,7 +62,7 @@ class NormLogger(keras.callbacks.Callback):
     Example:
 
     >>> import keras, numpy as np
-    >>> from mhe.norms import NormLogger
+    >>> from mhe.callbacks import NormLogger
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, use_bias=False),
     ...                           keras.layers.BatchNormalization(), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(0.1), "mse")
