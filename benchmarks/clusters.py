@@ -123,12 +123,7 @@ def make_parser() -> Parser:
 
 
 class Task(ImageTask):
-    """Trains one network.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one network."""
 
     divergence = (ClusterError,)
 

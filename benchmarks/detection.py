@@ -95,12 +95,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 class Task(ImageTask):
-    """Trains one detector.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one detector."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

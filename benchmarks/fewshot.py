@@ -138,12 +138,7 @@ def make_parser() -> Parser:
 
 
 class Task(training.Task):
-    """Trains one prototypical network.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one prototypical network."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

@@ -167,9 +167,6 @@ def check(args: argparse.Namespace) -> None:
 def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     """Returns the flags of each run by the name of the run.
 
-    Args:
-        args: The resolved flags, with lists.
-
     Example:
 
     >>> args, _ = make_parser().parse(["--model_name", "softmax", "hyperspherical"])
@@ -187,12 +184,7 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
 
 
 class Task(ImageTask):
-    """Trains one network.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one network."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

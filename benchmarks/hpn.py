@@ -193,9 +193,6 @@ def check(args: argparse.Namespace) -> None:
 def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     """Returns the flags of each run by the name of the run.
 
-    Args:
-        args: The resolved flags, with lists.
-
     Example:
 
     >>> args, _ = make_parser().parse(["--model_name", "baseline", "hpn", "--dims", "9", "3"])
@@ -212,12 +209,7 @@ def _applicable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class Task(ImageTask):
-    """Trains one prototype network or its baseline.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one prototype network or its baseline."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

@@ -121,9 +121,6 @@ def make_parser() -> Parser:
 def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     """Returns the flags of each run by the name of the run.
 
-    Args:
-        args: The resolved flags, with lists.
-
     Example:
 
     >>> args, _ = make_parser().parse(["--similarity", "cosine", "dot", "--start", "noise"])
@@ -138,12 +135,7 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
 
 
 class Task(ImageTask):
-    """Trains one network with prototypes that are images.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one network with prototypes that are images."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

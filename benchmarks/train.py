@@ -218,9 +218,6 @@ def resolve_defaults(args: argparse.Namespace) -> None:
 def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     """Returns the flags of each run by the name of the run.
 
-    Args:
-        args: The resolved flags, with lists.
-
     Example:
 
     >>> args, _ = make_parser().parse(["--model_name", "baseline", "mhe", "--power_s", "0", "a2"])
@@ -244,12 +241,7 @@ def _applicable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class Task(ImageTask):
-    """Trains one classifier, with or without energies.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one classifier, with or without energies."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

@@ -221,12 +221,7 @@ def build(args: argparse.Namespace, image_shape: Sequence[int]) -> GAN:
 
 
 class Task(training.Task):
-    """Trains and scores one GAN.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains and scores one GAN."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

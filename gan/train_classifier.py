@@ -79,12 +79,7 @@ def on_pixels(model: keras.Model) -> keras.Model:
 
 
 class Task(training.ImageTask):
-    """Trains one classifier, and saves it with the normalization of its images.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one classifier, and saves it with the normalization of its images."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

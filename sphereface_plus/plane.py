@@ -144,12 +144,7 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
 
 
 class Task(training.ImageTask):
-    """Trains one network whose features are two numbers.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one network whose features are two numbers."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)

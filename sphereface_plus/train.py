@@ -240,12 +240,7 @@ def part(people: faces.People, count: int, seed: int) -> tuple[faces.People, fac
 
 
 class Task(training.Task):
-    """Trains one network on people, and tests it on people held out.
-
-    Args:
-        args: The flags of one run.
-        run: The run to resume, or None.
-    """
+    """Trains one network on people, and tests it on people held out."""
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)
