@@ -63,9 +63,9 @@ class Float32Layer(keras.layers.Layer):
 
 
 class Head(Float32Layer):
-    """A layer from embeddings `(..., dims)` to `(..., units)`, in at least float32."""
+    """A layer from embeddings `(..., dims)` to `(..., units)`; None for any number of dims."""
 
-    def __init__(self, dims: int, units: int, **kwargs: Any) -> None:
+    def __init__(self, dims: int | None, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(min_ndim=1, axes={-1: dims})
         self.supports_masking = True
