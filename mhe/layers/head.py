@@ -63,7 +63,7 @@ class Float32Layer(keras.layers.Layer):
 
 
 class Head(Float32Layer):
-    """A layer from embeddings `(..., dims)` to `(..., units)`, in at least float32."""
+    """A layer from embeddings `(..., dims)` to `(..., units)`; None for any number of dims."""
 
     def __init__(self, dims: int | None, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

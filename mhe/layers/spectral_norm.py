@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from mhe import checks
+from mhe.keras_internals import flat_layers, replaced_attribute
 from mhe.layers.head import unit_vectors
 from mhe.neuron_axes import DEPTHWISE, TRANSPOSED, neuron_kernels
 from mhe.precision import at_least_float32
@@ -225,7 +226,7 @@ class SpectralNorm(keras.layers.Wrapper):
         sigma = ops.where(sigma > _SMALLEST, sigma, ops.ones_like(sigma))
         kernel = ops.convert_to_tensor(self.kernel)
         normalised = ops.cast(ops.cast(kernel, sigma.dtype) / sigma, self.layer.compute_dtype)
-        with _in_place_of_kernel(self.layer, normalised):
+        with replaced_attribute(self.layer, _slot(self.layer), normalised):
             return self.layer(inputs)
 
     def update(self) -> None:
@@ -356,7 +357,7 @@ def hold_spectral_norms(model: keras.layers.Layer) -> Iterator[None]:
 
 
 def _spectral_norms(model: keras.layers.Layer) -> list[SpectralNorm]:
-    return [layer for layer in model._flatten_layers() if isinstance(layer, SpectralNorm)]
+    return [layer for layer in flat_layers(model) if isinstance(layer, SpectralNorm)]
 
 
 def _random_unit_vector(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
@@ -393,16 +394,3 @@ def _slot(layer: keras.layers.Layer) -> str:
         "The wrapped layer must be built before it has a kernel. "
         f"Received: layer {layer.name!r}, which is not built"
     )
-
-
-@contextlib.contextmanager
-def _in_place_of_kernel(layer: keras.layers.Layer, tensor: Tensor) -> Iterator[None]:
-    """Replaces the kernel of a layer by a tensor inside the context."""
-    slot = _slot(layer)
-    variable = vars(layer)[slot]
-    # Not by `setattr`, which would track the tensor.
-    vars(layer)[slot] = tensor
-    try:
-        yield
-    finally:
-        vars(layer)[slot] = variable
