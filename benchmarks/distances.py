@@ -1,23 +1,21 @@
 """Times distances to prototypes against the matrix product that they need.
 
-On the backend that `KERAS_BACKEND` names it takes turns between
+On the backend that `KERAS_BACKEND` names it alternates between
 
-    product     embeddings times transposed prototypes, and nothing else
-    euclidean   `mhe.layers.distances`, and so for each of the other distances
+    product     embeddings times transposed prototypes
+    euclidean   `mhe.layers.distances`, and likewise each of the other distances
 
-once for the value alone, and once with the gradient of its squares along the prototypes, where the
-product has a gradient of its own, which is another product. Prototypes are normal numbers. So are
-embeddings that are `far` from all of them; those that are `near` are a prototype each, off by a
-twentieth of its length, so that their distances have to be found with care. Prints the median of
-each with its ratio to the product of the same embeddings, and writes a CSV.
+once for the value alone, and once with the gradient of the sum of its squares with respect to the
+prototypes, which for the product is another product. Prototypes are normal random numbers, and so
+are embeddings that are `far` from all of them; those that are `near` are a prototype each, off by a
+twentieth of its length, which makes distances sensitive to rounding. Prints the median of each with
+its ratio to the product of the same embeddings, and writes a CSV.
 """
 
-import argparse
-import csv
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,15 +23,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from keras import ops
 from timing import backend
-from timing.worker import interleaved, normal_layer, summary
+from timing.energies import normal_layer
+from timing.flags import add_rounds, timing_parser
+from timing.results import Row, new_csv
+from timing.rounds import compared, interleaved
 
-from mhe.harness.errors import BadInput
-from mhe.harness.files import replacing
-from mhe.harness.flags import LineParser, integer, number, program
+from mhe.harness.files import write_csv
+from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.tables import text_table
 from mhe.layers import distances
 from mhe.layers.distance import DISTANCES
-
-Row = dict[str, Any]
+from mhe.types import Tensor
 
 PLACED = ("far", "near")
 
@@ -45,43 +45,30 @@ COLUMNS = (
 
 def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
-    parser = LineParser(
-        prog="benchmarks/distances.py",
-        description="Times distances to prototypes against the matrix product that they need.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = timing_parser(
+        "distances",
+        "Times distances to prototypes against the matrix product that they need.",
+        out="folder for the results; those of other backends are kept",
+        seeded="embeddings and prototypes",
     )
+    add_rounds(parser, 25, 60.0, "gradient, place and way to compile")
     positive = integer(1)
-    parser.add_argument("--embeddings", type=positive, default=256, help="how many embeddings")
-    parser.add_argument("--classes", type=positive, default=10000, help="how many prototypes")
-    parser.add_argument("--dims", type=positive, default=512, help="numbers in each of them")
+    parser.add_argument("--embeddings", type=positive, default=256, help="number of embeddings")
+    parser.add_argument("--classes", type=positive, default=10000, help="number of prototypes")
+    parser.add_argument("--dims", type=positive, default=512, help="dimensions of both")
     parser.add_argument(
-        "--distances", nargs="+", choices=DISTANCES, default=DISTANCES, help="which distances"
+        "--distances", nargs="+", choices=DISTANCES, default=DISTANCES, help="the distances"
     )
     parser.add_argument(
         "--placed", nargs="+", choices=PLACED, default=PLACED, help="where the embeddings are"
-    )
-    parser.add_argument(
-        "--rounds", type=positive, default=25, help="how often each call is timed at most"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=number(0, above=True),
-        default=60.0,
-        help="no round begins when so many have passed, for values and for gradients, far and "
-        "near, in each way to compile; three there are",
-    )
-    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, help="seed of the numbers")
-    parser.add_argument(
-        "--out", default="runs/distances", help="folder for the results; other backends' are kept"
     )
     return parser
 
 
 def functions(
-    embeddings: np.ndarray, names: Sequence[str], gradient: bool
-) -> dict[str, Callable[[Any], Any]]:
-    """What is compared, by name: functions of prototypes, of their squares' sum if `gradient`.
+    embeddings: Tensor, names: Sequence[str], gradient: bool
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Returns functions of prototypes by name, with `gradient` the sums of their squares.
 
     Example:
 
@@ -90,41 +77,48 @@ def functions(
     {'product': 6, 'squared': 8}
     """
     embeddings = ops.convert_to_tensor(embeddings)
-    values = {"product": lambda p: ops.matmul(embeddings, ops.transpose(p))}
-    for name in names:
-        values[name] = lambda p, name=name: distances(embeddings, p, name)
+    values: dict[str, Callable[[Tensor], Tensor]] = {
+        "product": lambda p: ops.matmul(embeddings, ops.transpose(p)),
+        **{name: functools.partial(_distances, embeddings, name) for name in names},
+    }
     if not gradient:
         return values
-    return {name: lambda p, f=each: ops.sum(ops.square(f(p))) for name, each in values.items()}
+    return {name: functools.partial(_sum_of_squares, each) for name, each in values.items()}
+
+
+def _distances(embeddings: Tensor, name: str, prototypes: Tensor) -> Tensor:
+    return distances(embeddings, prototypes, name)
+
+
+def _sum_of_squares(function: Callable[[Tensor], Tensor], prototypes: Tensor) -> Tensor:
+    return ops.sum(ops.square(function(prototypes)))
 
 
 def measure(flags: Mapping[str, Any], placed: str, gradient: bool) -> list[Row]:
-    """Times all of them in turn, one way to compile after the other.
+    """Times all functions in turn, for each way to compile.
 
     Args:
         flags: The flags of this program.
         placed: Whether embeddings are `"far"` from all prototypes or `"near"` to one each.
-        gradient: Whether the gradient along the prototypes is computed with the value.
+        gradient: Whether to compute the gradient with respect to the prototypes too.
 
     Returns:
-        A row for each, with the ratio of its median to that of the product compiled alike.
+        A row each, with the ratio of its median to that of the product compiled alike.
     """
     prototypes = normal_layer(flags["classes"], flags["dims"], flags["seed"])
     embeddings = normal_layer(flags["embeddings"], flags["dims"], flags["seed"] + 1)
     if placed == "near":
         own = np.arange(len(embeddings)) % len(prototypes)
         embeddings = prototypes[own] + np.float32(0.05) * embeddings
-    compared = functions(embeddings, flags["distances"], gradient)
+    measured = functions(embeddings, flags["distances"], gradient)
     rows = []
     for mode in backend.modes():
         calls = {
             name: backend.compiled(function, prototypes, mode, gradient)
-            for name, function in compared.items()
+            for name, function in measured.items()
         }
         times = interleaved(calls, flags["rounds"], flags["seconds"])
-        product = summary(times["product"])["median_ms"]
-        for name, each in times.items():
-            found = summary(each)
+        for name, numbers in compared(times).items():
             row = {
                 "backend": backend.BACKEND,
                 "device": backend.device(),
@@ -135,57 +129,47 @@ def measure(flags: Mapping[str, Any], placed: str, gradient: bool) -> list[Row]:
                 "as_keras": mode == backend.keras_mode(),
                 "gradient": gradient,
             }
-            rows.append({**row, **found, "ratio": round(found["median_ms"] / product, 3)})
+            rows.append({**row, **numbers})
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text.
+    """Returns the rows as text.
 
     Example:
 
     >>> row = {"method": "huber", "mode": "XLA", "gradient": True, "median_ms": 2.5, "ratio": 1.2}
     >>> print(table([{**row, "placed": "far", "spread_ms": 0.1}]))
-    method           placed gradient    median, ms   spread, ms    ratio
-    huber (XLA)         far      yes         2.500        0.100     1.20
+    method       placed  gradient  median, ms  spread, ms  ratio
+    huber (XLA)     far       yes       2.500       0.100   1.20
     """
-    lines = [
-        f"{'method':<16} {'placed':>6} {'gradient':>8} {'median, ms':>13} {'spread, ms':>12}"
-        f" {'ratio':>8}"
+    cells = [
+        [
+            backend.titled(row["method"], row["mode"]),
+            row["placed"],
+            "yes" if row["gradient"] else "no",
+            f"{row['median_ms']:.3f}",
+            f"{row['spread_ms']:.3f}",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in rows
     ]
-    for row in rows:
-        title = f"{row['method']} ({row['mode']})" if row["mode"] else row["method"]
-        lines.append(
-            f"{title:<16} {row['placed']:>6} {'yes' if row['gradient'] else 'no':>8}"
-            f" {row['median_ms']:>13.3f} {row['spread_ms']:>12.3f} {row['ratio']:>8.2f}"
-        )
-    return "\n".join(lines)
+    header = ["method", "placed", "gradient", "median, ms", "spread, ms", "ratio"]
+    return text_table(cells, header)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags say, prints the table, and leaves the numbers in the folder.
+    """Measures what the flags ask for, prints the table, and writes the numbers to the folder.
 
     Args:
         argv: The flags; those of the process by default.
     """
     flags = vars(make_parser().parse_args(argv))
-    path = Path(flags["out"]) / f"{backend.BACKEND}.csv"
-    if path.exists():
-        raise BadInput(f"--out {flags['out']} has {path.name}, and nothing is overwritten")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {flags['out']} cannot be written to: {error.strerror}") from error
-    rows = []
+    path = new_csv(flags["out"], backend.BACKEND)
+    rows: list[Row] = []
     for placed in flags["placed"]:
         rows += measure(flags, placed, gradient=False) + measure(flags, placed, gradient=True)
-    with (
-        replacing(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows, COLUMNS)
     print(f"{backend.BACKEND} on {backend.device()}\n{table(rows)}\n\nNumbers in {path}")
 
 

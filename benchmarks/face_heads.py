@@ -1,22 +1,19 @@
 """Measures a training step of every face head over very many classes, beside a plain softmax.
 
-A step is what `fit` does: features, logits, loss, all gradients, and SGD with momentum. A dense
-layer makes the features, so that their gradient is needed too. Each head is measured in a process
-of its own, on the backend that `KERAS_BACKEND` names: the median time of several steps, by how much
-building and training raise the memory in use at the peak, and the peak of the whole process. Prints
-a table with the ratios to the plain softmax, and writes a CSV.
+A step is one of `fit`: features, logits, loss, all gradients, and SGD with momentum. The features
+come from a dense layer, so that their gradient is needed too. Each head is measured in a process of
+its own, on the backend that `KERAS_BACKEND` names: the median time of several steps, the increase
+of peak memory by building and training, and the peak of the whole process. Prints a table with the
+ratios to the plain softmax, and writes a CSV.
 """
 
 import argparse
-import csv
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,21 +21,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from timing import backend
-from timing.worker import summary
+from timing.flags import timing_parser
+from timing.processes import Died, ask
+from timing.results import Row, new_csv
+from timing.rounds import summary
 
 import mhe
-from mhe.harness.errors import BadInput
-from mhe.harness.files import replacing
+from mhe.harness.files import write_csv
 from mhe.harness.flags import LineParser, integer, number, program
+from mhe.harness.tables import text_table
 from sphereface_plus import FaceModel, heads
 
-Row = dict[str, Any]
-
-# What all others are compared with.
+# The head that all others are compared with.
 PLAIN = "softmax"
 
 
-def _sphereface_plus(**options):
+def _sphereface_plus(**options: Any) -> Callable[[int], keras.layers.Layer]:
     return lambda classes: heads.SphereFacePlus(classes, **options)
 
 
@@ -65,11 +63,11 @@ COLUMNS = (
 
 def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
-    parser = LineParser(
-        prog="benchmarks/face_heads.py",
-        description="Measures a training step of every face head over very many classes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = timing_parser(
+        "face_heads",
+        "Measures a training step of every face head over very many classes.",
+        out="folder for the results; those of other backends are kept",
+        seeded="weights, features and labels",
     )
     positive = integer(1)
     parser.add_argument(
@@ -77,33 +75,29 @@ def make_parser() -> LineParser:
         nargs="+",
         choices=HEADS,
         default=[name for name in HEADS if name != "sphereface_plus_all"],
-        help="which heads beside the plain softmax; sphereface_plus_all, the exact energy of all "
-        "classes, takes minutes at the default sizes",
+        help="the heads to measure besides the plain softmax; sphereface_plus_all, the exact "
+        "energy of all classes, takes minutes at the default sizes",
     )
-    parser.add_argument("--classes", type=integer(2), default=100_000, help="how many classes")
-    parser.add_argument("--dims", type=positive, default=512, help="numbers of a feature")
-    parser.add_argument("--batch_size", type=positive, default=128, help="features of a step")
-    parser.add_argument("--steps", type=positive, default=7, help="steps that are timed, after one")
+    parser.add_argument("--classes", type=integer(2), default=100_000, help="number of classes")
+    parser.add_argument("--dims", type=positive, default=512, help="dimensions of a feature")
+    parser.add_argument("--batch_size", type=positive, default=128, help="features per step")
+    parser.add_argument("--steps", type=positive, default=7, help="timed steps, after a first one")
     parser.add_argument(
         "--limit_gib",
         type=number(0, above=True),
         default=8.0,
-        help="what a process may take at its peak; the table says whether it did",
-    )
-    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, help="seed of the numbers")
-    parser.add_argument(
-        "--out", default="runs/face_heads", help="folder for the results; other backends' are kept"
+        help="memory limit of a process at its peak; the table tells whether all were within it",
     )
     parser.add_argument("--alone", choices=HEADS, help=argparse.SUPPRESS)
     return parser
 
 
 class Clock(keras.callbacks.Callback):
-    """Takes the time of every step of `fit` but the first, which compiles.
+    """Times every step of `fit` except the first, which compiles.
 
     Attributes:
-        seconds: Of the steps.
-        losses: Of the first step, too.
+        seconds: The time of each of these steps.
+        losses: The loss of each step, the first included.
     """
 
     def __init__(self) -> None:
@@ -113,7 +107,7 @@ class Clock(keras.callbacks.Callback):
         self._before = math.nan
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any]) -> None:
-        """Reads the loss, for which the step has to be done."""
+        """Reads the loss, which waits for the step to finish."""
         self.losses.append(float(logs["loss"]))
         now = time.perf_counter()
         if batch:
@@ -122,12 +116,12 @@ class Clock(keras.callbacks.Callback):
 
 
 def train(flags: Mapping[str, Any], name: str, clock: Clock) -> None:
-    """Builds a model with one of `HEADS` and trains it, with SGD and momentum, for a few steps.
+    """Builds a model with one of `HEADS` and trains it for a few steps of SGD with momentum.
 
     Args:
         flags: The flags of this program.
-        name: Of the head.
-        clock: Is told of each step.
+        name: The name of the head.
+        clock: Times the steps.
     """
     keras.utils.set_random_seed(flags["seed"])
     dims, count = flags["dims"], flags["batch_size"] * (flags["steps"] + 1)
@@ -149,7 +143,7 @@ def measure(flags: Mapping[str, Any], name: str) -> Row:
         name: One of `HEADS`.
 
     Returns:
-        Its row without the ratios. Memory is None where the system does not tell.
+        Its row without the ratios. Memory is None on systems that do not report it.
 
     Raises:
         RuntimeError: If a loss is not finite.
@@ -175,8 +169,8 @@ def _gib(memory: int | None) -> float | None:
     return None if memory is None else round(memory / 2**30, 3)
 
 
-def ask(flags: Mapping[str, Any], name: str) -> Row:
-    """Has one head measured in a process of its own, on the backend of this one.
+def measure_alone(flags: Mapping[str, Any], name: str) -> Row:
+    """Measures one head in a process of its own, on the backend of this one.
 
     Args:
         flags: The flags of this program.
@@ -186,30 +180,20 @@ def ask(flags: Mapping[str, Any], name: str) -> Row:
         What `measure` returns there.
 
     Raises:
-        RuntimeError: If that process failed, as one does that runs out of memory.
+        RuntimeError: If that process failed, for instance by running out of memory.
     """
-    given = ("classes", "dims", "batch_size", "steps", "seed")
-    command = [sys.executable, __file__, "--alone", name]
-    for flag in given:
-        command += [f"--{flag}", str(flags[flag])]
-    paths = [
-        str(Path(mhe.__file__).parents[1]),
-        str(Path(__file__).parent),
-        os.environ.get("PYTHONPATH", ""),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(
-            f"{name} ended with {done.returncode}, which is minus a signal's number:\n{done.stderr}"
-            if done.returncode < 0
-            else f"{name} failed:\n{done.stderr}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
+    arguments = [__file__, "--alone", name]
+    for flag in ("classes", "dims", "batch_size", "steps", "seed"):
+        arguments += [f"--{flag}", str(flags[flag])]
+    try:
+        (row,) = ask(name, arguments)
+    except Died as error:
+        raise RuntimeError(f"{name} {error}") from error
+    return row
 
 
 def compare(rows: Sequence[Row]) -> list[Row]:
-    """Adds to each row the ratios to the plain softmax, which is the first one.
+    """Adds to each row its ratios to the first one, the plain softmax.
 
     Example:
 
@@ -230,37 +214,36 @@ def compare(rows: Sequence[Row]) -> list[Row]:
 
 
 def table(rows: Sequence[Row], limit_gib: float) -> str:
-    """The rows as text.
+    """Returns the rows as text.
 
     Example:
 
     >>> row = {"head": "arcface", "median_ms": 300.0, "spread_ms": 9.5, "time_ratio": 1.2}
-    >>> row = {**row, "step_gib": 0.75, "memory_ratio": 1.1, "process_gib": 1.25}
+    >>> row = {**row, "step_gib": 0.75, "memory_ratio": 1.1, "process_gib": None}
     >>> print(table([row], limit_gib=8))
-    head                     median, ms  spread, ms  ratio  step, GiB  ratio  process, GiB
-    arcface                       300.0         9.5   1.20      0.750   1.10         1.250
+    head     median, ms  spread, ms  ratio  step, GiB  ratio  process, GiB
+    arcface       300.0         9.5   1.20      0.750   1.10       unknown
     <BLANKLINE>
-    Every process within 8 GiB: yes
+    Every process within 8 GiB: unknown
     """
-    lines = [
-        f"{'head':<24} {'median, ms':>10} {'spread, ms':>11} {'ratio':>6} {'step, GiB':>10}"
-        f" {'ratio':>6} {'process, GiB':>13}"
+    columns = (
+        *(("head", "head", ""), ("median, ms", "median_ms", ".1f")),
+        *(("spread, ms", "spread_ms", ".1f"), ("ratio", "time_ratio", ".2f")),
+        *(("step, GiB", "step_gib", ".3f"), ("ratio", "memory_ratio", ".2f")),
+        ("process, GiB", "process_gib", ".3f"),
+    )
+    cells = [
+        ["unknown" if row[name] is None else format(row[name], spec) for _, name, spec in columns]
+        for row in rows
     ]
-    for row in rows:
-        memory = ((row[name], digits) for name, digits in (("step_gib", 3), ("memory_ratio", 2)))
-        step, ratio = ("unknown" if n is None else f"{n:.{digits}f}" for n, digits in memory)
-        process = "unknown" if row["process_gib"] is None else f"{row['process_gib']:.3f}"
-        lines.append(
-            f"{row['head']:<24} {row['median_ms']:>10.1f} {row['spread_ms']:>11.1f}"
-            f" {row['time_ratio']:>6.2f} {step:>10} {ratio:>6} {process:>13}"
-        )
     peaks = [row["process_gib"] for row in rows]
     within = "unknown" if None in peaks else "yes" if max(peaks) <= limit_gib else "no"
-    return "\n".join([*lines, "", f"Every process within {limit_gib:g} GiB: {within}"])
+    text = text_table(cells, [title for title, _, _ in columns])
+    return f"{text}\n\nEvery process within {limit_gib:g} GiB: {within}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags say, prints the table, and leaves the numbers in the folder.
+    """Measures what the flags ask for, prints the table, and writes the numbers to the folder.
 
     Args:
         argv: The flags; those of the process by default.
@@ -269,24 +252,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags["alone"]:
         print(json.dumps(measure(flags, flags["alone"])))
         return
-    path = Path(flags["out"]) / f"{backend.BACKEND}.csv"
-    if path.exists():
-        raise BadInput(f"--out {flags['out']} has {path.name}, and nothing is overwritten")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {flags['out']} cannot be written to: {error.strerror}") from error
+    path = new_csv(flags["out"], backend.BACKEND)
     names = [PLAIN, *(name for name in HEADS if name in flags["heads"] and name != PLAIN)]
     rows: list[Row] = []
     for name in names:
-        rows = compare([*rows, ask(flags, name)])
-        with (
-            replacing(path) as partial,
-            open(partial, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        rows = compare([*rows, measure_alone(flags, name)])
+        write_csv(path, rows, COLUMNS)
     print(f"{backend.BACKEND} on {backend.device()}\n{table(rows, flags['limit_gib'])}")
     print(f"\nNumbers in {path}")
 

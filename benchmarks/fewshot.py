@@ -31,6 +31,7 @@ from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing, write_csv
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
+from mhe.harness.tables import text_table
 
 COMPARISON = Comparison(
     "benchmarks/fewshot.py",
@@ -233,12 +234,15 @@ class Task(training.Task):
                 }
             )
         write_csv(run.folder / "episodes.csv", lines)
-        print("ways  shots  accuracy (%)")
-        for line in lines:
-            print(
-                f"{line['ways']:>4}  {line['shots']:>5}  {100 * line['accuracy']:>8.2f}"
-                f" ± {100 * line['interval']:.2f}"
-            )
+        cells = [
+            [
+                str(line["ways"]),
+                str(line["shots"]),
+                f"{100 * line['accuracy']:.2f} ± {100 * line['interval']:.2f}",
+            ]
+            for line in lines
+        ]
+        print(text_table(cells, ["ways", "shots", "accuracy (%)"], left=()))
         return metrics
 
 

@@ -1,38 +1,37 @@
 """Times verification of very many pairs against scikit-learn's ROC curve of the same pairs.
 
-It takes turns between
+It alternates between
 
     scikit-learn   `sklearn.metrics.roc_curve`
     roc_curve      `sphereface_plus.verification.roc_curve`, the same curve
     verify_scores  the same curve, and the thresholds and accuracies of ten folds
 
-on pairs of two kinds: `all`, every pair of a set of images, of which few are of the same person,
-and `half`, as many of each kind. It times `all_pairs` too, which scores the pairs of the first
-kind. Prints medians, ratios to scikit-learn and the memory that arrays take at most beyond the
-scores themselves, and writes a CSV.
+on two kinds of pairs: `all`, every pair of a set of images, few of which show the same person, and
+`half`, as many pairs, half of which do. For the first kind it also times `all_pairs`, which scores
+them. Prints medians, ratios to scikit-learn and the peak memory of arrays beyond the scores, and
+writes a CSV.
 """
 
-import argparse
-import csv
 import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from sklearn import metrics
-from timing.worker import interleaved, summary
+from timing.flags import add_rounds, timing_parser
+from timing.results import Row, new_csv
+from timing.rounds import compared, interleaved
 
 from mhe.harness.errors import BadInput
-from mhe.harness.files import replacing
-from mhe.harness.flags import LineParser, integer, number, program
+from mhe.harness.files import write_csv
+from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.tables import text_table
 from sphereface_plus import verification
-
-Row = dict[str, Any]
 
 COLUMNS = (
     *("pairs", "kind", "same", "method"),
@@ -42,34 +41,26 @@ COLUMNS = (
 
 def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
-    parser = LineParser(
-        prog="benchmarks/verification.py",
-        description="Times verification of very many pairs against scikit-learn's ROC curve.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = timing_parser(
+        "verification",
+        "Times verification of very many pairs against scikit-learn's ROC curve.",
+        out="folder for the results",
+        seeded="embeddings and scores",
     )
-    positive = integer(1)
+    add_rounds(parser, 9, 120.0, "kind of pairs")
     parser.add_argument(
-        "--images", type=integer(40), default=4473, help="images; the default has 10 million pairs"
+        "--images",
+        type=integer(40),
+        default=4473,
+        help="images; the default makes 10 million pairs",
     )
-    parser.add_argument("--people", type=integer(2), default=500, help="whose images they are")
-    parser.add_argument("--dims", type=positive, default=512, help="numbers in an embedding")
-    parser.add_argument(
-        "--rounds", type=positive, default=9, help="how often each call is timed at most"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=number(0, above=True),
-        default=120.0,
-        help="no round begins when so many have passed, for each kind of pairs; three there are",
-    )
-    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, help="seed of the numbers")
-    parser.add_argument("--out", default="runs/verification", help="folder for the results")
+    parser.add_argument("--people", type=integer(2), default=500, help="number of people")
+    parser.add_argument("--dims", type=integer(1), default=512, help="dimensions of an embedding")
     return parser
 
 
 def faces(flags: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings that are their person's direction and noise, and whose they are.
+    """Returns embeddings, each its person's direction plus noise, and the people's labels.
 
     Example:
 
@@ -85,7 +76,7 @@ def faces(flags: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def half_same(pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of which every other one is of a same pair, two standard deviations higher.
+    """Returns scores, and whether each is of a same pair: every other one, 2 deviations higher.
 
     Example:
 
@@ -98,7 +89,7 @@ def half_same(pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def peak_memory(call: Callable[[], Any]) -> float:
-    """Returns how many MiB of arrays a call has in use at most, its result among them.
+    """Returns the peak of the MiB of arrays that a call has in use, its result included.
 
     Example:
 
@@ -116,53 +107,55 @@ def peak_memory(call: Callable[[], Any]) -> float:
 def measure(
     kind: str, calls: Mapping[str, Callable[[], Any]], flags: Mapping[str, Any]
 ) -> list[Row]:
-    """Times calls in turn, and finds their memory in calls of their own.
+    """Times calls in turn, and measures their memory in further calls.
 
     Args:
-        kind: Of the pairs.
+        kind: The kind of pairs.
         calls: What to time, by name.
         flags: The flags of this program.
 
     Returns:
-        A row for each, with the ratio of its median to that of the first.
+        A row each, with the ratio of its median to that of the first.
     """
     times = interleaved(calls, flags["rounds"], flags["seconds"])
-    rows = [
+    return [
         {
             "kind": kind,
             "method": name,
-            **summary(each),
+            **numbers,
             "memory_mib": round(peak_memory(calls[name])),
         }
-        for name, each in times.items()
+        for name, numbers in compared(times).items()
     ]
-    return [row | {"ratio": round(row["median_ms"] / rows[0]["median_ms"], 3)} for row in rows]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text.
+    """Returns the rows as text.
 
     Example:
 
     >>> row = {"kind": "half", "method": "roc_curve", "median_ms": 250.0, "spread_ms": 1.0}
     >>> print(table([{**row, "ratio": 0.5, "memory_mib": 70}]))
-    pairs  method           median, s   spread, s    ratio   memory, MiB
-    half   roc_curve             0.25        0.00     0.50            70
+    pairs  method     median, s  spread, s  ratio  memory, MiB
+    half   roc_curve       0.25       0.00   0.50           70
     """
-    lines = [
-        f"{'pairs':<6} {'method':<14} {'median, s':>11} {'spread, s':>11} {'ratio':>8} "
-        f"{'memory, MiB':>13}"
+    cells = [
+        [
+            row["kind"],
+            row["method"],
+            f"{row['median_ms'] / 1000:.2f}",
+            f"{row['spread_ms'] / 1000:.2f}",
+            f"{row['ratio']:.2f}",
+            str(row["memory_mib"]),
+        ]
+        for row in rows
     ]
-    for row in rows:
-        lines.append(
-            f"{row['kind']:<6} {row['method']:<14} {row['median_ms'] / 1000:>11.2f} "
-            f"{row['spread_ms'] / 1000:>11.2f} {row['ratio']:>8.2f} {row['memory_mib']:>13}"
-        )
-    return "\n".join(lines)
+    header = ["pairs", "method", "median, s", "spread, s", "ratio", "memory, MiB"]
+    return text_table(cells, header, left=(0, 1))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags say, prints the table, and leaves the numbers in the folder.
+    """Measures what the flags ask for, prints the table, and writes the numbers to the folder.
 
     Args:
         argv: The flags; those of the process by default.
@@ -170,42 +163,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = vars(make_parser().parse_args(argv))
     if flags["people"] > flags["images"] - 10:
         raise BadInput(
-            "--people must be 10 fewer than --images, or ten folds have too few pairs of the same "
-            f"person. Received: {flags['people']} people and {flags['images']} images"
+            "--people must be at least 10 fewer than --images, so that ten folds have enough pairs "
+            f"of a person. Received: {flags['people']} people and {flags['images']} images"
         )
-    path = Path(flags["out"]) / "verification.csv"
-    if path.exists():
-        raise BadInput(f"--out {flags['out']} has {path.name}, and nothing is overwritten")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {flags['out']} cannot be written to: {error.strerror}") from error
+    path = new_csv(flags["out"], "verification")
     embeddings, labels = faces(flags)
     all_scores = verification.all_pairs(embeddings, labels)
-    rows = []
+    rows: list[Row] = []
     for kind, (scores, same) in (
         ("all", all_scores),
         ("half", half_same(len(all_scores[0]), flags["seed"])),
     ):
         folds = verification.stratified_folds(same, seed=flags["seed"])
-        calls = {
-            "scikit-learn": lambda scores=scores, same=same: metrics.roc_curve(same, scores),
-            "roc_curve": lambda scores=scores, same=same: verification.roc_curve(scores, same),
-            "verify_scores": lambda scores=scores, same=same, folds=folds: (
-                verification.verify_scores(scores, same, folds)
-            ),
+        calls: dict[str, Callable[[], Any]] = {
+            "scikit-learn": partial(metrics.roc_curve, same, scores),
+            "roc_curve": partial(verification.roc_curve, scores, same),
+            "verify_scores": partial(verification.verify_scores, scores, same, folds),
         }
         if kind == "all":
-            calls["all_pairs"] = lambda: verification.all_pairs(embeddings, labels)
+            calls["all_pairs"] = partial(verification.all_pairs, embeddings, labels)
         sizes = {"pairs": len(scores), "same": int(same.sum())}
         rows += [sizes | row for row in measure(kind, calls, flags)]
-    with (
-        replacing(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows, COLUMNS)
     print(f"{rows[0]['pairs']:,} pairs\n{table(rows)}\n\nNumbers in {path}")
 
 

@@ -52,6 +52,7 @@ def make_parser() -> Parser:
         drops="0.6,0.85",
         width=0.25,
     )
+    parser.added = {"seeds"}
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Watch the energy and the angles of a model's neurons while it trains."""
+"""Callbacks that watch the energy and the angles of a model's neurons during training."""
 
 from typing import Any
 
@@ -14,10 +14,9 @@ from mhe.metrics import angle_blocks, unit_neurons
 class EnergyLogger(keras.callbacks.Callback):
     """Adds the hyperspherical energy of every layer to the logs at the end of each epoch.
 
-    The logs gain `energy/<weight's path>` for every weight that holds neurons, along the axes that
-    `mhe.attach.neurons` knows, and `energy`, the mean over these weights. They are mean
-    energies over pairs of neurons and know no strength, so they can be compared between a model
-    with energies attached and one without.
+    It logs `energy/<weight's path>` for every weight that holds neurons, and `energy`, the mean
+    over these weights. These are mean energies over pairs of neurons, without any strength, so they
+    can be compared between a model with energies attached and one without.
 
     Put it before the callbacks that read the logs (`CSVLogger`, `TensorBoard`, `EarlyStopping` with
     `mode="min"`): Keras calls callbacks in the order of their list. `History` always comes last.
@@ -26,12 +25,12 @@ class EnergyLogger(keras.callbacks.Callback):
         s: The power of the potential, as in `mhe.hyperspherical_energy`.
         distance: `"euclidean"` or `"angle"`.
         space: `"full"` or `"half"`.
-        layers: Which layers to watch, as `mhe.attach` takes it; None watches every one.
-        angles: Whether to log the angles too, in radians: `angle/min/<path>` and
+        layers: Which layers to watch, as in `mhe.attach`; None watches all.
+        angles: Whether to log angles, too, in radians: `angle/min/<path>` and
             `angle/mean/<path>`, over all pairs of neurons. They are computed on the CPU.
 
     Raises:
-        ValueError: If an option is unknown, or, when training begins, no layer matches.
+        ValueError: If an option is unknown or, when training begins, no layer matches.
 
     Example:
 
@@ -70,19 +69,19 @@ class EnergyLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Finds the weights to watch."""
-        every = self.layers is None
-        self._weights = neuron_weights(self.model) if every else select(self.model, self.layers)
+        watch_all = self.layers is None
+        self._weights = neuron_weights(self.model) if watch_all else select(self.model, self.layers)
         if not self._weights:
             raise ValueError(
                 f"EnergyLogger needs a model with neurons. Received: {self.model.name!r}"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Adds to `logs`, which the callbacks after this one are given too."""
+        """Adds to `logs`, which Keras passes on to the callbacks after this one."""
         logs = {} if logs is None else logs
         energies = []
         for weight in self._weights:
-            # No gradient is wanted, and sixteen bits would show three digits of the energy.
+            # No gradient is needed, and half precision would show three digits of the energy.
             values = keras.ops.cast(keras.ops.stop_gradient(weight.variable), "float32")
             energy = hyperspherical_energy(
                 values, self.s, self.distance, self.space, axis=weight.axis

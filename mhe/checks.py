@@ -220,7 +220,7 @@ def check_finite_array(name: str, values: Any, shape: tuple[int, ...], axes: str
 
     >>> check_finite_array("prototypes", [[1, 2], [3, np.nan]], (2, 2), "(classes, dims)")
     Traceback (most recent call last):
-    ValueError: `prototypes` must be finite. Received: nan at (1, 1)
+    ValueError: `prototypes` must be finite. Received: nan at (1, 1) of (classes, dims)
     """
     array = np.asarray(values).astype(np.float32)
     if array.shape != shape:
@@ -228,7 +228,7 @@ def check_finite_array(name: str, values: Any, shape: tuple[int, ...], axes: str
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         place = tuple(wrong[0].tolist())
-        raise ValueError(f"`{name}` must be finite. Received: {array[place]} at {place}")
+        raise ValueError(f"`{name}` must be finite. Received: {array[place]} at {place} of {axes}")
     return array
 
 

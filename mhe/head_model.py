@@ -1,32 +1,34 @@
-"""A backbone and a head as one model, whose head sees the labels while it is trained."""
+"""A backbone and a head as one model, whose head sees the labels in training."""
 
 import inspect
 from typing import Any
 
 import keras
 
+from mhe.types import Tensor
+
 
 @keras.saving.register_keras_serializable(package="mhe")
 class HeadModel(keras.Model):
     """A backbone and a head over its output, fit on images and labels.
 
-    Some heads need the labels in training: class means count embeddings, margins are put on the
-    true class. Here labels never are an input of the model, which is the same for training and
-    for use: `fit`, `evaluate` and `predict` take what they take of any model, and `model(images)`
-    gives logits. In training the head is called once more, with the labels, for the loss; metrics
+    Some heads need the labels in training: class means are updated by class, margins apply to the
+    true class. Labels are never model inputs here, so the model is the same in training and in use:
+    `fit`, `evaluate` and `predict` take the arguments that every model takes, and `model(images)`
+    returns logits. In training the head is called once more, with the labels, for the loss; metrics
     see the logits without labels.
 
     Args:
         backbone: A model or layer from inputs to features, one tensor.
         head: A layer from features to logits. If its `call` has an argument `labels`, it is called
             as `head(features, labels=labels, training=True)` for the loss of a training step. If
-            it has a method `loss(labels, logits)`, losses of samples, that is the loss where
-            `compile` was given none.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+            it has a method `loss(labels, logits)` that returns a loss per sample, that is the
+            default loss of `compile`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras model.
 
     Raises:
-        ValueError: If an argument is no layer, or the backbone's output is not one tensor that fits
-            the head.
+        ValueError: If an argument is not a layer, or the backbone's output is not one tensor that
+            fits the head.
 
     Example:
 
@@ -53,22 +55,22 @@ class HeadModel(keras.Model):
         self._sees_labels = "labels" in inspect.signature(head.call).parameters
         self._head_loss = _HeadLoss(head) if callable(getattr(head, "loss", None)) else None
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Inputs → logits; in training the features and the logits."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Inputs → logits, or features and logits in training."""
         features = self.backbone(inputs, training=training)
-        # Told outright: JAX's training step goes round what would hand it down.
+        # Passed explicitly, as JAX's training step bypasses what would propagate it.
         logits = self.head(features, training=training)
         return (features, logits) if training else logits
 
     def compute_loss(
         self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
         training: bool = True,
-    ) -> Any:
-        """The total loss of a batch; in training, of the logits that the head gives with labels."""
+    ) -> Tensor:
+        """The total loss of a batch; in training, with the head's logits given the labels."""
         if training:
             features, y_pred = y_pred
             if self._sees_labels:
@@ -76,11 +78,13 @@ class HeadModel(keras.Model):
         if self._compile_loss is not None or self._head_loss is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         loss = self._head_loss(y, y_pred, sample_weight)
-        # Keras gives each of TensorFlow's replicas its share of the regularizers.
+        # Keras assigns each of TensorFlow's replicas its share of the regularizers.
         return loss + super().compute_loss(x, y, y_pred, training=training) if self.losses else loss
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """The metrics' results, of the logits without labels."""
+    def compute_metrics(
+        self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
+    ) -> dict[str, Any]:
+        """The results of the metrics on the logits without labels."""
         logits = y_pred[1] if isinstance(y_pred, tuple) else y_pred
         return super().compute_metrics(x, y, logits, sample_weight)
 
@@ -101,20 +105,20 @@ class HeadModel(keras.Model):
 
 
 class _HeadLoss(keras.losses.Loss):
-    """The loss that a head has of its own, with Keras's reduction and sample weights."""
+    """A head's own loss, with Keras's reduction and sample weights."""
 
     def __init__(self, head: Any) -> None:
         super().__init__(name="head_loss", dtype="float32")
         self.head = head
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self.head.loss(y_true, y_pred)
 
 
 def _check_fit(backbone: Any, head: Any) -> None:
-    """Raise a `ValueError` if it can be told that the head does not take what the backbone gives.
+    """Raises a `ValueError` if the backbone's known output shape does not fit the head.
 
-    Else Keras tells when the model is called first.
+    Otherwise Keras raises when the model is first called.
     """
     shape = getattr(backbone, "output_shape", None)
     if shape is None:

@@ -18,6 +18,13 @@ class NeuronKernel(NamedTuple):
     axis: int | tuple[int, ...] | None
     regularizer: str | None
 
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """`axis` as a tuple, empty for None."""
+        if self.axis is None:
+            return ()
+        return self.axis if isinstance(self.axis, tuple) else (self.axis,)
+
 
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)

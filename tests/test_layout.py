@@ -31,6 +31,8 @@ ABOVE = {
     "mhe.clusters": set(),
     "mhe.constraints": set(),
     "mhe.energy": set(),
+    "mhe.fewshot": {"mhe.layers"},
+    "mhe.head_model": set(),
     "mhe.hierarchy": set(),
     "mhe.layers": {"mhe.energy"},
     "mhe.losses": {"mhe.energy"},
@@ -46,6 +48,19 @@ BACKEND_SPOTS = {
     ("mhe/attach/retracing.py", "jax"),
     ("mhe/harness/datasets/named.py", "tensorflow"),
     ("mhe/layers/distance.py", "tensorflow"),
+}
+# Importable parts of the packages that still read data or report errors through the harness.
+ON_THE_HARNESS = {
+    "gan/classifiers.py",
+    "gan/energies.py",
+    "gan/evaluation.py",
+    "gan/networks.py",
+    "gan/scores/reference.py",
+    "sphereface_plus/faces/__init__.py",
+    "sphereface_plus/faces/alignment.py",
+    "sphereface_plus/faces/batches.py",
+    "sphereface_plus/faces/landmarks.py",
+    "sphereface_plus/faces/people.py",
 }
 
 
@@ -139,6 +154,28 @@ def test_packages_import_no_backend_and_not_each_other(path):
     other = {"sphereface_plus", "gan"} - {path.relative_to(ROOT).parts[0]}
     assert not roots(path) & {*BACKENDS, *other, "benchmarks"}
     assert not roots(path, top_level=True) & LOADED_WHERE_NEEDED
+
+
+def is_entry(path):
+    """Whether a file is a program to run."""
+    return 'if __name__ == "__main__":' in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=relative)
+def test_what_packages_offer_does_not_rest_on_programs(path):
+    if is_entry(path) or "program" in path.relative_to(ROOT).parts:
+        return
+    own = {module for module in imports(path) if module in MODULES}
+    programs = {m for m in own if ".program" in m or is_entry(MODULES[m])}
+    assert not {m for m in programs if not within(m, ["mhe"])}
+    if relative(path) not in ON_THE_HARNESS:
+        assert not {module for module in own if within(module, ["mhe.harness"])}
+
+
+def test_benchmarks_holds_programs_and_folders_of_their_parts():
+    assert [relative(p) for p in (ROOT / "benchmarks").glob("*.py") if not is_entry(p)] == []
+    parts = [p for p in PROGRAMS if p.parent != ROOT / "benchmarks"]
+    assert {p.parent.name for p in parts} <= {"tasks", "timing"}
 
 
 @pytest.mark.parametrize("path", [*PACKAGES, *PROGRAMS], ids=relative)

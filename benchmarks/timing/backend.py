@@ -1,6 +1,6 @@
-"""How the backend of this process compiles, waits and counts memory, for the speed programs.
+"""How the backend of this process compiles, waits and measures memory.
 
-Keras has no words for these, so this is where the backends are named.
+Keras has no API for these, so the backends are named here.
 """
 
 import functools
@@ -12,12 +12,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from mhe.types import Tensor
+
 BACKEND = keras.backend.backend()
 
 
 @functools.cache
 def device() -> str:
-    """Returns the name of the GPU that computes, or `"cpu"`."""
+    """Returns the name of the GPU in use, or `"cpu"`."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -36,7 +38,7 @@ def device() -> str:
 
 
 def modes() -> tuple[str, ...]:
-    """Returns the ways to compile: `""` is the backend's plain one, `"XLA"` another."""
+    """Returns the ways to compile: `""`, the backend's default, and perhaps `"XLA"`."""
     return ("", "XLA") if BACKEND == "tensorflow" else ("",)
 
 
@@ -45,20 +47,31 @@ def keras_mode() -> str:
     return "XLA" if BACKEND == "tensorflow" and device() != "cpu" else ""
 
 
+def titled(name: str, mode: str) -> str:
+    """Returns the title of a function compiled in a mode.
+
+    Example:
+
+    >>> titled("kernel", "XLA"), titled("kernel", "")
+    ('kernel (XLA)', 'kernel')
+    """
+    return f"{name} ({mode})" if mode else name
+
+
 def compiled(
-    function: Callable[[Any], Any], weights: np.ndarray, mode: str = "", gradient: bool = True
-) -> Callable[[], tuple[np.ndarray, ...]]:
+    function: Callable[[Tensor], Tensor], weights: np.ndarray, mode: str = "", gradient: bool = True
+) -> Callable[[], tuple[Tensor, ...]]:
     """Compiles a function of a weight ahead of its first call.
 
     Args:
         function: From a tensor to a tensor, a scalar if `gradient`.
-        weights: What it is called with.
+        weights: The weight.
         mode: One of `modes()`.
-        gradient: Whether the gradient along the weight is computed with the value.
+        gradient: Whether to compute the gradient with respect to the weight too.
 
     Returns:
-        A function without arguments that returns when the device is done: the value and, if asked
-        for, the gradient.
+        A function without arguments that waits for the device and returns the value and, with
+        `gradient`, the gradient.
     """
     if BACKEND == "tensorflow":
         return _compiled_tensorflow(function, weights, mode, gradient)
@@ -67,12 +80,14 @@ def compiled(
     return _eager_torch(function, weights, gradient)
 
 
-def _compiled_tensorflow(function, weights, mode, gradient):
+def _compiled_tensorflow(
+    function: Callable[[Tensor], Tensor], weights: Tensor, mode: str, gradient: bool
+) -> Callable[[], tuple[Tensor, ...]]:
     import tensorflow as tf
 
     weights = tf.convert_to_tensor(weights)
 
-    def step(w):
+    def step(w: Tensor) -> tuple[Tensor, ...]:
         if not gradient:
             return (function(w),)
         with tf.GradientTape() as tape:
@@ -80,13 +95,13 @@ def _compiled_tensorflow(function, weights, mode, gradient):
             value = function(w)
         return value, tape.gradient(value, w)
 
-    step = tf.function(step, jit_compile=mode == "XLA", autograph=False)
-    step = step.get_concrete_function(weights)
+    traced = tf.function(step, jit_compile=mode == "XLA", autograph=False)
+    traced = traced.get_concrete_function(weights)
     on_gpu = device() != "cpu"
 
-    def call():
-        outputs = step(weights)
-        # On a CPU a call returns when it is done; from a GPU a number must have arrived.
+    def call() -> tuple[Tensor, ...]:
+        outputs = traced(weights)
+        # On a CPU a call returns when it is done; from a GPU a number has to arrive.
         for output in outputs if on_gpu else ():
             tf.reshape(output, (-1,))[0].numpy()
         return outputs
@@ -94,7 +109,9 @@ def _compiled_tensorflow(function, weights, mode, gradient):
     return call
 
 
-def _compiled_jax(function, weights, gradient):
+def _compiled_jax(
+    function: Callable[[Tensor], Tensor], weights: Tensor, gradient: bool
+) -> Callable[[], tuple[Tensor, ...]]:
     import jax
 
     weights = jax.numpy.asarray(weights)
@@ -103,12 +120,14 @@ def _compiled_jax(function, weights, gradient):
     return lambda: jax.block_until_ready(step(weights))
 
 
-def _eager_torch(function, weights, gradient):
+def _eager_torch(
+    function: Callable[[Tensor], Tensor], weights: Tensor, gradient: bool
+) -> Callable[[], tuple[Tensor, ...]]:
     import torch
 
     weights = keras.ops.convert_to_tensor(weights).requires_grad_(gradient)
 
-    def call():
+    def call() -> tuple[Tensor, ...]:
         value = function(weights)
         gradients = torch.autograd.grad(value, weights) if gradient else ()
         wait()
@@ -118,7 +137,7 @@ def _eager_torch(function, weights, gradient):
 
 
 def wait() -> None:
-    """Returns when the work that was handed to a PyTorch GPU is done; others wait by reading."""
+    """Waits for a PyTorch GPU to finish its work; other backends wait when a result is read."""
     if BACKEND == "torch" and device() != "cpu":
         import torch
 
@@ -126,7 +145,7 @@ def wait() -> None:
 
 
 def free_memory() -> int:
-    """Returns the bytes of memory that are free on the device; of all RAM where only that is known.
+    """Returns the free bytes of memory of the device, or all RAM if only that is known.
 
     Example:
 
@@ -152,21 +171,21 @@ def free_memory() -> int:
 
 
 def peak_memory(call: Callable[[], Any]) -> int | None:
-    """Returns the bytes by which a call raises the memory in use, at its peak.
+    """Returns the bytes by which a call raises the memory in use at its peak.
 
-    A process measures one call: on some devices the peak cannot be reset.
+    A process can measure only one call: on some devices the peak cannot be reset.
 
     Args:
         call: A function without arguments, such as `compiled` returns.
 
     Returns:
-        Bytes, or None after a call on a CPU whose system does not tell (only Linux does).
+        Bytes, or None on the CPU of a system other than Linux.
     """
     if device() == "cpu" and not Path("/proc/self/clear_refs").exists():
         call()
         return None
     if device() == "cpu":
-        # Writing 5 sets the peak back to what is in use now.
+        # Writing 5 resets the peak to the memory in use.
         Path("/proc/self/clear_refs").write_text("5")
         before = _from_proc("/proc/self/status", "VmRSS")
         call()
@@ -178,10 +197,9 @@ def peak_memory(call: Callable[[], Any]) -> int | None:
 
 
 def peak_resident() -> int | None:
-    """Returns the most bytes of RAM that this process held, libraries included, since it began.
+    """Returns the peak of this process' RAM in bytes, libraries included; None except on Linux.
 
-    Or since the last `peak_memory` on a CPU, which begins anew. None where the system does not
-    tell (only Linux does).
+    On a CPU, `peak_memory` resets this peak.
 
     Example:
 
@@ -193,37 +211,34 @@ def peak_resident() -> int | None:
     return _from_proc(status, "VmHWM") if status.exists() else None
 
 
-def _gpu_counters():
+def _gpu_counters() -> tuple[Callable[[], int], Callable[[], int]]:
+    """Returns functions that return the bytes in use on the GPU, now and at the peak."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.reset_memory_stats("GPU:0")
-        return tuple(
-            lambda name=name: tf.config.experimental.get_memory_info("GPU:0")[name]
-            for name in ("current", "peak")
-        )
+        read = functools.partial(tf.config.experimental.get_memory_info, "GPU:0")
+        return lambda: read()["current"], lambda: read()["peak"]
     if BACKEND == "jax":
         import jax
 
-        return tuple(
-            lambda name=name: jax.devices()[0].memory_stats()[name]
-            for name in ("bytes_in_use", "peak_bytes_in_use")
-        )
+        read = jax.devices()[0].memory_stats
+        return lambda: read()["bytes_in_use"], lambda: read()["peak_bytes_in_use"]
     import torch
 
     torch.cuda.reset_peak_memory_stats()
     return torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
 
 
-def _from_proc(path, name):
+def _from_proc(path: str | Path, name: str) -> int:
     for line in Path(path).read_text("utf-8").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise ValueError(f"{path} must have a line {name}. Received: a file without")
+    raise ValueError(f"{path} must have a line {name}. Received: none")
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the device has no memory left.
+    """Whether an error says that the device is out of memory.
 
     Example:
 

@@ -1,73 +1,29 @@
-"""Tables and figures of what `speed.py` measured."""
+"""The tables and the figure of `speed.py`."""
 
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mhe.harness.files import replacing
+from mhe.harness.tables import text_table
+from timing.results import Row, variant
 
-Row = dict[str, Any]
-
-
-def variant(row: Row) -> str:
-    """Returns the short name of an energy: the space, then the power, with a for angles.
-
-    Example:
-
-    >>> variant({"space": "half", "distance": "angle", "s": 2})
-    'half a2'
-    """
-    return f"{row['space']} {'a' if row['distance'] == 'angle' else ''}{row['s']:g}"
-
-
-def describe(case: Row) -> str:
-    """Returns a case in a few words.
-
-    Example:
-
-    >>> describe({"dims": 64, "neurons": 8, "space": "full", "distance": "angle", "s": 2})
-    '64x8 full a2'
-    """
-    words = [case[name] for name in ("model", "kind") if name in case]
-    if "dims" in case:
-        words.append(f"{case['dims']}x{case['neurons']}")
-    if "s" in case:
-        words.append(variant(case))
-    return " ".join([*words, *(str(case[name]) for name in ("name", "sample") if name in case)])
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Lays out cells in columns, the first two to the left, numbers to the right.
-
-    Example:
-
-    >>> print(aligned([["layer", "energy", "ms"], ["64x8", "full 2", "0.125"]]))
-    layer  energy     ms
-    64x8   full 2  0.125
-    """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+# The columns of the layer and of the energy are names, all others are numbers.
+NAMES = (0, 1)
 
 
 def compare(rows: Iterable[Row]) -> list[Row]:
     """Puts the methods of a layer and energy side by side.
 
     Args:
-        rows: Those of `speed.csv`.
+        rows: The rows of `speed.csv`.
 
     Returns:
         For each backend, layer and energy: `times` in ms, `notes` and `memory` by method;
         `speedup`, the better published time over the kernel's as Keras compiles it; and
-        `over_floor`, the kernel's time over the better floor. A ratio is None where a time is.
+        `over_floor`, the kernel's time over the better floor. A ratio without a time is None.
 
     Example:
 
@@ -105,19 +61,16 @@ def compare(rows: Iterable[Row]) -> list[Row]:
 
 
 def table(cases: Sequence[Row]) -> str:
-    """Lays out one backend's comparison, times in ms, memory in MiB, and says what is missing.
+    """Returns one backend's comparison as text, times in ms, memory in MiB, with notes.
 
     Args:
         cases: From `compare`.
     """
     methods = list(dict.fromkeys(method for case in cases for method in case["times"]))
     measured = [m for m in methods if any(m in case["memory"] for case in cases)]
-    lines = [
-        [
-            *("layer", "energy", *methods, "published/kernel", "kernel/floor"),
-            *(f"MiB {method}" for method in measured),
-        ]
-    ]
+    header = ["layer", "energy", *methods, "published/kernel", "kernel/floor"]
+    header += [f"MiB {method}" for method in measured]
+    lines = []
     notes = []
     for case in cases:
         name = f"{case['dims']}x{case['neurons']}"
@@ -130,16 +83,16 @@ def table(cases: Sequence[Row]) -> str:
             ]
         )
         notes += [f"{name} {variant(case)}, {m}: {note}" for m, note in case["notes"].items()]
-    return "\n".join([aligned(lines), *notes])
+    return "\n".join([text_table(lines, header, NAMES), *notes])
 
 
-def _cell(value, text):
+def _cell(value: float | None, text: str) -> str:
     return "-" if value is None else text.format(value)
 
 
 WIDE = ("2304x256", "4608x512")
-# What is asked: a name, which cases, the ratio, and the bound on it, from below or from above.
-TARGETS = (
+# Each target: a name, which cases, the ratio, and the bound on it, from below or from above.
+TARGETS: tuple[tuple[str, tuple[str | None, tuple[str, ...] | None], str, str, float], ...] = (
     ("half space, 2304x256 and 4608x512", ("half", WIDE), "speedup", ">=", 4.5),
     ("half space, 512x4096", ("half", ("512x4096",)), "speedup", ">=", 4.5),
     ("full space, the same", ("full", (*WIDE, "512x4096")), "speedup", ">=", 1.5),
@@ -150,14 +103,15 @@ TARGETS = (
 
 
 def targets(cases: Sequence[Row]) -> str:
-    """Lays out what is asked of one backend beside the worst and the median of what was measured.
+    """Returns the targets as text, beside the worst and the median ratios of one backend.
 
     Args:
         cases: From `compare`.
     """
-    lines = [["target", "ratio", "asked", "worst", "at", "median", ""]]
+    header = ["target", "ratio", "asked", "worst", "at", "median", ""]
+    lines = []
     for name, (kind, layers), ratio, sense, bound in TARGETS:
-        found = [
+        ratios = [
             (case[ratio], f"{case['dims']}x{case['neurons']} {variant(case)}")
             for case in cases
             if case[ratio] is not None
@@ -170,19 +124,19 @@ def targets(cases: Sequence[Row]) -> str:
         ]
         what = "published/kernel" if ratio == "speedup" else "kernel/floor"
         line = [name, what, f"{sense} {bound:g}"]
-        if not found:
+        if not ratios:
             lines.append([*line, "-", "-", "-", "not measured"])
             continue
-        worst, where = min(found) if sense == ">=" else max(found)
+        worst, where = min(ratios) if sense == ">=" else max(ratios)
         met = worst >= bound if sense == ">=" else worst <= bound
-        median = np.median([value for value, _ in found])
+        median = np.median([value for value, _ in ratios])
         verdict = "met" if met else "missed"
         lines.append([*line, f"{worst:.2f}", where, f"{median:.2f}", verdict])
-    return aligned(lines)
+    return text_table(lines, header, NAMES)
 
 
 def draw(cases: Sequence[Row], path: Path) -> None:
-    """Draws the ratios of every backend, a row of panels each.
+    """Draws the ratios of every backend, one row of panels each.
 
     Args:
         cases: From `compare`.
@@ -208,7 +162,7 @@ def draw(cases: Sequence[Row], path: Path) -> None:
                     for case in cases
                     if case["backend"] == backend and variant(case) == energy and case[ratio]
                 ]
-                # Side by side, so that no energy hides another; hollow marks are half space.
+                # Side by side, so that no energy hides another; hollow markers are half space.
                 shift = 0.6 * (place - (len(energies) - 1) / 2) / len(energies)
                 axes.plot(
                     [x + shift for x, _ in points],
@@ -235,10 +189,10 @@ def draw(cases: Sequence[Row], path: Path) -> None:
 
 
 def step_table(rows: Sequence[Row]) -> str:
-    """Lays out training steps in ms, and what the energies add to them in percent.
+    """Returns training steps in ms as text, and what the energies add to them in percent.
 
     Args:
-        rows: Those of `step.csv`.
+        rows: The rows of `step.csv`.
 
     Example:
 
@@ -253,7 +207,8 @@ def step_table(rows: Sequence[Row]) -> str:
     """
     energies = ("mhe", "published")
     header = ["backend", "network", "batch", "no energy"]
-    lines = [header + [text for name in energies for text in (name, f"{name} adds")]]
+    header += [text for name in energies for text in (name, f"{name} adds")]
+    lines = []
     for key in dict.fromkeys((row["backend"], row["model"], row["batch"]) for row in rows):
         times = {
             row["method"]: row["median_ms"]
@@ -264,21 +219,22 @@ def step_table(rows: Sequence[Row]) -> str:
         line = [*map(str, key), _cell(plain, "{:.1f}")]
         for name in energies:
             time = times.get(name)
-            line += [_cell(time, "{:.1f}"), _cell(time and 100 * (time / plain - 1), "{:+.1f}%")]
+            adds = None if time is None or plain is None else 100 * (time / plain - 1)
+            line += [_cell(time, "{:.1f}"), _cell(adds, "{:+.1f}%")]
         lines.append(line)
     notes = [
         f"{row['model']} on {row['backend']}, {row.get('method', 'all')}: {row['note']}"
         for row in rows
         if "note" in row
     ]
-    return "\n".join([aligned(lines), *notes])
+    return "\n".join([text_table(lines, header, NAMES), *notes])
 
 
 def memory_table(rows: Sequence[Row]) -> str:
-    """Lays out what one call takes.
+    """Returns the seconds and the memory of one call as text.
 
     Args:
-        rows: Those of `memory.csv`.
+        rows: The rows of `memory.csv`.
 
     Example:
 
@@ -287,19 +243,20 @@ def memory_table(rows: Sequence[Row]) -> str:
     backend  layer      seconds  MiB over weight and gradient
     jax      512x50000     41.5                         300.2
     """
-    lines = [["backend", "layer", "seconds", "MiB over weight and gradient"]]
+    header = ["backend", "layer", "seconds", "MiB over weight and gradient"]
+    lines = []
     for row in rows:
         cells = (_cell(row.get(name), "{:.1f}") for name in ("seconds", "memory_mib"))
         lines.append([row["backend"], f"{row['dims']}x{row['neurons']}", *cells])
     notes = [f"{row['dims']}x{row['neurons']}: {row['note']}" for row in rows if "note" in row]
-    return "\n".join([aligned(lines), *notes])
+    return "\n".join([text_table(lines, header, NAMES), *notes])
 
 
 def sampling_table(rows: Sequence[Row]) -> str:
-    """Lays out the spread of sampled energies, and the power of the sample that it follows.
+    """Returns the spread of sampled energies as text, and the power of the sample it follows.
 
     Args:
-        rows: Those of `sampling.csv`.
+        rows: The rows of `sampling.csv`.
 
     Example:
 
@@ -310,7 +267,8 @@ def sampling_table(rows: Sequence[Row]) -> str:
     random  half      100     0.300%  +0.000%
     random, half: deviation about 0.3 * sample^-1.00
     """
-    lines = [["layer", "space", "sample", "deviation", "bias"]]
+    header = ["layer", "space", "sample", "deviation", "bias"]
+    lines = []
     for row in rows:
         spread, bias = f"{100 * row['deviation']:.3f}%", f"{100 * row['bias']:+.3f}%"
         lines.append([row["kind"], row["space"], str(row["sample"]), spread, bias])
@@ -322,7 +280,8 @@ def sampling_table(rows: Sequence[Row]) -> str:
             if (row["kind"], row["space"]) == (kind, space) and row["deviation"] > 0
         ]
         if len(points) > 1:
-            power, start = np.polyfit(*np.log(np.transpose(points)), deg=1)
+            sample, deviation = np.log(np.transpose(points))
+            power, start = np.polyfit(sample, deviation, deg=1)
             law = f"{np.exp(start):.3g} * sample^{power:.2f}"
             laws.append(f"{kind}, {space}: deviation about {law}")
-    return "\n".join([aligned(lines), *laws])
+    return "\n".join([text_table(lines, header, NAMES), *laws])

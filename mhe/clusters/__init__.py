@@ -1,8 +1,8 @@
-"""Clusters of classes in an embedding, batches drawn from them, and what they tell of images.
+"""Clusters of classes in an embedding, batches drawn from them, and classification by them.
 
-Magnet loss trains on neighbourhoods. An index holds k clusters of every class over the whole
-training set, made anew at the start of each epoch; a batch is a cluster that does badly and those
-of other classes that are nearest to it.
+Magnet loss trains on neighbourhoods. An index holds k clusters per class of the whole training set
+and is rebuilt at the start of each epoch; a batch is a cluster with a high loss and the nearest
+clusters of other classes.
 
     batches = mhe.clusters.MagnetBatches(images, labels, per_class=3)
     model.compile("adam", mhe.losses.MagnetLoss())
@@ -10,7 +10,7 @@ of other classes that are nearest to it.
     index = mhe.clusters.cluster(model.predict(images), labels, per_class=3)
     probabilities = mhe.clusters.knc(model.predict(others), index)
 
-Clusters are made by scikit-learn, from the extra `train`.
+Clustering needs scikit-learn, from the extra `train`.
 
 Reference: Rippel et al., Metric learning with adaptive density discrimination, ICLR 2016
 ([arXiv:1511.05939](https://arxiv.org/abs/1511.05939)).

@@ -1,4 +1,4 @@
-"""Batches of neighbouring clusters, and the callback that makes the clusters."""
+"""Batches of neighbouring clusters, and the callback that updates the clusters."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 
 from mhe import checks
 from mhe.clusters.index import ClusterIndex, checked_labels, cluster
+from mhe.types import Tensor
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -16,29 +17,28 @@ Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 class MagnetBatches(keras.utils.PyDataset):
     """Neighbourhoods of clusters for Magnet loss: images, and pairs of their class and cluster.
 
-    A batch is a seed cluster, drawn with a probability in proportion to its loss; the m - 1
-    clusters of other classes whose centres are nearest to it; and of each of them d images, drawn
-    evenly, more than once only where the cluster has fewer. It is a function of the seed, the
-    epoch, its place in the epoch and the index, and of nothing else: a training that is resumed
-    with the same weights sees the same batches.
+    A batch is a seed cluster, drawn with a probability proportional to its loss; the m - 1 clusters
+    of other classes with the nearest centers; and d images of each, drawn uniformly, with
+    repetition only if the cluster has fewer. It depends on the seed, the epoch, its number in the
+    epoch and the index alone: a training resumed with the same weights sees the same batches.
 
-    `RefreshClusters` makes the index in `fit`. In a loop written by hand `refresh` does, before
-    each epoch. Until it is called, clusters are even parts of the classes, drawn at random, and any
-    of them is as near as the others.
+    `RefreshClusters` updates the index in `fit`. In a custom loop, call `refresh` before each
+    epoch. Until then, clusters are random, equally large parts of the classes, and all of them
+    count as equally near.
 
     Args:
         images: Array `(N, ...)`.
-        labels: Class of every image `(N,)`, integers from 0.
-        per_class: k, the clusters of each class.
-        clusters: m, the clusters in a batch.
-        members: d, the images of each of them in a batch.
-        steps: Batches in an epoch, that is from one index to the next; None for as many as hold
-            the number of images.
-        alpha: The separation α of the loss, for the losses by which seeds are drawn.
-        seed: Non-negative integer; with the epoch and the batch's place it decides what is drawn.
-        transform: None, or a callable `(images, rng) -> images` on the images of a batch, such as
-            an augmentation.
-        class_names: Names for the errors, or None for numbers.
+        labels: Class of each image `(N,)`, integers from 0.
+        per_class: k, clusters per class.
+        clusters: m, clusters per batch.
+        members: d, images per cluster in a batch.
+        steps: Batches per epoch, from one index to the next; None for as many as hold the number
+            of images.
+        alpha: The separation α of the loss, for the losses by which seed clusters are drawn.
+        seed: Non-negative integer.
+        transform: A callable `(images, rng) -> images` for the images of a batch, such as an
+            augmentation, or None.
+        class_names: Names of the classes for errors, or None for numbers.
 
     Attributes:
         index: The `ClusterIndex` of the current epoch, or None before the first `refresh`.
@@ -46,7 +46,7 @@ class MagnetBatches(keras.utils.PyDataset):
 
     Raises:
         ValueError: If a class has fewer images than clusters, other classes have too few clusters
-            for a batch, or a number is out of range.
+            for a batch, or an argument is out of range.
 
     Example:
 
@@ -77,19 +77,14 @@ class MagnetBatches(keras.utils.PyDataset):
         transform: Transform | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        # Without Keras's own workers, which hand over batches that were drawn an epoch before.
+        # Without Keras's own workers, which would pass on batches drawn in the previous epoch.
         super().__init__(workers=1, use_multiprocessing=False)
         labels = checked_labels(labels, per_class, class_names)
         checks.check_count("clusters", clusters, 2)
         checks.check_count("members", members, 1)
         checks.check_count("seed", seed, 0)
-        if steps is not None:
-            checks.check_count("steps", steps, 1)
-        if len(images) != len(labels):
-            raise ValueError(
-                "There must be a label for every image. "
-                f"Received: {len(images)} images and {len(labels)} labels"
-            )
+        checks.check_count("steps", steps, 1, optional=True)
+        checks.check_same_length(images=images, labels=labels)
         classes = np.unique(labels)
         others = per_class * (classes.size - 1)
         if others < clusters - 1:
@@ -109,35 +104,37 @@ class MagnetBatches(keras.utils.PyDataset):
         for place, label in enumerate(classes):
             chosen = rng.permutation(np.flatnonzero(labels == label))
             assignments[chosen] = place * per_class + np.arange(chosen.size) % per_class
-        self._keep(assignments, np.repeat(classes, per_class), np.zeros(classes.size * per_class))
+        self._set_clusters(
+            assignments, np.repeat(classes, per_class), np.zeros(classes.size * per_class)
+        )
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         return self.steps
 
-    def __getitem__(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """The batch at a place of the current epoch: images `(B, ...)`, pairs int32 `(B, 2)`."""
-        if not 0 <= place < len(self):
-            raise IndexError(f"There are {len(self)} batches. Received: {place}")
-        where = np.random.SeedSequence(self.seed, spawn_key=(self.epoch, place))
-        rng = np.random.default_rng(where)
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """A batch of the current epoch by number: images `(B, ...)` and int32 pairs `(B, 2)`."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"There are {len(self)} batches. Received: {number}")
+        seed = np.random.SeedSequence(self.seed, spawn_key=(self.epoch, number))
+        rng = np.random.default_rng(seed)
         drawn = self._neighbourhood(rng)
-        chosen = np.concatenate([self._some(each, rng) for each in drawn])
+        chosen = np.concatenate([self._draw_members(each, rng) for each in drawn])
         images = self.images[chosen]
         if self.transform is not None:
             images = self.transform(images, rng)
         pairs = np.stack([self.labels[chosen], np.repeat(drawn, self.members)], axis=1)
         return images, pairs.astype(np.int32)
 
-    def refresh(self, embeddings: Any, epoch: int) -> None:
-        """Makes the index of an epoch.
+    def refresh(self, embeddings: Tensor, epoch: int) -> None:
+        """Builds the index of an epoch.
 
         Args:
-            embeddings: Of all images, in their order, `(N, dims)`.
+            embeddings: Embeddings of all images, in their order, `(N, dims)`.
             epoch: The number of the epoch that begins.
 
         Raises:
-            ClusterError: If no clusters can be made of the embeddings; see `cluster`.
+            ClusterError: If the embeddings cannot be clustered; see `cluster`.
         """
         self.index = cluster(
             embeddings,
@@ -148,47 +145,49 @@ class MagnetBatches(keras.utils.PyDataset):
             self.class_names,
         )
         self.epoch = int(epoch)
-        self._keep(self.index.assignments, self.index.classes, self.index.losses)
+        self._set_clusters(self.index.assignments, self.index.classes, self.index.losses)
 
-    def _keep(self, assignments: np.ndarray, classes: np.ndarray, losses: np.ndarray) -> None:
+    def _set_clusters(
+        self, assignments: np.ndarray, classes: np.ndarray, losses: np.ndarray
+    ) -> None:
         order = np.argsort(assignments, kind="stable")
         self._members = np.split(order, np.cumsum(np.bincount(assignments))[:-1])
         self._classes = classes
         total = losses.sum()
-        # Where no cluster has a loss, none is better than another.
-        self._chances = losses / total if total > 0 else np.full(losses.size, 1 / losses.size)
+        # If no cluster has a loss, all are equally likely.
+        self._probabilities = losses / total if total > 0 else np.full(losses.size, 1 / losses.size)
 
-    def _some(self, number: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw_members(self, number: int, rng: np.random.Generator) -> np.ndarray:
         """Images of a cluster, `(members,)`."""
         own = self._members[number]
         return rng.choice(own, self.members, replace=own.size < self.members)
 
     def _neighbourhood(self, rng: np.random.Generator) -> np.ndarray:
-        """A seed cluster and its nearest of other classes, `(clusters,)`."""
-        first = rng.choice(self._chances.size, p=self._chances)
+        """A seed cluster and the nearest of other classes, `(clusters,)`."""
+        first = rng.choice(self._probabilities.size, p=self._probabilities)
         others = np.flatnonzero(self._classes != self._classes[first])
         if self.index is None:
             nearest = rng.permutation(others)
         else:
             centers = self.index.centers
-            apart = np.sum(np.square(centers[others] - centers[first]), axis=1)
-            nearest = others[np.argsort(apart, kind="stable")]
+            squares = np.sum(np.square(centers[others] - centers[first]), axis=1)
+            nearest = others[np.argsort(squares, kind="stable")]
         return np.array([first, *nearest[: self.clusters - 1]])
 
 
 class RefreshClusters(keras.callbacks.Callback):
-    """Embeds all images of `MagnetBatches` at the start of every epoch, and makes their clusters.
+    """Embeds and clusters all images of `MagnetBatches` at the start of every epoch.
 
-    The index is a function of the weights, the seed and the epoch: a resumed training needs no file
-    of it.
+    The index is a function of the weights, the seed and the epoch, so a resumed training rebuilds
+    it.
 
     Args:
-        batches: What `fit` trains on.
-        images: The images in the order of `batches`, as the model takes them: an array, or a
-            `keras.utils.PyDataset` of them; None for `batches.images` as they are.
+        batches: The batches that `fit` trains on.
+        images: The images in the order of `batches`, as inputs of the model: an array or a
+            `keras.utils.PyDataset`; None for `batches.images`.
 
     Raises:
-        ClusterError: In training, if no clusters can be made of the embeddings; see `cluster`.
+        ClusterError: In training, if the embeddings cannot be clustered; see `cluster`.
 
     Example:
 
@@ -208,5 +207,5 @@ class RefreshClusters(keras.callbacks.Callback):
         self.images = batches.images if images is None else images
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Makes the index of the epoch."""
+        """Builds the index of the epoch."""
         self.batches.refresh(self.model.predict(self.images, verbose=0), epoch)

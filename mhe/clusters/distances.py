@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-# As many distances are in memory at one time (64 MiB).
+# At most this many distances are in memory at a time (64 MiB).
 _BLOCK = 2**23
-# A variance below this part of the spread of the centres is rounding.
+# Smaller variances, relative to the spread of the centers, are rounding errors.
 _ROUNDING = 1e-12
 _SMALLEST = 1e-30
 
 
 def finite_rows(embeddings: Any, dims: int | None = None, classes: Any = None) -> np.ndarray:
-    """Embeddings as float64 rows, or a `ValueError`, which names the class where it is known."""
+    """Embeddings as float64 rows, or a `ValueError` that names the class if it is known."""
     rows = np.asarray(embeddings, np.float64)
     if rows.ndim != 2 or (dims is not None and rows.shape[1] != dims):
         raise ValueError(
@@ -29,7 +29,7 @@ def finite_rows(embeddings: Any, dims: int | None = None, classes: Any = None) -
 
 
 def squared_distances(rows: np.ndarray, others: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared distances of blocks of rows to all others, and which rows a block has."""
+    """Yields blocks of rows, as slices, and their squared distances to all others."""
     # Around their mean fewer digits cancel.
     middle = others.mean(axis=0)
     others = others - middle
@@ -43,12 +43,12 @@ def squared_distances(rows: np.ndarray, others: np.ndarray) -> Iterator[tuple[sl
 
 
 def distance_scale(variance: float, centers: np.ndarray) -> float:
-    """2σ², or what can be divided by in its place: one image a cluster has σ² = 0."""
+    """2σ², or a positive substitute: with one image per cluster, σ² = 0."""
     spread = float(np.sum(np.square(centers - centers.mean(axis=0))) / len(centers))
     return 2 * max(variance, _ROUNDING * spread, _SMALLEST)
 
 
 def largest(exponents: np.ndarray) -> np.ndarray:
-    """The largest of each row, `(B, 1)`, and 0 where there is none."""
+    """The largest of each row, `(B, 1)`, or 0 if all are -∞."""
     top = exponents.max(axis=1, keepdims=True)
     return np.where(np.isfinite(top), top, 0.0)

@@ -1,4 +1,4 @@
-"""What clusters and neighbours tell of images: classes, and how well retrieval finds them."""
+"""Classification by the nearest clusters, and retrieval by the nearest neighbours."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from mhe.clusters.index import ClusterIndex
 
 
 def knc(embeddings: Any, index: ClusterIndex, neighbours: int = 128) -> np.ndarray:
-    """Probability of every class from the L nearest clusters (k-nearest-cluster, kNC).
+    """Returns the probability of each class from the L nearest clusters (k-nearest-cluster, kNC).
 
     p(c) = Σ_{l: C(μ_l) = c} exp(-‖r - μ_l‖²/(2σ²)) / Σ_l exp(-‖r - μ_l‖²/(2σ²)), over the L
-    clusters l that are nearest to r, with the variance σ² of the index (in the paper, a running
-    average of the batches'). Classes without a cluster among them have probability 0.
+    clusters l nearest to r, with the variance σ² of the index (in the paper, a running average over
+    batches). Classes without a cluster among them have probability 0.
 
     Args:
         embeddings: Array `(B, dims)`.
-        index: The clusters of the training set, as `cluster` makes them.
-        neighbours: L; all clusters, if there are fewer.
+        index: The clusters of the training set, as `cluster` returns them.
+        neighbours: L; all clusters if there are fewer.
 
     Returns:
-        A float64 array `(B, classes)`, with the classes up to the largest of the index.
+        A float64 array `(B, classes)`, with the classes up to the largest in the index.
 
     Raises:
         ValueError: If the embeddings are not finite numbers `(B, dims)`.
@@ -61,19 +61,18 @@ def attribute_concentration(
     gallery: Any = None,
     gallery_attributes: Any = None,
 ) -> float:
-    """Share of the nearest neighbours that have the same attribute, or are of the same class.
+    """Returns the share of nearest neighbours with the same attribute or class.
 
-    With classes, the mean over the images of the share of their nearest neighbours that are of
-    their class: the accuracy of retrieval. With attributes, of which an image may have several or
-    none, the same over all images that have an attribute, and the mean of that over the attributes.
+    With classes, it is the share of an image's nearest neighbours that are of its class, averaged
+    over images: the accuracy of retrieval. With attributes, of which an image may have several or
+    none, the average is over all images that have an attribute, and then over attributes.
 
     Args:
         embeddings: Array `(N, dims)`.
-        attributes: Classes, integers `(N,)`; or which attributes an image has, bool `(N, A)`.
-        neighbours: How many nearest neighbours count; all, if there are fewer.
-        gallery: The embeddings `(M, dims)` among which neighbours are sought; None for the others
-            among `embeddings`.
-        gallery_attributes: Their classes or attributes.
+        attributes: Classes, integers `(N,)`, or attributes of each image, bool `(N, A)`.
+        neighbours: Number of nearest neighbours; all if there are fewer.
+        gallery: Embeddings `(M, dims)` to search, or None for the others of `embeddings`.
+        gallery_attributes: The classes or attributes of the gallery.
 
     Returns:
         A number from 0 to 1.
@@ -113,7 +112,7 @@ def attribute_concentration(
     count = min(neighbours, len(gallery) - among_others)
     if count < 1 or len(embeddings) < 1:
         raise ValueError(
-            "There must be embeddings, and others to be their neighbours. "
+            "There must be embeddings, and others as their neighbours. "
             f"Received: {len(embeddings)} among {len(gallery)}"
         )
     shares = np.empty(attributes.shape)

@@ -1,4 +1,4 @@
-"""An index of clusters: k-means over each class of a training set, and how each cluster does."""
+"""An index of clusters: k-means over each class of a training set, and the clusters' losses."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from mhe.clusters.distances import distance_scale, largest, squared_distances
 
 
 class ClusterError(ValueError):
-    """Embeddings of which no clusters can be made."""
+    """Embeddings that cannot be clustered."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ClusterIndex:
         centers: The mean of each cluster's embeddings, `(clusters, dims)`.
         classes: The class of each cluster `(clusters,)`.
         assignments: The cluster of each image `(N,)`.
-        variance: σ², the images' squared distances from their centres, summed, divided by N - 1.
+        variance: σ², the sum of the images' squared distances from their centers over N - 1.
         losses: The mean loss of each cluster's images `(clusters,)`: see `cluster`.
     """
 
@@ -43,28 +43,28 @@ def cluster(
     seed: int | Sequence[int] = 0,
     class_names: Sequence[str] | None = None,
 ) -> ClusterIndex:
-    """Makes k clusters of every class by k-means, and measures how each of them does.
+    """Finds k clusters per class by k-means, and measures their losses.
 
-    The loss of an image is Magnet loss over the whole training set, with the clusters' own centres
-    and their variance (equation 4 of the paper). The paper keeps the losses that images had when
-    they were last in a batch; where all of them are embedded anyway, these are the same losses,
-    none of them stale or missing, and nothing has to be kept from epoch to epoch.
+    The loss of an image is Magnet loss over the whole training set, with the clusters' own centers
+    and variance (equation 4 of the paper). The paper stores the losses that images had in their
+    last batch. As all images are embedded anyway, here the losses are never stale or missing, and
+    no state passes from epoch to epoch.
 
     Args:
         embeddings: Array `(N, dims)`.
-        labels: Class of every image `(N,)`, integers from 0.
-        per_class: k, the clusters of each class.
+        labels: Class of each image `(N,)`, integers from 0.
+        per_class: k, clusters per class.
         alpha: The separation α of the loss.
-        seed: What k-means++ starts from: a non-negative integer, or several.
-        class_names: Names for the errors, or None for numbers.
+        seed: Seed of k-means++: a non-negative integer, or several.
+        class_names: Names of the classes for errors, or None for numbers.
 
     Returns:
-        The index; clusters of one class stand side by side, classes in order.
+        The index, with clusters sorted by class.
 
     Raises:
         ValueError: If the shapes do not fit, or a class has fewer than k images.
         ClusterError: If an embedding is not finite, or a cluster stays empty because a class has
-            fewer than k different embeddings.
+            fewer than k distinct embeddings.
         ImportError: If scikit-learn is not installed.
 
     Example:
@@ -112,7 +112,7 @@ def cluster(
         exponents = np.where(impostors, -squares / scale, -np.inf)
         top = largest(exponents)
         with np.errstate(divide="ignore"):
-            # Of a single class there are no impostors, and no loss.
+            # A single class has no impostors, and no loss.
             total = np.log(np.exp(exponents - top).sum(axis=1)) + top[:, 0]
         losses[rows] = np.maximum(alpha + own[rows] / scale + total, 0.0)
     mean_losses = np.bincount(assignments, weights=losses) / counts
@@ -139,7 +139,7 @@ def _assignments(
                 raise ClusterError(
                     f"Each of the {per_class} clusters of a class must have an image. Received: "
                     f"{empty} without one in {_named(label, class_names)}, whose {chosen.size} "
-                    f"images have {len(np.unique(embeddings[chosen], axis=0))} different embeddings"
+                    f"images have {len(np.unique(embeddings[chosen], axis=0))} distinct embeddings"
                 )
             assignments[chosen] = place * per_class + own
     return assignments
@@ -151,15 +151,15 @@ def checked_labels(
     """Returns labels as an array, or raises a `ValueError` if a class has too few images.
 
     Args:
-        labels: Class of every image `(N,)`, integers from 0.
-        per_class: The clusters that each class is to have.
-        class_names: Names for the error, or None for numbers.
+        labels: Class of each image `(N,)`, integers from 0.
+        per_class: Clusters per class.
+        class_names: Names of the classes for errors, or None for numbers.
 
     Returns:
         An array `(N,)` of int64.
 
     Raises:
-        ValueError: If labels are not such numbers, or a class has fewer images than clusters.
+        ValueError: If labels are not such integers, or a class has fewer images than clusters.
 
     Example:
 
@@ -172,7 +172,7 @@ def checked_labels(
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            "`labels` must be integers (N,), one or more. "
+            "`labels` must be integers (N,), at least one. "
             f"Received: shape {labels.shape}, dtype {labels.dtype}"
         )
     if labels.min() < 0:
@@ -192,23 +192,23 @@ def checked_labels(
 
 @contextmanager
 def _k_means() -> Iterator[Callable[[np.ndarray, int, int], np.ndarray]]:
-    """Gives what finds the cluster of each embedding, some of them empty if need be."""
+    """Yields a function that finds the cluster of each embedding; some may stay empty."""
     try:
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ImportError(
-            'Clusters are made by scikit-learn: pip install ".[train]" from the checkout'
+            'Clustering needs scikit-learn: pip install ".[train]" from the checkout'
         ) from error
 
     def clusters_of(embeddings: np.ndarray, clusters: int, state: int) -> np.ndarray:
         means = KMeans(clusters, n_init=1, random_state=np.random.RandomState(state))
         return means.fit_predict(embeddings)
 
-    # A class is soon done: threads would wait for each other, four times as long on a busy machine.
+    # Classes are small: threads would wait for each other, four times as long on a busy machine.
     with warnings.catch_warnings(), threadpool_limits(1):
-        # It warns of clusters that stay empty, which is an error to the caller.
+        # It warns about clusters that stay empty, for which the caller raises an error.
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield clusters_of
 

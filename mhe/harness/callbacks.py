@@ -23,6 +23,19 @@ def run_callbacks(run: Run, epochs: int, *, seed: int = 0) -> list[keras.callbac
         epochs: The epochs of the whole run.
         seed: With the epoch it seeds what layers draw, such as dropout, so that a resumed run draws
             what an unbroken one would.
+
+    Example:
+
+    >>> import tempfile
+    >>> run = Run.create(tempfile.mkdtemp(), "train.py", {})
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> first = run.restore(model)
+    >>> with run:
+    ...     _ = model.fit(np.ones((4, 2)), np.ones((4, 1)), initial_epoch=first, epochs=2,
+    ...                   verbose=0, callbacks=run_callbacks(run, epochs=2))
+    epoch 1/2  loss ...
+    epoch 2/2  loss ...
     """
     return [EpochSeeds(seed), Recorder(run), Progress(run, epochs)]
 
@@ -150,6 +163,9 @@ class ChanceWarning(keras.callbacks.Callback):
         epochs: The epochs of the whole training.
         base_lr: The learning rate, for the message.
         rows: The log's rows of earlier epochs, so that a resumed run does not warn again.
+        dead_steps: For how many iterations the recipe makes the network lie dead, with a loss at
+            its ceiling and shrinking weights; None if it does not. Such a phase is told once, as
+            what is expected, and no warning comes before it could be over.
     """
 
     def __init__(
@@ -159,6 +175,7 @@ class ChanceWarning(keras.callbacks.Callback):
         epochs: int,
         base_lr: float,
         rows: Sequence[Mapping[str, float]] = (),
+        dead_steps: int | None = None,
     ):
         super().__init__()
         # Always predicting the most frequent class; three standard deviations of luck are noise.
@@ -167,17 +184,35 @@ class ChanceWarning(keras.callbacks.Callback):
         self.limit = share + 3 * math.sqrt(share * (1 - share) / labels.size)
         self.first_judged = min(epochs, max(3, math.ceil(500 / steps_per_epoch)))
         self.base_lr = base_lr
+        self.dead_steps = dead_steps
+        if dead_steps is not None:
+            # The phase varies with the seed, by half or so.
+            recovered = math.ceil(1.5 * dead_steps / steps_per_epoch)
+            self.first_judged = min(epochs, max(self.first_judged, recovered))
         self.warned = any(self._at_chance(row["epoch"], row) for row in rows)
+        self.announced = any(self._is_dead(row) for row in rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if not self.warned and self._at_chance(epoch + 1, logs or {}):
+        logs = logs or {}
+        if not self.announced and self._is_dead(logs):
+            self.announced = True
+            print(
+                "Note: the loss is at its ceiling and has no gradient; weight decay is shrinking "
+                f"the weights. This recipe is expected to do so for about {self.dead_steps:,} "
+                "iterations, then training starts",
+                file=sys.stderr,
+            )
+        if not self.warned and self._at_chance(epoch + 1, logs):
             self.warned = True
             print(
                 f"Warning: after {epoch + 1} epochs the training accuracy, "
-                f"{(logs or {})['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
+                f"{logs['accuracy']:.3f}, is at chance ({self.chance:.3f}). "
                 f"Try a --base_lr lower than {self.base_lr:g}, or train longer",
                 file=sys.stderr,
             )
+
+    def _is_dead(self, logs: Mapping[str, float]) -> bool:
+        return self.dead_steps is not None and logs.get("saturated", 0.0) > 0.5
 
     def _at_chance(self, epoch: float, logs: Mapping[str, float]) -> bool:
         return epoch >= self.first_judged and logs["accuracy"] <= self.limit

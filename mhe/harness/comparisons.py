@@ -22,6 +22,7 @@ from mhe.harness import figures
 from mhe.harness.errors import BadInput
 from mhe.harness.files import write_csv
 from mhe.harness.run import Run
+from mhe.harness.tables import text_table
 
 Line = Mapping[str, Any]
 
@@ -87,7 +88,7 @@ class Comparison:
         flags = [each.flag for each in self.varied]
         given = [getattr(args, flag) for flag in flags]
         lists = [value if isinstance(value, list) else [value] for value in given]
-        found = {}
+        runs = {}
         for *values, seed in itertools.product(*lists, range(args.seed, args.seed + args.seeds)):
             own = applicable(dict(zip(flags, values, strict=True)))
             parts = [
@@ -96,8 +97,8 @@ class Comparison:
                 if own[each.flag] is not None
             ]
             one = {**vars(args), **own, "seed": seed, "seeds": 1}
-            found["-".join([*parts, f"seed{seed}"])] = argparse.Namespace(**one)
-        return found
+            runs["-".join([*parts, f"seed{seed}"])] = argparse.Namespace(**one)
+        return runs
 
     def carry_out(
         self,
@@ -235,22 +236,13 @@ class Comparison:
         baseline              1          80.00
         """
         reported = self._reported(lines)
-        table = [[*(each.title for each in self.varied), "seeds", *reported]]
-        known = len(self.varied) + 1
-        for line in lines:
-            cells = [line[name] for name in table[0][:known]]
-            table.append(
-                ["" if cell is None else str(cell) for cell in cells]
-                + [_spread(name, line, factor) for name, factor in reported.items()]
-            )
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join(
-            "  ".join(
-                [row[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            ).rstrip()
-            for row in table
-        )
+        known = [*(each.title for each in self.varied), "seeds"]
+        rows = [
+            ["" if line[name] is None else str(line[name]) for name in known]
+            + [_spread(name, line, factor) for name, factor in reported.items()]
+            for line in lines
+        ]
+        return text_table(rows, [*known, *reported])
 
     def draw(self, lines: Sequence[Line], path: Path, title: str) -> None:
         """Draws each reported metric over a varied flag that is a number, or over the names.

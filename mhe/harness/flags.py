@@ -18,11 +18,18 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults, except where the help puts the default into words."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        if action.default is None:
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {_words(action.default)})"
+        return super()._get_help_string(action)
 
 
 class LineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage before it.
+    """An argument parser whose help shows defaults and whose errors are one line.
+
+    Args:
+        **options: Those of `argparse.ArgumentParser`.
 
     Example:
 
@@ -31,6 +38,9 @@ class LineParser(argparse.ArgumentParser):
         ...
     mhe.harness.errors.BadInput: unrecognized arguments: --fast
     """
+
+    def __init__(self, **options: Any):
+        super().__init__(**{**options, "formatter_class": Defaults, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         """Reports an error of argparse in one line.
@@ -69,12 +79,7 @@ class Parser(LineParser):
     """
 
     def __init__(self, program: str, description: str):
-        super().__init__(
-            prog=program,
-            description=description,
-            formatter_class=Defaults,
-            allow_abbrev=False,
-        )
+        super().__init__(prog=program, description=description)
         self.excluded = {"out", "resume"}
         self.added: set[str] = set()
         self.add_argument(
@@ -119,11 +124,11 @@ class Parser(LineParser):
         if out is not None and Path(out).resolve() != Path(folder).resolve():
             raise BadInput(f"--out {out} contradicts --resume {folder}: a run stays in its folder")
         for name in flags.keys() - self.excluded:
-            kept = self._kept(run, name)
+            kept = self._value_in(run, name)
             if name in given and given[name] != kept and not _moved(name, kept, given[name]):
                 raise BadInput(
-                    f"--{name} {given[name]} contradicts the run in {folder}, "
-                    f"which has --{name} {kept}"
+                    f"--{name} {_words(given[name])} contradicts the run in {folder}, "
+                    f"which has --{name} {_words(kept)}"
                 )
             flags[name] = given.get(name, kept)
         now = versions()
@@ -175,7 +180,7 @@ class Parser(LineParser):
             help="number of training images, balanced over classes (default: all)",
         )
 
-    def _kept(self, run: Run, name: str) -> Any:
+    def _value_in(self, run: Run, name: str) -> Any:
         """Returns the value of a flag in a run's config, checked as if it had been passed.
 
         The config of one run has a single value for a flag that takes several.
@@ -203,6 +208,11 @@ class Parser(LineParser):
         except argparse.ArgumentTypeError as error:
             raise BadInput(f"{path} cannot be used: --{name} {error}") from error
         return parsed if action.nargs is None else [parsed]
+
+
+def _words(value: Any) -> str:
+    """Returns the value of a flag as it is passed."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _moved(name: str, kept: Any, given: Any) -> bool:

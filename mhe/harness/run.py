@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 
 def require_unused(folder: str | os.PathLike) -> None:
-    """Refuses a folder that no run can start in, before any work is spent on the run.
+    """Refuses a folder that no run can start in, before any work is done for the run.
 
     Args:
         folder: The run's folder; it need not exist and is not created.
@@ -100,7 +100,7 @@ class Run:
     >>> run = Run.create(folder, "train.py", flags)
     >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")
-    >>> run.restore(model)  # the number of epochs behind a run that is resumed
+    >>> run.restore(model)  # the number of epochs that a resumed run has completed
     0
     >>> run.record(model, {"loss": 0.25}, seconds=1.5)
     >>> run.epoch
@@ -151,7 +151,7 @@ class Run:
         args: argparse.Namespace,
         *,
         excluded: Collection[str] = ("out", "resume"),
-        **described: Any,
+        **extra: Any,
     ) -> "Run":
         """Returns the run to resume, or starts one in `args.out`.
 
@@ -160,8 +160,8 @@ class Run:
             program: See `create`.
             args: The resolved flags of the program, `base_lr` among them.
             excluded: Flags that do not belong to a run.
-            **described: Entries that the config of a new run has besides the flags or instead of
-                them. `power_s` is None if it is in neither.
+            **extra: Entries of a new run's config besides the flags or instead of them. `power_s`
+                is None if it is in neither.
 
         Returns:
             The run, with its advice set.
@@ -179,7 +179,7 @@ class Run:
         """
         if run is None:
             flags = {name: value for name, value in vars(args).items() if name not in excluded}
-            flags = {**flags, "power_s": flags.get("power_s"), **described}
+            flags = {**flags, "power_s": flags.get("power_s"), **extra}
             run = cls.create(args.out, program, flags)
         run.advice = f"A --base_lr lower than {args.base_lr:g} may train; start a new run with it."
         return run
@@ -206,7 +206,7 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        """The number of epochs behind the run."""
+        """The number of completed epochs."""
         return len(self.rows)
 
     @property
@@ -232,7 +232,7 @@ class Run:
                 tracks in it is restored: weights, optimizers, metrics.
 
         Returns:
-            The number of epochs behind the run, for `initial_epoch`. With 0 the model is unchanged.
+            The number of completed epochs, for `initial_epoch`. With 0 the model is unchanged.
 
         Raises:
             BadInput: If no checkpoint can be read, it belongs to another model, or the log lacks
@@ -257,7 +257,7 @@ class Run:
         if len(self.rows) > epoch:
             self.rows = self.rows[:epoch]
             self._write_log()
-        self._forget_old_checkpoints()
+        self._delete_old_checkpoints()
         return epoch
 
     def record(self, model: keras.Model, logs: Mapping[str, float], seconds: float) -> None:
@@ -288,7 +288,7 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             model.save_weights(partial)
-        self._forget_old_checkpoints()
+        self._delete_old_checkpoints()
 
     def refuse_divergence(
         self, logs: Mapping[str, float], model: keras.Model | None = None
@@ -319,12 +319,12 @@ class Run:
                 f"In epoch {self.epoch + 1}, {', '.join(broken)}. {kept}{self.advice}".rstrip()
             )
 
-    def finish(self, metrics: Mapping[str, float], **described: Any) -> dict[str, Any]:
+    def finish(self, metrics: Mapping[str, float], **extra: Any) -> dict[str, Any]:
         """Writes `result.json`, which makes the run complete.
 
         Args:
             metrics: Finite numbers by name.
-            **described: Further JSON-serializable entries.
+            **extra: Further JSON-serializable entries.
 
         Returns:
             The content of the file.
@@ -338,7 +338,7 @@ class Run:
         result = {name: self.config[name] for name in ("model_name", "power_s", "dataset", "seed")}
         result["metrics"] = {name: float(value) for name, value in metrics.items()}
         result["seconds"] = round(sum(row["seconds"] for row in self.rows), 3)
-        result |= described
+        result |= extra
         write_json(self.folder / "result.json", result)
         return result
 
@@ -354,7 +354,7 @@ class Run:
                 f"\nInterrupted after epoch {self.epoch}. Resume with: {command}", file=sys.stderr
             )
 
-    def _forget_old_checkpoints(self) -> None:
+    def _delete_old_checkpoints(self) -> None:
         for old in self.checkpoints[:-_KEPT_CHECKPOINTS]:
             old.unlink()
 

@@ -1,11 +1,12 @@
-"""A tree as text, and as a picture."""
+"""A tree as text and as a picture."""
 
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
-# In inches: a line of names, a letter, the least distance of two levels, the largest height.
+# In inches: the height of a name, the width of a letter, the smallest distance between levels, the
+# largest height of the picture.
 _LINE = 0.16
 _LETTER = 0.07
 _LEVEL = 0.8
@@ -13,15 +14,12 @@ _LARGEST = 80.0
 
 
 def as_text(nodes: Sequence[str], parents: np.ndarray, depths: np.ndarray) -> str:
-    """A line a node, indented.
+    """One indented line per node, without a final line break.
 
     Args:
-        nodes: Names, each after its parent and right after what is below earlier siblings.
-        parents: The place of each parent; -1 for the root.
+        nodes: Names in depth-first order.
+        parents: The index of each node's parent; -1 for the root.
         depths: Edges from the root.
-
-    Returns:
-        Lines without a last line break.
 
     Example:
 
@@ -31,7 +29,8 @@ def as_text(nodes: Sequence[str], parents: np.ndarray, depths: np.ndarray) -> st
     └── b
     """
     last = dict(zip(parents.tolist(), range(len(nodes)), strict=True))
-    lines, bars = [nodes[0]], []
+    lines = [nodes[0]]
+    bars: list[str] = []
     for place in range(1, len(nodes)):
         is_last = last[parents[place]] == place
         del bars[depths[place] - 1 :]
@@ -43,7 +42,7 @@ def as_text(nodes: Sequence[str], parents: np.ndarray, depths: np.ndarray) -> st
 def as_png(
     path: str | os.PathLike, nodes: Sequence[str], parents: np.ndarray, depths: np.ndarray
 ) -> None:
-    """Draws the root to the left and leaves below each other.
+    """Draws the root on the left and leaves below each other.
 
     Args:
         path: The file to write.
@@ -63,8 +62,8 @@ def as_png(
     inner = np.zeros(len(nodes), bool)
     inner[parents[1:]] = True
     heights = np.cumsum(~inner).astype(float)
-    # Children stand after their parents, so that from the end they come first. A parent stands in
-    # the middle between its first child and its last.
+    # Backwards, children come before their parents. A parent is centered between its first and its
+    # last child.
     lowest, highest = np.where(inner, -np.inf, heights), np.where(inner, np.inf, heights)
     for place in range(len(nodes) - 1, 0, -1):
         heights[place] = (lowest[place] + highest[place]) / 2
@@ -76,7 +75,7 @@ def as_png(
     count = int((~inner).sum())
     depth = int(depths.max())
     height = min(_LINE * count + 0.5, _LARGEST)
-    # Names stand over the edge that leads to an inner node, and to the right of a leaf.
+    # The name of an inner node is above its edge, that of a leaf to its right.
     level = max(_LEVEL, _LETTER * max(map(len, nodes)))
     figure = Figure(figsize=(level * (depth + 1), height), layout="constrained")
     axes = figure.add_subplot()
@@ -86,7 +85,7 @@ def as_png(
         for x, y, parent in zip(above, heights[1:], parents[1:], strict=True)
     ]
     axes.add_collection(LineCollection(corners, colors="0.6", linewidths=0.8))
-    # Where lines are nearer to each other than letters are high, names get smaller with them.
+    # If lines are closer than letters are high, names shrink with them.
     size = min(8.0, 72 * 0.8 * height / count)
     for name, x, y, is_inner in zip(nodes, depths, heights, inner, strict=True):
         over = is_inner and x > 0

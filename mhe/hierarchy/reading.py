@@ -1,4 +1,4 @@
-"""Files and arrays that hold a hierarchy of classes."""
+"""Readers of files and arrays that hold a hierarchy of classes."""
 
 import json
 import os
@@ -16,10 +16,7 @@ def ready_path(name: str) -> Path:
     """The file of a tree that comes with the library.
 
     Args:
-        name: Its name.
-
-    Returns:
-        A path.
+        name: Name of the tree.
 
     Raises:
         ValueError: If there is no such tree.
@@ -36,16 +33,13 @@ def ready_path(name: str) -> Path:
 
 
 def pairs(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
-    """Yields child and parent from lines of a parent and its child.
+    """Yields `(child, parent)` from lines that hold a parent and its child.
 
     Args:
         path: The file.
 
-    Yields:
-        Pairs of names.
-
     Raises:
-        ValueError: If a line that is neither empty nor a comment has not two names.
+        ValueError: If a line that is neither empty nor a comment does not hold two names.
         OSError: If the file cannot be opened.
 
     Example:
@@ -68,16 +62,16 @@ def pairs(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
 
 
 def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
-    """The path to each of iNaturalist's categories, in the order of their ids.
+    """The path to each iNaturalist category, in the order of their ids.
 
     Args:
-        path: A JSON file: a list of categories, or an object that has one as `categories`.
+        path: A JSON file with a list of categories, or an object with one as `categories`.
 
     Returns:
         Tuples of names, from the kingdom to the category's own.
 
     Raises:
-        ValueError: If the file is none of these.
+        ValueError: If the file is neither.
         OSError: If the file cannot be opened.
     """
     with open(path, encoding="utf-8") as file:
@@ -85,13 +79,13 @@ def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
             stored = json.load(file)
         except ValueError as error:
             raise ValueError(f"{path} must be a JSON file. Received: {error}") from error
-    found = stored.get("categories") if isinstance(stored, dict) else stored
-    if not isinstance(found, list) or not found:
+    rows = stored.get("categories") if isinstance(stored, dict) else stored
+    if not isinstance(rows, list) or not rows:
         raise ValueError(
             f"{path} must hold a list of categories, or an object with one as `categories`. "
             f"Received: {type(stored).__name__}"
         )
-    for each in found:
+    for each in rows:
         if (
             not isinstance(each, dict)
             or not isinstance(each.get("id"), int)
@@ -102,10 +96,10 @@ def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
                 f"{path}: a category must have an integer `id`, a `name`, and names from "
                 f"`kingdom` to `genus`. Received: {each!r:.200}"
             )
-    found = sorted(found, key=lambda each: each["id"])
+    rows = sorted(rows, key=lambda each: each["id"])
     return [
         (*(str(each[rank]) for rank in _RANKS if each.get(rank)), str(each["name"]))
-        for each in found
+        for each in rows
     ]
 
 
@@ -113,13 +107,13 @@ def linkage_pairs(merges: Any) -> np.ndarray:
     """The two nodes that each step of a hierarchical clustering merges.
 
     Args:
-        merges: `(classes - 1, 2)` as scikit-learn has it, or `(classes - 1, 4)` as SciPy has it.
+        merges: `(classes - 1, 2)` from scikit-learn, or `(classes - 1, 4)` from SciPy.
 
     Returns:
-        Integers `(classes - 1, 2)`: classes from 0 on, and after them what step 0, 1, … made.
+        Integers `(classes - 1, 2)`: classes from 0, followed by the results of step 0, 1, …
 
     Raises:
-        ValueError: If a node is merged before it is made, twice or never.
+        ValueError: If a node is merged before it exists, twice or never.
 
     Example:
 
@@ -130,8 +124,8 @@ def linkage_pairs(merges: Any) -> np.ndarray:
     merges = np.asarray(merges)
     if merges.ndim != 2 or not len(merges) or merges.shape[1] not in (2, 4):
         raise ValueError(
-            "`merges` must be (classes - 1, 2) as scikit-learn has it, or (classes - 1, 4) as "
-            f"SciPy has it. Received: shape {merges.shape}"
+            "`merges` must be (classes - 1, 2) from scikit-learn, or (classes - 1, 4) from SciPy. "
+            f"Received: shape {merges.shape}"
         )
     nodes = merges[:, :2]
     integers = nodes.astype(int)
@@ -140,7 +134,7 @@ def linkage_pairs(merges: Any) -> np.ndarray:
     if wrong.any():
         step = int(np.argmax(wrong.any(axis=1)))
         raise ValueError(
-            "A step may merge classes and what earlier steps made. "
+            "A step may merge classes and the results of earlier steps. "
             f"Received: {nodes[step].tolist()} in step {step} of a clustering of "
             f"{len(nodes) + 1} classes"
         )

@@ -9,35 +9,32 @@ import keras
 import numpy as np
 
 from mhe.hierarchy import drawing, reading
-
-# How many names an error lists.
-_LISTED = 5
+from mhe.hierarchy.edges import checked_classes, find_root, listed, parents_by_name
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class ClassTree:
-    """A tree whose leaves are classes: which mistakes are near misses, and which are far off.
+    """A tree whose leaves are classes: it tells near misses from bad mistakes.
 
-    Made by `from_paths`, `from_parents`, `from_linkage`, `from_wordnet`, `from_categories` or
-    `ready`. It never changes. Layers, losses and metrics that take one keep it when they are saved.
+    Create it by `from_paths`, `from_parents`, `from_linkage`, `from_wordnet`, `from_categories` or
+    `ready`. It is immutable. Layers, losses and metrics with a tree save it in their configs.
 
     Args:
-        edges: Pairs of a child and its parent, each a name.
-        classes: Names of the classes in the order of their labels, or None for all the leaves, in
-            the order in which they first appear as a child. Nodes that lead to no class are left
-            out.
+        edges: Pairs of names, a child and its parent.
+        classes: Names of the classes in the order of their labels, or None for all leaves, in the
+            order in which they first appear as a child. Nodes that lead to no class are dropped.
 
     Attributes:
         nodes: Names of all nodes, the root first and every node after its parent.
-        parents: `(nodes,)` integers, the place of each node's parent in `nodes`; -1 for the root.
+        parents: `(nodes,)` integers, the index of each node's parent in `nodes`; -1 for the root.
         classes: Names of the leaves, in the order of labels.
-        leaves: `(classes,)` integers, the place of each class in `nodes`.
+        leaves: `(classes,)` integers, the index of each class in `nodes`.
         depths: `(nodes,)` integers, edges from the root.
-        depth: The largest of them. Leaves may be at different depths.
+        depth: The largest depth. Leaves may be at different depths.
 
     Raises:
-        ValueError: If this is no tree (a cycle, several roots, a node with two parents) or a class
-            is unknown, given twice or above another.
+        ValueError: If the edges are not a tree (a cycle, several roots, a node with two parents),
+            or a class is unknown, given twice or above another.
 
     Example:
 
@@ -62,13 +59,13 @@ class ClassTree:
     def __init__(
         self, edges: Iterable[tuple[str, str]], classes: Sequence[str] | None = None
     ) -> None:
-        above = _parents_by_name(edges)
-        root = _root(above)
+        above = parents_by_name(edges)
+        root = find_root(above)
         if classes is None:
             inner = set(above.values())
             classes = [name for name in above if name not in inner]
-        self.classes = _checked_classes(classes, above, root)
-        # Only what leads to a class: all of WordNet shrinks to the thousand classes of ImageNet.
+        self.classes = checked_classes(classes, above, root)
+        # Only nodes that lead to a class: WordNet shrinks to the thousand classes of ImageNet.
         below: dict[str, list[str]] = {}
         seen = {root}
         for name in self.classes:
@@ -76,7 +73,9 @@ class ClassTree:
                 seen.add(name)
                 below.setdefault(above[name], []).append(name)
                 name = above[name]
-        nodes, parents, waiting = [], [], [(root, -1)]
+        nodes: list[str] = []
+        parents: list[int] = []
+        waiting = [(root, -1)]
         while waiting:
             name, parent = waiting.pop()
             waiting.extend((child, len(nodes)) for child in reversed(below.get(name, ())))
@@ -97,19 +96,16 @@ class ClassTree:
     def from_paths(cls, paths: Iterable[str | Sequence[str]], separator: str = "/") -> "ClassTree":
         """A tree from the path to each class, in the order of labels.
 
-        A node is called by the last part of its path; or by the whole path, where the last part
-        alone would name several nodes, as `"Greek/character01"` and `"Latin/character01"` do. The
-        root is called by the separator.
+        A node is named after the last part of its path, or after the whole path if several nodes
+        share that part, as in `"Greek/character01"` and `"Latin/character01"`. The name of the root
+        is the separator.
 
         Args:
-            paths: Such as `"animal/dog/poodle"`, or the parts as a sequence.
-            separator: Stands between the parts.
-
-        Returns:
-            The tree.
+            paths: Paths such as `"animal/dog/poodle"`, or sequences of their parts.
+            separator: Separates the parts.
 
         Raises:
-            ValueError: If a path is given twice, has an empty part or leads on from another.
+            ValueError: If a path is given twice, has an empty part or continues another.
 
         Example:
 
@@ -128,17 +124,16 @@ class ClassTree:
         twice = [branch for branch, count in Counter(branches).items() if count > 1]
         if twice:
             raise ValueError(
-                f"A path is given twice. Received: {_listed(map(separator.join, twice))}"
+                f"A path is given twice. Received: {listed(map(separator.join, twice))}"
             )
-        # In the order in which they appear; an inner node before what is below it.
-        places = {branch[:end]: None for branch in branches for end in range(1, len(branch) + 1)}
-        shared = Counter(place[-1] for place in places)
+        # In order of appearance, inner nodes before those below them.
+        nodes = {branch[:end]: None for branch in branches for end in range(1, len(branch) + 1)}
+        shared = Counter(node[-1] for node in nodes)
         names = {
-            place: place[-1] if shared[place[-1]] == 1 else separator.join(place)
-            for place in places
+            node: node[-1] if shared[node[-1]] == 1 else separator.join(node) for node in nodes
         }
         names[()] = separator
-        edges = [(names[place], names[place[:-1]]) for place in places]
+        edges = [(names[node], names[node[:-1]]) for node in nodes]
         return cls(edges, [names[branch] for branch in branches])
 
     @classmethod
@@ -148,14 +143,11 @@ class ClassTree:
         """A tree from each node's parent.
 
         Args:
-            parents: Child → parent. The root is no child.
-            classes: As for the tree itself.
-
-        Returns:
-            The tree.
+            parents: Child → parent. The root is not a child.
+            classes: As in the constructor.
 
         Raises:
-            ValueError: As of the tree itself.
+            ValueError: As in the constructor.
 
         Example:
 
@@ -171,16 +163,16 @@ class ClassTree:
         Args:
             merges: `children_` of scikit-learn's `AgglomerativeClustering`, `(classes - 1, 2)`, or
                 the linkage of `scipy.cluster.hierarchy`, `(classes - 1, 4)`, whose last two
-                columns, heights and sizes, do not count.
+                columns, heights and sizes, are ignored.
             classes: Names of the classes in the order in which they were clustered; by default
                 their numbers, `"0"`, `"1"`, …
 
         Returns:
-            The tree. Its inner nodes are called `"merge 1"`, `"merge 2"`, … in the order in which
-            they were made.
+            The tree. Its inner nodes are named `"merge 1"`, `"merge 2"`, … in the order in which
+            they were created.
 
         Raises:
-            ValueError: If this is no such clustering, or of another number of classes.
+            ValueError: If this is not such a clustering, or has another number of classes.
 
         Example:
 
@@ -211,19 +203,16 @@ class ClassTree:
     ) -> "ClassTree":
         """A tree from a file of pairs, such as ImageNet's `wordnet.is_a.txt`.
 
-        A line is a parent and its child, with a blank between. Empty lines, and those that begin
-        with `#`, do not count.
+        Each line holds a parent and its child, separated by a space. Empty lines and those starting
+        with `#` are ignored.
 
         Args:
             path: The file.
-            classes: As for the tree itself. WordNet as a whole is no tree, as some of its nodes
+            classes: As in the constructor. WordNet as a whole is not a tree, as some of its nodes
                 have several parents.
 
-        Returns:
-            The tree.
-
         Raises:
-            ValueError: If a line is no such pair, or as of the tree itself.
+            ValueError: If a line is not such a pair, or as in the constructor.
             OSError: If the file cannot be opened.
 
         Example:
@@ -240,18 +229,18 @@ class ClassTree:
     def from_categories(cls, path: str | os.PathLike) -> "ClassTree":
         """The taxonomy of a year of iNaturalist, from a file of its challenge.
 
-        Either `categories.json`, or an annotation file such as `val.json`, whose `categories`
-        they are. Each has an `id`, a `name`, and names from `kingdom` to `genus`, of which some
-        may be empty or missing.
+        Either `categories.json`, or an annotation file with `categories` such as `val.json`. Each
+        category has an `id`, a `name`, and names from `kingdom` to `genus`, some of which may be
+        empty or missing.
 
         Args:
             path: The file.
 
         Returns:
-            The tree; its classes are in the order of the ids.
+            The tree, with classes in the order of the ids.
 
         Raises:
-            ValueError: If the file holds no such categories.
+            ValueError: If the file does not hold such categories.
             OSError: If the file cannot be opened.
 
         Example:
@@ -273,12 +262,11 @@ class ClassTree:
         Args:
             name: `"cifar100"`, the 100 classes in their 20 superclasses; `"cifar10"`, vehicles and
                 animals; `"digits"`, by their shape; or `"inaturalist2019"`, 1,010 species by
-                kingdom, phylum, class, order, family and genus, whose names the challenge kept
-                back: the species have the numbers of their categories. For other years see
-                `from_categories`.
+                kingdom, phylum, class, order, family and genus. The challenge withheld their names:
+                species are numbered by category. For other years see `from_categories`.
 
         Returns:
-            The tree; its classes are in the order of the data set's labels.
+            The tree, with classes in the order of the dataset's labels.
 
         Raises:
             ValueError: If there is no such tree.
@@ -292,17 +280,17 @@ class ClassTree:
         return cls(reading.pairs(reading.ready_path(name)))
 
     def cost_matrix(self, lengths: Sequence[float] | None = None) -> np.ndarray:
-        """What it costs to take one class for another: the length of the path between two leaves.
+        """The cost of predicting one class for another: the length of the path between two leaves.
 
         Args:
-            lengths: How long an edge is at each level, `depth` numbers > 0, that at the root first;
-                by default every edge has length 1.
+            lengths: Length of the edges at each level, `depth` numbers > 0, from the root down; by
+                default every edge has length 1.
 
         Returns:
             A float64 array `(classes, classes)`, symmetric with a zero diagonal.
 
         Raises:
-            ValueError: If there is not a length for each level.
+            ValueError: If there is not one length per level.
 
         Example:
 
@@ -316,13 +304,13 @@ class ClassTree:
             Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype
             learning ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
         """
-        lengths = np.ones(self.depth) if lengths is None else np.asarray(lengths, np.float64)
-        if lengths.shape != (self.depth,) or not np.all((lengths > 0) & np.isfinite(lengths)):
+        edges = np.ones(self.depth) if lengths is None else np.asarray(lengths, np.float64)
+        if edges.shape != (self.depth,) or not np.all((edges > 0) & np.isfinite(edges)):
             raise ValueError(
                 f"`lengths` must be {self.depth} finite numbers > 0, one for each level of the "
-                f"tree. Received: lengths={lengths.tolist()}"
+                f"tree. Received: lengths={edges.tolist()}"
             )
-        from_root = np.concatenate([[0.0], np.cumsum(lengths)])
+        from_root = np.concatenate([[0.0], np.cumsum(edges)])
         shared = np.zeros((len(self.classes),) * 2, int)
         for level in range(1, self.depth + 1):
             ancestors = self._ancestors(level)
@@ -333,14 +321,14 @@ class ClassTree:
         return costs
 
     def groups(self, level: int) -> np.ndarray:
-        """Which branch each class is in, at some level.
+        """The branch of each class at a level.
 
         Args:
-            level: Edges from the root, from 1 to `depth`. Where a class is nearer to the root than
-                that, it is a branch of its own.
+            level: Edges from the root, from 1 to `depth`. A class that is nearer to the root is a
+                branch of its own.
 
         Returns:
-            Integers `(classes,)`, from 0 on, in the order in which branches stand in `nodes`.
+            Integers `(classes,)` from 0, in the order of branches in `nodes`.
 
         Raises:
             ValueError: If there is no such level.
@@ -353,22 +341,19 @@ class ClassTree:
         """
         if isinstance(level, bool) or level not in range(1, self.depth + 1):
             raise ValueError(
-                f"`level` must be an int from 1 to {self.depth}, the depth of the tree. "
+                f"`level` must be an integer from 1 to {self.depth}, the depth of the tree. "
                 f"Received: level={level!r}"
             )
         return np.unique(self._ancestors(level), return_inverse=True)[1]
 
     def labels(self, names: Sequence[str]) -> np.ndarray:
-        """The labels of classes by name.
+        """The labels of classes by name: the index of each name in `classes`.
 
         Args:
-            names: Any number of them.
-
-        Returns:
-            Integers, the place of each name in `classes`.
+            names: Names of classes.
 
         Raises:
-            ValueError: If a name is none of a class.
+            ValueError: If a name is not a class.
 
         Example:
 
@@ -378,11 +363,11 @@ class ClassTree:
         places = {name: label for label, name in enumerate(self.classes)}
         unknown = [name for name in names if name not in places]
         if unknown:
-            raise ValueError(f"The tree has no such class. Received: {_listed(unknown)}")
+            raise ValueError(f"The tree has no such class. Received: {listed(unknown)}")
         return np.array([places[name] for name in names], int)
 
     def draw(self, path: str | os.PathLike) -> None:
-        """Draws the tree into a PNG, the root to the left, the classes below each other.
+        """Draws the tree as a PNG, with the root on the left and the classes below each other.
 
         Args:
             path: The file to write.
@@ -421,79 +406,8 @@ class ClassTree:
         )
 
     def _ancestors(self, level: int) -> np.ndarray:
-        """The node above each class at a level, or the class itself where it is not so deep."""
+        """The node above each class at a level, or the class itself if it is not that deep."""
         nodes = self.leaves.copy()
         while (deeper := self.depths[nodes] > level).any():
             nodes[deeper] = self.parents[nodes[deeper]]
         return nodes
-
-
-def _parents_by_name(edges: Iterable[tuple[str, str]]) -> dict[str, str]:
-    above: dict[str, str] = {}
-    for child, parent in edges:
-        for name in (child, parent):
-            if not isinstance(name, str) or not name:
-                raise ValueError(f"A node must have a name, a string. Received: {name!r}")
-        if child in above:
-            raise ValueError(
-                "A node must be a child once, of one parent. "
-                f"Received: {child!r} below {above[child]!r} and {parent!r}"
-            )
-        above[child] = parent
-    if not above:
-        raise ValueError("A tree must have classes. Received: none")
-    return above
-
-
-def _root(above: Mapping[str, str]) -> str:
-    """The one node without a parent, to which all others lead."""
-    roots = list(dict.fromkeys(name for name in above.values() if name not in above))
-    if len(roots) > 1:
-        raise ValueError(f"A tree must have one root. Received: {_listed(roots)}")
-    safe = set(roots)
-    for start in above:
-        path = {}
-        name = start
-        while name not in safe:
-            if name in path:
-                cycle = list(path)[list(path).index(name) :]
-                raise ValueError(
-                    f"A tree must not have a cycle. Received: {' → '.join([*cycle, name])}"
-                )
-            path[name] = None
-            name = above[name]
-        safe.update(path)
-    return roots[0]
-
-
-def _checked_classes(
-    classes: Sequence[str], above: Mapping[str, str], root: str
-) -> tuple[str, ...]:
-    classes = tuple(classes)
-    unknown = [name for name in classes if name not in above and name != root]
-    if unknown:
-        raise ValueError(f"The tree has no such class. Received: {_listed(unknown)}")
-    twice = [name for name, count in Counter(classes).items() if count > 1]
-    if twice:
-        raise ValueError(f"A class is given twice. Received: {_listed(twice)}")
-    if not classes:
-        raise ValueError("A tree must have classes. Received: none")
-    chosen = set(classes)
-    seen = set()
-    for each in classes:
-        name = each
-        while name in above and name not in seen:
-            seen.add(name)
-            name = above[name]
-            if name in chosen:
-                raise ValueError(
-                    "A class must be a leaf, with no other class below it. "
-                    f"Received: {name!r}, which is above {each!r}"
-                )
-    return classes
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(map(repr, names[:_LISTED])) + more

@@ -1,6 +1,5 @@
-"""Distances of an embedding to the running means of the classes."""
+"""Distances of an embedding to running means of the classes."""
 
-import numbers
 from typing import Any
 
 import keras
@@ -11,54 +10,55 @@ from mhe import checks
 from mhe.labels import is_readable, read_labels
 from mhe.layers.distance import check_distance, distances
 from mhe.layers.head import Head
+from mhe.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class NearestClassMean(Head):
     """Logits of an embedding: minus its distances to running means of the classes' embeddings.
 
-    In training, a call with labels counts its embeddings into the means; no gradient goes there.
-    Logits are those of the means before the call, as in its authors' code, so that no embedding is
-    compared with itself. `mhe.HeadModel` hands the labels over inside `fit`; without labels, or
-    outside training, nothing changes.
+    In training, a call with labels updates the means with its embeddings, without a gradient. The
+    logits use the means before the update, as in the authors' code, so that no embedding is
+    compared with itself. `mhe.HeadModel` passes the labels inside `fit`; without labels, or outside
+    training, the means do not change.
 
-    With S_c the sum of the n_c embeddings of class c in a batch, N_c those counted before, and m_c
-    the mean, a class that is in the batch gets
+    With S_c the sum of the n_c embeddings of class c in a batch, N_c the number counted before, and
+    m_c the mean, a class that is in the batch is updated by
 
-        decay=None    m_c ← (N_c · m_c + S_c) / (N_c + n_c),    the mean of all there ever were
+        decay=None    m_c ← (N_c · m_c + S_c) / (N_c + n_c),    the mean of all embeddings so far
         decay=α       m_c ← α · m_c + (1 - α) · S_c / n_c,      or S_c / n_c the first time
 
-    and a class that is not keeps its mean. Means that were never counted are 0. (Garnot and
-    Landrieu's code counts a batch before its logits, and means of batches with equal weights.)
+    and other classes keep their means. Means are 0 until their first update. (Garnot and Landrieu's
+    code updates before the logits, and weighs the means of all batches equally.)
 
-    Under gradient accumulation over k batches, `accumulate=k` holds sums and counts for k calls
-    with labels and then counts them in at once. Until then the means stay as they are. So logits,
-    gradients and means are those of one batch of all, in both variants. With `accumulate=1` the
-    means of all embeddings come out the same, but the logits see them change from batch to batch,
-    and with a decay there are k steps of it instead of one.
+    Under gradient accumulation over k batches, `accumulate=k` collects sums and counts over k calls
+    with labels and then updates once. Logits, gradients and means are those of one large batch, in
+    both variants. With `accumulate=1`, the means of all embeddings would be the same in the end,
+    but the logits would see them change between batches, and a decay would apply k times.
 
-    Means are those of the whole batch also where it is split among devices, under
+    Means are those of the whole batch also if it is split among devices, under
     `keras.distribution.DataParallel` or TensorFlow's `MirroredStrategy` (where counts are those of
-    an average replica). Embeddings that are not
-    finite, as those of a step that loss scaling skips, are not counted.
+    an average replica). Embeddings that are not finite, as in a step that loss scaling skips, do
+    not count.
 
     Args:
-        classes: How many, at least 2.
-        dims: How many numbers an embedding has.
-        decay: None, or the part of a mean that stays, in [0, 1).
-        accumulate: How many calls make one batch.
+        classes: Number of classes, at least 2.
+        dims: Size of an embedding.
+        decay: Fraction of a mean that an update keeps, in [0, 1); None for the mean of all
+            embeddings.
+        accumulate: Number of calls per update.
         distance: `"squared"`, `"euclidean"`, `"cosine"` or `"huber"`; see `distances`.
         delta: Where `"huber"` turns from a parabola into a line, > 0.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Attributes:
         prototypes: The means `(classes, dims)`, float32 unless the policy is float64.
-        counts: How many embeddings each class has had, `(classes,)`.
+        counts: Number of embeddings of each class so far, `(classes,)`.
 
     Raises:
-        ValueError: If an argument is not one of the above, the embeddings do not have `dims`
-            numbers, or the labels are not one an embedding. A label in an array or a list that is
-            no class; in a tensor, it is not counted.
+        ValueError: If an argument is not as described, embeddings have another size, there is not
+            one label per embedding, or a label in an array or a list is not a class; in a tensor it
+            does not count.
 
     Example:
 
@@ -87,9 +87,7 @@ class NearestClassMean(Head):
         checks.check_count("classes", classes, 2)
         checks.check_count("dims", dims, 1)
         checks.check_count("accumulate", accumulate, 1)
-        is_real = isinstance(decay, numbers.Real) and not isinstance(decay, bool)
-        if decay is not None and not (is_real and 0 <= decay < 1):
-            raise ValueError(f"`decay` must be None or in [0, 1). Received: decay={decay!r}")
+        checks.check_number("decay", decay, least=0, below=1, optional=True)
         check_distance(distance, delta)
         super().__init__(int(dims), int(classes), **kwargs)
         self.classes = int(classes)
@@ -100,14 +98,14 @@ class NearestClassMean(Head):
         self.delta = float(delta)
         self.prototypes = self._state("prototypes", (self.classes, self.dims))
         self.counts = self._state("counts", (self.classes,))
-        # What is held back.
+        # What has accumulated since the last update.
         self._sums = self._state("sums", (self.classes, self.dims))
-        self._held = self._state("held", (self.classes,))
+        self._pending = self._state("held", (self.classes,))
         self._calls = self._state("calls", ())
 
-    def _state(self, name: str, shape: tuple[int, ...]) -> Any:
-        # The mean over TensorFlow's replicas is the same factor on sums and counts, which leaves
-        # means as they are; a sum could not be set back.
+    def _state(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        # Averaging over TensorFlow's replicas scales sums and counts alike, which does not affect
+        # the means; sums over replicas could not be reset.
         return self.add_weight(
             name=name,
             shape=shape,
@@ -119,27 +117,22 @@ class NearestClassMean(Head):
         )
 
     def __call__(
-        self, inputs: Any, labels: Any = None, training: bool | None = None, **kwargs: Any
-    ) -> Any:
-        # Keras makes tensors of arrays, which cannot be read while a step is traced.
+        self, inputs: Tensor, labels: Tensor = None, training: bool | None = None, **kwargs: Any
+    ) -> Tensor:
+        # Keras turns arrays into tensors, which cannot be read while a step is traced.
         if is_readable(labels):
             checks.check_labels(labels, self.classes)
             labels = np.asarray(labels)
         return super().__call__(inputs, labels=labels, training=training, **kwargs)
 
-    def call(self, inputs: Any, labels: Any = None, training: bool | None = None) -> Any:
-        """Embeddings `(..., dims)`, in training with labels `(...)` → logits `(..., classes)`."""
+    def call(self, inputs: Tensor, labels: Tensor = None, training: bool | None = None) -> Tensor:
+        """Embeddings `(..., dims)`, and labels `(...)` in training → logits `(..., classes)`."""
         inputs = ops.cast(inputs, self.output_dtype)
-        # A copy: PyTorch changes weights in place, before the gradient is taken.
+        # A copy: PyTorch changes weights in place, before it computes the gradient.
         means = ops.copy(ops.convert_to_tensor(self.prototypes))
         if training and labels is not None:
             self._count(ops.stop_gradient(inputs), labels)
         return -distances(inputs, means, self.distance, self.delta)
-
-    def compute_output_spec(
-        self, inputs: Any, labels: Any = None, training: bool | None = None
-    ) -> keras.KerasTensor:
-        return super().compute_output_spec(inputs)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -152,41 +145,41 @@ class NearestClassMean(Head):
             "delta": self.delta,
         }
 
-    def _count(self, inputs: Any, labels: Any) -> None:
+    def _count(self, inputs: Tensor, labels: Tensor) -> None:
         sums, counts = class_sums(inputs, labels, self.classes)
         self._sums.assign_add(sums)
-        self._held.assign_add(counts)
-        sums, counts = ops.convert_to_tensor(self._sums), ops.convert_to_tensor(self._held)
+        self._pending.assign_add(counts)
+        sums, counts = ops.convert_to_tensor(self._sums), ops.convert_to_tensor(self._pending)
         before, means = ops.convert_to_tensor(self.counts), ops.convert_to_tensor(self.prototypes)
         if self.decay is None:
             share = ops.divide_no_nan(counts, before + counts)
         else:
             share = ops.where(before > 0, 1.0 - self.decay, 1.0)
-        there = counts > 0
+        is_present = counts > 0
         new = means + share[:, None] * (ops.divide_no_nan(sums, counts[:, None]) - means)
-        # No branch: a device could not wait for the others inside one.
+        # Not a branch, inside which a device could not wait for the others.
         full = self._calls + 1.0 >= self.accumulate
-        counted = ops.logical_and(there, full)
-        self.prototypes.assign(ops.where(counted[:, None], new, means))
-        self.counts.assign(ops.where(counted, before + counts, before))
+        updated = ops.logical_and(is_present, full)
+        self.prototypes.assign(ops.where(updated[:, None], new, means))
+        self.counts.assign(ops.where(updated, before + counts, before))
         self._sums.assign(ops.where(full, 0.0, sums))
-        self._held.assign(ops.where(full, 0.0, counts))
+        self._pending.assign(ops.where(full, 0.0, counts))
         self._calls.assign(ops.where(full, 0.0, self._calls + 1.0))
 
 
-def class_sums(embeddings: Any, labels: Any, classes: int) -> tuple[Any, Any]:
-    """Sum and number of the embeddings of each class.
+def class_sums(embeddings: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns the sum and the number of the embeddings of each class.
 
     Args:
-        embeddings: Tensor `(..., dims)`; those that are not finite do not count.
-        labels: Integers `(...)` or `(..., 1)`, in any dtype; those that are no class do not count.
-        classes: How many there are.
+        embeddings: Tensor `(..., dims)`. Embeddings that are not finite do not count.
+        labels: Integers `(...)` or `(..., 1)`, in any dtype. Others than classes do not count.
+        classes: Number of classes.
 
     Returns:
         Sums `(classes, dims)` and counts `(classes,)`, in the dtype of the embeddings.
 
     Raises:
-        ValueError: If the labels are not one an embedding.
+        ValueError: If there is not one label per embedding.
 
     Example:
 

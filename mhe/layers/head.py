@@ -1,25 +1,25 @@
-"""What heads over an embedding share: unit vectors, arrays in configs, a layer in float32."""
+"""What heads over an embedding share: unit vectors, given weights, a layer in float32."""
 
-import base64
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 # Embeddings without an entry above this count as zero: their gradient, which goes as the inverse
 # of the length, would leave float32.
 _SHORTEST = 1e-30
 
 
-def unit_vectors(vectors: Any) -> Any:
-    """Vectors scaled to unit length, in at least float32.
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Returns vectors scaled to unit length, in at least float32.
 
-    The largest entry is divided out first: squares neither overflow nor vanish, and no ε bends
-    short vectors. A zero vector stays zero, as does one without an entry above 1e-30; its gradient
-    is that of the vector itself, so that it can leave zero.
+    The largest entry is divided out first, so that squares neither overflow nor vanish, and no ε
+    distorts short vectors. A zero vector stays zero, as does one without an entry above 1e-30; its
+    gradient is that of the vector itself, so that it can leave zero.
 
     Args:
         vectors: Tensor `(..., D)`.
@@ -41,48 +41,35 @@ def unit_vectors(vectors: Any) -> Any:
     return scaled / ops.sqrt(ops.where(has_direction, squares, 1.0))
 
 
-def array_config(array: Any) -> dict[str, Any]:
-    """An array as JSON can hold it, the very bits of its float32 numbers.
-
-    Args:
-        array: Numbers of any shape: a Keras variable, a tensor or an array.
-
-    Returns:
-        Its `shape` and its numbers, `base64_float32`.
-
-    Example:
-
-    >>> array_from_config(array_config([[0.1, 2.0]]))
-    array([[0.1, 2. ]], dtype=float32)
-    """
-    numbers = np.asarray(ops.convert_to_numpy(array), "<f4")
-    text = base64.b64encode(numbers.tobytes()).decode("ascii")
-    return {"shape": list(numbers.shape), "base64_float32": text}
+def initial_value(array: Tensor) -> Callable[..., Tensor]:
+    """An initializer that returns a given array, whatever shape is asked for."""
+    return lambda shape, dtype=None: ops.convert_to_tensor(array, dtype)
 
 
-def array_from_config(config: dict[str, Any]) -> np.ndarray:
-    """The float32 array that `array_config` made a config of."""
-    numbers = np.frombuffer(base64.b64decode(config["base64_float32"]), "<f4")
-    return numbers.reshape(config["shape"])
+class Float32Layer(keras.layers.Layer):
+    """A layer that computes in at least float32, also under half-precision policies."""
 
-
-class Head(keras.layers.Layer):
-    """A layer over embeddings of `dims` numbers that computes in at least float32."""
-
-    def __init__(self, dims: int, units: int, **kwargs: Any) -> None:
-        # Without autocast: half precision would cost the cosines most of their digits.
+    def __init__(self, **kwargs: Any) -> None:
+        # Without autocast: half precision would cost inputs most of their digits.
         super().__init__(autocast=False, **kwargs)
-        self.input_spec = keras.layers.InputSpec(min_ndim=1, axes={-1: dims})
-        self.supports_masking = True
-        self._units = units
 
     @property
     def output_dtype(self) -> str:
         """Float64 under a float64 policy, else float32."""
         return keras.backend.result_type(self.compute_dtype, "float32")
 
+    def compute_output_spec(self, inputs: Tensor, *args: Any, **kwargs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.output_dtype)
+
+
+class Head(Float32Layer):
+    """A layer from embeddings `(..., dims)` to `(..., units)`, in at least float32."""
+
+    def __init__(self, dims: int | None, units: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(min_ndim=1, axes={-1: dims})
+        self.supports_masking = True
+        self._units = units
+
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self._units)
-
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.output_dtype)

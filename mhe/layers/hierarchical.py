@@ -8,25 +8,26 @@ from keras import ops
 
 from mhe.layers.head import Head
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 
-def hierarchical_log_probabilities(logits: Any, parents: Any, leaves: Any) -> Any:
-    """Log-probability of each leaf: the sum of those of the nodes on its path from the root.
+def hierarchical_log_probabilities(logits: Tensor, parents: Any, leaves: Any) -> Tensor:
+    """Returns the log-probability of each leaf, summed over the nodes on its path from the root.
 
-    The probability of a node, given its parent, is the softmax of its logit among its siblings; a
-    node without siblings has probability 1. The root has no logit and no part in any softmax.
+    The probability of a node, given its parent, is the softmax of its logit among its siblings; an
+    only child has probability 1. The root has no logit.
 
     Args:
         logits: Tensor `(..., nodes - 1)`, of all nodes but the root, in their order.
-        parents: `(nodes,)` integers, the place of each node's parent; -1 for the root, which is the
+        parents: `(nodes,)` integers, the index of each node's parent; -1 for the root, which is the
             first node, as in `mhe.ClassTree.parents`.
-        leaves: `(classes,)` integers, the place of each class among the nodes.
+        leaves: `(classes,)` integers, the index of each class among the nodes.
 
     Returns:
         A tensor `(..., classes)`: float64 for float64 logits, else float32.
 
     Raises:
-        ValueError: If there is not a logit for every node but the root.
+        ValueError: If there is not one logit per node except the root.
 
     Example:
 
@@ -49,38 +50,38 @@ def hierarchical_log_probabilities(logits: Any, parents: Any, leaves: Any) -> An
     nodes = len(parents)
     if logits.shape[-1] != nodes - 1:
         raise ValueError(
-            f"A tree of {nodes} nodes needs logits (..., {nodes - 1}), of every node but the root. "
+            f"A tree of {nodes} nodes needs logits (..., {nodes - 1}), one per node but the root. "
             f"Received: shape {tuple(logits.shape)}"
         )
-    # Nodes first: siblings are a segment each, named by their parent.
+    # Nodes first: siblings form a segment, numbered by their parent.
     rows = ops.transpose(ops.reshape(logits, (-1, nodes - 1)))
     siblings = ops.convert_to_tensor(parents[1:], "int32")
     largest = ops.stop_gradient(ops.segment_max(rows, siblings, num_segments=nodes))
     rows = rows - ops.take(largest, siblings, axis=0)
     totals = ops.segment_sum(ops.exp(rows), siblings, num_segments=nodes)
     rows = rows - ops.log(ops.take(totals, siblings, axis=0))
-    # A last row of zeros stands for the root, in which shorter paths end.
+    # A last row of zeros represents the root, in which shorter paths end.
     rows = ops.pad(rows, ((0, 1), (0, 0)))
     paths = ops.convert_to_tensor(_paths(parents, np.asarray(leaves)), "int32")
-    found = ops.transpose(ops.sum(ops.take(rows, paths, axis=0), axis=0))
-    return ops.reshape(found, (*ops.shape(logits)[:-1], len(leaves)))
+    rows = ops.transpose(ops.sum(ops.take(rows, paths, axis=0), axis=0))
+    return ops.reshape(rows, (*ops.shape(logits)[:-1], len(leaves)))
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class HierarchicalLogits(Head):
-    """Log-probabilities of the classes from a logit for every node of their tree but the root.
+    """Log-probabilities of the classes from one logit per node of their tree, except the root.
 
-    They are logits too, whose softmax is the probabilities themselves: train with
+    They are logits too, and their softmax is the probabilities: train with
     `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. They are computed and returned
-    in float32 under `mixed_float16` and `mixed_bfloat16` as well. See
+    in float32 also under `mixed_float16` and `mixed_bfloat16`. See
     `hierarchical_log_probabilities`.
 
     Args:
-        tree: A `mhe.ClassTree`. Logits are those of `tree.nodes[1:]`, in that order.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        tree: A `mhe.ClassTree`. Logits belong to `tree.nodes[1:]`, in that order.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Raises:
-        ValueError: If `tree` is no such tree, or there is not a logit for every node but the root.
+        ValueError: If `tree` is not such a tree, or there is not one logit per node but the root.
 
     Example:
 
@@ -104,7 +105,7 @@ class HierarchicalLogits(Head):
         super().__init__(len(tree.nodes) - 1, len(tree.leaves), **kwargs)
         self.tree = tree
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Logits `(..., nodes - 1)` → log-probabilities `(..., classes)`."""
         inputs = ops.cast(inputs, self.output_dtype)
         return hierarchical_log_probabilities(inputs, self.tree.parents, self.tree.leaves)
@@ -121,12 +122,11 @@ class HierarchicalLogits(Head):
 def _paths(parents: np.ndarray, leaves: np.ndarray) -> np.ndarray:
     """The rows of the nodes on each leaf's path, `(depth, classes)`.
 
-    The row of a node is one less than its place, for the root has none; where a path is over, it
-    is the row after the last.
+    The row of a node is its index minus one, as the root has no row. Beyond the end of a path it is
+    the row after the last.
     """
-    levels = []
-    places = leaves
-    while (below := places > 0).any():
-        levels.append(np.where(below, places - 1, len(parents) - 1))
-        places = np.where(below, parents[places], 0)
+    levels, nodes = [], leaves
+    while (below_root := nodes > 0).any():
+        levels.append(np.where(below_root, nodes - 1, len(parents) - 1))
+        nodes = np.where(below_root, parents[nodes], 0)
     return np.stack(levels)

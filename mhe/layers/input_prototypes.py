@@ -1,4 +1,4 @@
-"""Prototypes that are inputs themselves: they pass through the encoder that images pass through."""
+"""Prototypes that are inputs themselves, and pass through the same encoder as images."""
 
 import math
 from typing import Any
@@ -9,26 +9,27 @@ from keras import ops
 
 from mhe import checks
 from mhe.layers.distance import distances
-from mhe.layers.head import unit_vectors
+from mhe.layers.head import Float32Layer, initial_value, unit_vectors
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
 SIMILARITIES = ("cosine", "dot", "l2", "lk")
 REDUCTIONS = ("max", "mean")
 
 
 def similarities(
-    embeddings: Any, prototypes: Any, similarity: str = "cosine", k: float = 2.0
-) -> Any:
-    """How much every embedding resembles every prototype; more is more alike.
+    embeddings: Tensor, prototypes: Tensor, similarity: str = "cosine", k: float = 2.0
+) -> Tensor:
+    """Returns how similar every embedding is to every prototype; larger is more similar.
 
         cosine   a·p / (‖a‖ ‖p‖)
         dot      a·p
         l2       -‖a - p‖
         lk       -(Σ |a_d - p_d|^k)^(1/k)
 
-    `cosine` and `dot` are one matrix product, and `l2` is as `distances` finds it. `lk` holds the
-    differences of all pairs, B·P·D numbers. Equal vectors are at distance 0 and have no gradient
-    there; a zero vector has cosines of 0, see `unit_vectors`.
+    `cosine` and `dot` are one matrix product, and `l2` is computed by `distances`. `lk` stores the
+    differences of all pairs, B·P·D numbers. At equal vectors distances have no gradient; a zero
+    vector has cosines of 0, see `unit_vectors`.
 
     Args:
         embeddings: Tensor `(B, D)`.
@@ -40,7 +41,7 @@ def similarities(
         A tensor `(B, P)`: float64 for float64 embeddings, else float32.
 
     Raises:
-        ValueError: If the similarity is unknown or `k` is no such number.
+        ValueError: If the similarity is unknown, or `k` is below 1 or not finite.
 
     Example:
 
@@ -63,49 +64,49 @@ def similarities(
 
 
 @keras.saving.register_keras_serializable(package="mhe")
-class InputPrototypes(keras.layers.Layer):
+class InputPrototypes(Float32Layer):
     """Logits from the similarity of an image to prototypes that are images too.
 
-    The prototypes are weights of the shape of the input. Images and prototypes pass through one
-    encoder, as in a siamese network, and are compared where it ends. What a class looks like to the
-    network can be looked at, and every prediction has an explanation: the prototypes it resembles.
+    The prototypes are weights with the shape of the input. Images and prototypes pass through one
+    encoder, as in a siamese network, and are compared by their embeddings. The prototypes show what
+    a class looks like to the network, and explain every prediction: it resembles them.
 
     The logit of a class is `scale` times the similarity to its prototypes: the largest, or their
-    mean. With `"max"`, the explanation is exact, for the logit is the similarity to one prototype,
-    and only that one learns from the image; with `"mean"`, every prototype learns from every image,
+    mean. With `"max"` the explanation is exact, as the logit is the similarity to one prototype,
+    and only that one learns from the image. With `"mean"` every prototype learns from every image,
     and those of a class stay more alike. Train with a cross-entropy `from_logits`.
 
-    Images and prototypes are encoded as one batch, in one call. So batch norm in the encoder uses
-    the same statistics for both, in training as later: apart, each would be normalised by
-    statistics of its own, prototypes of any contrast would do, and moving averages would be of
-    neither. The price is that the batch statistics are partly the prototypes': keep `classes *
-    per_class` below the batch size, or use an encoder without batch norm. What a call costs is the
-    encoding of B + classes·per_class images.
+    Images and prototypes are encoded as one batch, in one call, so that batch norm in the encoder
+    uses the same statistics for both, in training and later. Separately, each would be normalized
+    by its own statistics, prototypes of any contrast would do, and moving averages would fit
+    neither. In return, the batch statistics depend on the prototypes: keep `classes * per_class`
+    below the batch size, or use an encoder without batch norm. A call costs the encoding of
+    B + classes·per_class images.
 
     Outputs are computed in at least float32; the encoder follows its own dtype policy.
 
     Args:
-        classes: How many, at least 2.
-        per_class: Prototypes of each class, at least 1.
+        classes: Number of classes, at least 2.
+        per_class: Prototypes per class, at least 1.
         similarity: `"cosine"`, `"dot"`, `"l2"` or `"lk"`, as `similarities` takes them.
         encoder: A layer or model from images `(B, *shape)` to embeddings of any fixed shape, which
             are flattened.
         k: Exponent of `"lk"`.
         scale: Positive factor from similarities to logits. Cosines are at most 1: without a factor,
-            a softmax over them stays far from sure.
+            a softmax over them stays far from certain.
         reduction: `"max"` or `"mean"` over the prototypes of a class.
-        prototypes: Where the prototypes start, `(classes, per_class, *shape)`, such as training
-            images of each class; None starts from `prototypes_initializer`. It is not part of the
-            config: a clone starts from the initializer, a saved model has its weights.
+        prototypes: Initial prototypes `(classes, per_class, *shape)`, such as training images of
+            each class, or None to draw them. They are not part of the config: a clone draws its
+            own, a saved model has its weights.
         prototypes_initializer: Keras initializer, noise by default.
         prototypes_regularizer: Keras regularizer of the weight `(classes, per_class, *shape)`, such
             as `mhe.TotalVariation` and `mhe.NearestImagePull`, both as `mhe.Sum`.
         prototypes_constraint: Keras constraint of that weight, such as `mhe.PixelRange`.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Raises:
-        ValueError: If an argument is not one of the above, or the prototypes are not finite or do
-            not have the shape of the images.
+        ValueError: If an argument is not as described, or prototypes are not finite or differ in
+            shape from the images.
 
     Example:
 
@@ -137,16 +138,12 @@ class InputPrototypes(keras.layers.Layer):
         checks.check_count("per_class", per_class, 1)
         _check_similarity(similarity, k)
         checks.check_number("scale", scale, above=0)
-        if reduction not in REDUCTIONS:
-            raise ValueError(
-                f'`reduction` must be "max" or "mean". Received: reduction={reduction!r}'
-            )
+        checks.check_choice("reduction", reduction, REDUCTIONS)
         if not isinstance(encoder, keras.layers.Layer):
             raise ValueError(
                 f"`encoder` must be a Keras layer or model. Received: encoder={encoder!r}"
             )
-        # Without autocast: half precision would cost the pixels most of their digits.
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.classes = int(classes)
         self.per_class = int(per_class)
         self.similarity = similarity
@@ -163,7 +160,7 @@ class InputPrototypes(keras.layers.Layer):
         shape = tuple(input_shape[1:])
         if not shape or None in shape:
             raise ValueError(
-                "Prototypes have the shape of an image, which must be known. "
+                "The shape of an image must be known, as prototypes have it too. "
                 f"Received: inputs of shape {tuple(input_shape)}"
             )
         initializer = self.prototypes_initializer
@@ -174,8 +171,7 @@ class InputPrototypes(keras.layers.Layer):
                     f"`prototypes` must be (classes, per_class, *image), {whole} for these inputs. "
                     f"Received: shape {self._start.shape}"
                 )
-            start = self._start
-            initializer = lambda shape, dtype: ops.convert_to_tensor(start, dtype)  # noqa: E731
+            initializer = initial_value(self._start)
             self._start = None
         self.prototypes = self.add_weight(
             name="prototypes",
@@ -197,44 +193,36 @@ class InputPrototypes(keras.layers.Layer):
         self._dims = math.prod(embedding)
         self.input_spec = keras.layers.InputSpec(shape=(None, *shape))
 
-    @property
-    def output_dtype(self) -> str:
-        """Float64 under a float64 policy, else float32."""
-        return keras.backend.result_type(self.compute_dtype, "float32")
-
-    def embed(self, images: Any) -> tuple[Any, Any]:
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes images and prototypes as one batch.
 
         Args:
             images: `(B, *shape)`.
 
         Returns:
-            Embeddings of the images `(B, D)` and of the prototypes `(classes * per_class, D)`, one
-            class after the other.
+            Embeddings of the images `(B, D)` and of the prototypes `(classes * per_class, D)`,
+            sorted by class.
         """
         count = self.classes * self.per_class
         images = ops.cast(images, self.output_dtype)
         own = ops.reshape(ops.convert_to_tensor(self.prototypes), (count, *images.shape[1:]))
         rows = self.encoder(ops.concatenate([own, images], axis=0))
         rows = ops.reshape(at_least_float32(rows), (-1, self._dims))
-        # Where the number of images is not known, that of the rows is not, but of prototypes it is.
+        # The number of images, and so of rows, may be unknown, but not that of prototypes.
         return rows[count:], ops.reshape(rows[:count], (count, self._dims))
 
-    def similarities(self, images: Any) -> Any:
+    def similarities(self, images: Tensor) -> Tensor:
         """Images `(B, *shape)` → their similarity to each prototype `(B, classes, per_class)`."""
-        found = similarities(*self.embed(images), self.similarity, self.k)
-        return ops.reshape(found, (-1, self.classes, self.per_class))
+        pairs = similarities(*self.embed(images), self.similarity, self.k)
+        return ops.reshape(pairs, (-1, self.classes, self.per_class))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Images `(B, *shape)` → logits `(B, classes)`."""
         reduce = ops.max if self.reduction == "max" else ops.mean
         return self.scale * reduce(self.similarities(inputs), axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], self.classes)
-
-    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.output_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -256,40 +244,30 @@ class InputPrototypes(keras.layers.Layer):
         encoder = keras.saving.deserialize_keras_object(config["encoder"])
         return cls(**{**config, "encoder": encoder})
 
-    def _checked_start(self, prototypes: Any) -> np.ndarray:
+    def _checked_start(self, prototypes: Tensor) -> np.ndarray:
         start = np.asarray(ops.convert_to_numpy(prototypes)).astype(np.float32)
         if start.shape[:2] != (self.classes, self.per_class):
             raise ValueError(
                 f"`prototypes` must be (classes, per_class, *image) for {self.classes} classes "
                 f"with {self.per_class} each. Received: shape {start.shape}"
             )
-        wrong = ~np.isfinite(start)
-        if wrong.any():
-            place = tuple(map(int, np.argwhere(wrong)[0]))
-            raise ValueError(
-                f"`prototypes` must be finite. Received: {start[place]} in prototype {place[1]} "
-                f"of class {place[0]}"
-            )
-        return start
+        axes = "(classes, per_class, *image)"
+        return checks.check_finite_array("prototypes", start, start.shape, axes)
 
 
 def _check_similarity(similarity: str, k: float) -> None:
-    if similarity not in SIMILARITIES:
-        expected = ", ".join(f'"{each}"' for each in SIMILARITIES)
-        raise ValueError(
-            f"`similarity` must be one of {expected}. Received: similarity={similarity!r}"
-        )
+    checks.check_choice("similarity", similarity, SIMILARITIES)
     checks.check_number("k", k, least=1)
 
 
-def _lengths(vectors: Any, k: float) -> Any:
+def _lengths(vectors: Tensor, k: float) -> Tensor:
     """The k-norm along the last axis; no gradient where it is 0."""
-    # The largest entry goes first, so that powers neither overflow nor vanish.
+    # Divide by the largest entry first, so that powers neither overflow nor vanish.
     largest = ops.stop_gradient(ops.max(ops.absolute(vectors), axis=-1, keepdims=True))
-    apart = largest > 0
-    scaled = vectors / ops.where(apart, largest, 1.0)
-    # By the sign and not `ops.absolute`, whose gradient at 0 is 1 on JAX.
+    differs = largest > 0
+    scaled = vectors / ops.where(differs, largest, 1.0)
+    # By the sign: `ops.absolute` has a gradient of 1 at 0 on JAX.
     powers = ops.sum(ops.power(scaled * ops.stop_gradient(ops.sign(scaled)), k), axis=-1)
-    apart, largest = ops.squeeze(apart, -1), ops.squeeze(largest, -1)
-    roots = ops.power(ops.where(apart, powers, 1.0), 1.0 / k)
-    return ops.where(apart, roots * largest, 0.0)
+    differs, largest = ops.squeeze(differs, -1), ops.squeeze(largest, -1)
+    roots = ops.power(ops.where(differs, powers, 1.0), 1.0 / k)
+    return ops.where(differs, roots * largest, 0.0)

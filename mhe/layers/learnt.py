@@ -3,42 +3,43 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from mhe import checks
 from mhe.layers.distance import check_distance, distances
-from mhe.layers.head import Head, array_config, array_from_config
+from mhe.layers.head import Head, initial_value
+from mhe.serialization import array_from_config, array_to_config
+from mhe.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class LearntPrototypes(Head):
-    """Logits of an embedding: minus its distances to prototypes, one a class, which are learnt.
+    """Logits of an embedding: minus its distances to learnt prototypes, one per class.
 
-    The softmax of the logits makes a class the more likely the nearer its prototype is; train with
+    In the softmax of the logits, a class is the more likely the nearer its prototype is. Train with
     `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. With
     `prototypes_regularizer=mhe.Distortion(D)` or `mhe.Rank(D)` the distances between prototypes
-    follow the costs of mistakes. Distances are computed and returned in float32 under
-    `mixed_float16` and `mixed_bfloat16` as well; see `distances`.
+    follow the costs of mistakes. Distances are computed and returned in float32 also under
+    `mixed_float16` and `mixed_bfloat16`; see `distances`.
 
     Args:
-        classes: How many, at least 2.
-        dims: How many numbers an embedding has.
+        classes: Number of classes, at least 2.
+        dims: Size of an embedding.
         distance: `"euclidean"`, `"squared"`, `"cosine"` or `"huber"`; see `distances`.
         delta: Where `"huber"` turns from a parabola into a line, > 0.
-        prototypes: What they are at first, `(classes, dims)`, such as `mhe.prototypes.embed` gives
-            it. With `trainable=False` they stay so. None: they are drawn.
-        prototypes_initializer: Draws them, if none are given.
-        prototypes_regularizer: A Keras regularizer of the prototypes, one row a class.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        prototypes: Initial prototypes `(classes, dims)`, such as `mhe.prototypes.embed` returns,
+            or None to draw them. With `trainable=False` they stay fixed.
+        prototypes_initializer: Draws prototypes if none are given.
+        prototypes_regularizer: A Keras regularizer of the prototypes, one row per class.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Attributes:
         prototypes: The weight `(classes, dims)`, float32 unless the policy is float64.
 
     Raises:
-        ValueError: If an argument is not one of the above, the prototypes are of another shape or
-            not finite, the regularizer's costs are of another number of classes, or the embeddings
-            do not have `dims` numbers.
+        ValueError: If an argument is not as described, prototypes have another shape or are not
+            finite, the regularizer's costs have another number of classes, or embeddings have
+            another size.
 
     Example:
 
@@ -76,21 +77,29 @@ class LearntPrototypes(Head):
         self.delta = float(delta)
         self.prototypes_initializer = keras.initializers.get(prototypes_initializer)
         self.prototypes_regularizer = keras.regularizers.get(prototypes_regularizer)
-        # A sum of regularizers has several.
+        # `mhe.Sum` holds several regularizers.
         for each in getattr(self.prototypes_regularizer, "regularizers", [prototypes_regularizer]):
             if hasattr(each, "costs"):
                 checks.check_costs(each.costs, self.classes)
-        self._given = None if prototypes is None else _checked(prototypes, self.classes, self.dims)
+        initializer, self._given = self.prototypes_initializer, None
+        if prototypes is not None:
+            self._given = checks.check_finite_array(
+                "prototypes",
+                ops.convert_to_numpy(prototypes),
+                (self.classes, self.dims),
+                "(classes, dims)",
+            )
+            initializer = initial_value(self._given)
         self.prototypes = self.add_weight(
             name="prototypes",
             shape=(self.classes, self.dims),
             dtype=self.output_dtype,
-            initializer=self.prototypes_initializer if prototypes is None else self._initial,
+            initializer=initializer,
             regularizer=self.prototypes_regularizer,
             autocast=False,
         )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Embeddings `(..., dims)` → logits `(..., classes)`."""
         inputs = ops.cast(inputs, self.output_dtype)
         return -distances(inputs, self.prototypes, self.distance, self.delta)
@@ -102,7 +111,7 @@ class LearntPrototypes(Head):
             "dims": self.dims,
             "distance": self.distance,
             "delta": self.delta,
-            "prototypes": None if self._given is None else array_config(self._given),
+            "prototypes": None if self._given is None else array_to_config(self._given),
             "prototypes_initializer": keras.initializers.serialize(self.prototypes_initializer),
             "prototypes_regularizer": keras.regularizers.serialize(self.prototypes_regularizer),
         }
@@ -113,18 +122,3 @@ class LearntPrototypes(Head):
         return super().from_config(
             {**config, "prototypes": None if stored is None else array_from_config(stored)}
         )
-
-    def _initial(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        return ops.convert_to_tensor(self._given, dtype)
-
-
-def _checked(prototypes: Any, classes: int, dims: int) -> np.ndarray:
-    """Initial prototypes as a float32 array, or a `ValueError`."""
-    rows = np.asarray(ops.convert_to_numpy(prototypes)).astype(np.float32)
-    if rows.shape != (classes, dims) or not np.isfinite(rows).all():
-        raise ValueError(
-            f"`prototypes` must be finite numbers of shape {(classes, dims)}, (classes, dims). "
-            f"Received: shape {rows.shape}"
-            + ("" if np.isfinite(rows).all() else ", some not finite")
-        )
-    return rows

@@ -1,6 +1,5 @@
 """A value between two poles, read off the direction of an embedding."""
 
-import numbers
 from typing import Any
 
 import keras
@@ -8,16 +7,17 @@ from keras import ops
 
 from mhe import checks
 from mhe.layers.head import Head, unit_vectors
+from mhe.types import Tensor
 
 
-def polar_value(embeddings: Any, low: float, high: float) -> Any:
-    """The value that the cosine of an embedding with the first axis stands for.
+def polar_value(embeddings: Tensor, low: float, high: float) -> Tensor:
+    """Returns the value that the cosine of an embedding with the first axis represents.
 
-    The first axis, e_1, is the pole of `high`, and -e_1 that of `low`:
+    The first axis e_1 is the pole of `high`, and -e_1 that of `low`:
     `low + (cos + 1) / 2 · (high - low)`.
 
     Args:
-        embeddings: Tensor `(..., dims)` of any length; a zero embedding is halfway.
+        embeddings: Tensor `(..., dims)` of any length. A zero embedding is halfway.
         low: The value at a cosine of -1.
         high: The value at a cosine of 1.
 
@@ -44,23 +44,23 @@ class PolarHead(Head):
     """A value in [low, high], read off the cosine of an embedding with the first axis.
 
     The first axis is the pole of `high`, its opposite that of `low`; see `polar_value`. Values are
-    computed and returned in float32 under `mixed_float16` and `mixed_bfloat16` as well. A zero
-    embedding is halfway, with a finite gradient. Train with `mhe.losses.PolarLoss`; errors are in
-    the units of the value, so that `keras.metrics.MeanAbsoluteError` reports them. Where the range
-    is narrow beside its ends, as in [1e6, 1e6 + 1], float32 rounds values: shift them towards 0.
+    computed and returned in float32 also under `mixed_float16` and `mixed_bfloat16`. A zero
+    embedding is halfway, with a finite gradient. Train with `mhe.losses.PolarLoss`, and use
+    `keras.metrics.MeanAbsoluteError` for errors in the units of the value. In a range that is
+    narrow compared to its ends, such as [1e6, 1e6 + 1], float32 rounds values: shift them to 0.
 
-    For joint training, a `PrototypeHead` looks at the other axes of the same embedding: with the
+    For joint training, put a `PrototypeHead` on the other axes of the same embedding: with the
     first among them, a value near a pole would keep the cosines of the classes low.
 
     Args:
         low: The value at the pole -e_1.
         high: The value at the pole e_1, more than `low`.
-        dims: How many numbers an embedding has, at least 2.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        dims: Size of an embedding, at least 2.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Raises:
-        ValueError: If `low < high` does not hold, `dims` is no int of at least 2, or the embeddings
-            do not have `dims` numbers.
+        ValueError: If `low < high` does not hold, `dims` is not an integer >= 2, or embeddings have
+            another size.
 
     Example:
 
@@ -79,14 +79,13 @@ class PolarHead(Head):
 
     def __init__(self, low: float, high: float, dims: int, **kwargs: Any) -> None:
         checks.check_range(low, high)
-        if isinstance(dims, bool) or not isinstance(dims, numbers.Integral) or dims < 2:
-            raise ValueError(f"`dims` must be an int >= 2. Received: dims={dims!r}")
+        checks.check_count("dims", dims, 2)
         super().__init__(int(dims), 1, **kwargs)
         self.low = float(low)
         self.high = float(high)
         self.dims = int(dims)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Embeddings `(..., dims)` → values `(..., 1)`."""
         return polar_value(ops.cast(inputs, self.output_dtype), self.low, self.high)
 

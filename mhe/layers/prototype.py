@@ -7,18 +7,19 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
-from mhe.layers.head import Head, array_config, array_from_config, unit_vectors
+from mhe.layers.head import Head, initial_value, unit_vectors
+from mhe.serialization import array_from_config, array_to_config
+from mhe.types import Tensor
 
-# What float32 itself rounds of a length of 1 is left as it is, so that nothing changes on the way
-# from layer to layer.
+# Lengths this close to 1 are left alone, so that rows do not change from layer to layer.
 _EXACT_LENGTH = 1e-6
 
 
-def prototype_cosines(embeddings: Any, prototypes: Any) -> Any:
-    """Cosine of every embedding with every prototype.
+def prototype_cosines(embeddings: Tensor, prototypes: Tensor) -> Tensor:
+    """Returns the cosine of every embedding with every prototype.
 
     Args:
-        embeddings: Tensor `(..., dims)` of any length; a zero embedding has cosines of 0.
+        embeddings: Tensor `(..., dims)` of any length. A zero embedding has cosines of 0.
         prototypes: Unit rows `(classes, dims)`.
 
     Returns:
@@ -41,25 +42,23 @@ def prototype_cosines(embeddings: Any, prototypes: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="mhe")
 class PrototypeHead(Head):
-    """Cosines of an embedding with fixed prototypes, one a class.
+    """Cosines of an embedding with fixed prototypes, one per class.
 
-    The prototypes are a weight that no training changes. They travel with the config too, as the
-    very bits of their float32 numbers, so that clones and models made from JSON have them.
+    The prototypes are a non-trainable weight. The config holds them too, exactly, so that clones
+    and models made from JSON have them.
 
-    Cosines are computed and returned in float32 under `mixed_float16` and `mixed_bfloat16` as
-    well. A zero embedding has cosines of 0 and a finite gradient; see `unit_vectors`. Train with
-    `mhe.losses.PrototypeLoss`; the predicted class is that of the largest cosine, which is what
-    `keras.metrics.SparseCategoricalAccuracy` takes.
+    Cosines are computed and returned in float32 also under `mixed_float16` and `mixed_bfloat16`. A
+    zero embedding has cosines of 0 and a finite gradient; see `unit_vectors`. Train with
+    `mhe.losses.PrototypeLoss`. The predicted class is the one with the largest cosine, as
+    `keras.metrics.SparseCategoricalAccuracy` has it.
 
     Args:
-        prototypes: Unit rows `(classes, dims)`, as `mhe.prototypes.place` gives them: at least two
-            classes and two dimensions. Rows that were rounded to float16 are brought back to unit
-            length.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        prototypes: Unit rows `(classes, dims)`, as `mhe.prototypes.place` returns them, of at least
+            two classes and two dimensions. Rows that were rounded to float16 are rescaled.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Raises:
-        ValueError: If the prototypes are not such rows, or the embeddings do not have their
-            dimensions.
+        ValueError: If the prototypes are not such rows, or embeddings have another size.
 
     Example:
 
@@ -86,17 +85,17 @@ class PrototypeHead(Head):
             name="prototypes",
             shape=prototypes.shape,
             dtype="float32",
-            initializer=lambda shape, dtype: ops.convert_to_tensor(prototypes, dtype),
+            initializer=initial_value(prototypes),
             trainable=False,
             autocast=False,
         )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Embeddings `(..., dims)` → cosines `(..., classes)`."""
         return prototype_cosines(ops.cast(inputs, self.output_dtype), self.prototypes)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "prototypes": array_config(self.prototypes)}
+        return {**super().get_config(), "prototypes": array_to_config(self.prototypes)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "PrototypeHead":

@@ -1,35 +1,36 @@
-"""Several representatives a class: distances to them, and the probabilities that follow."""
+"""Several representatives per class: distances to them, and the resulting probabilities."""
 
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from mhe import checks
 from mhe.layers.distance import distances
-from mhe.layers.head import Head, array_config, array_from_config
+from mhe.layers.head import Head, initial_value
 from mhe.precision import at_least_float32
+from mhe.serialization import array_from_config, array_to_config
+from mhe.types import Tensor
 
-# An embedding that equals a representative has no background at all, and the logarithm of that is
-# infinite. A squared distance counts as this part of 2σ² at least.
+# For an embedding that equals a representative, the background has probability 0 and an infinite
+# logarithm. Squared distances count as at least this fraction of 2σ².
 _NEAREST = 1e-6
 
 
-def mixture_posterior(squared_distances: Any, sigma: float = 0.5) -> Any:
-    """Probability of every class, whose representatives are the modes of a mixture of Gaussians.
+def mixture_posterior(squared_distances: Tensor, sigma: float = 0.5) -> Tensor:
+    """Returns the probability of each class in a mixture of Gaussians around representatives.
 
     p(i) = Σ_j exp(-d²_ij/(2σ²)) / Σ_i Σ_j exp(-d²_ij/(2σ²)).
 
     Args:
-        squared_distances: Tensor `(..., classes, per_class)`, as `Representatives` gives it.
+        squared_distances: Tensor `(..., classes, per_class)`, as `Representatives` returns it.
         sigma: σ > 0, the standard deviation of the Gaussian around each representative.
 
     Returns:
         A tensor `(..., classes)` that sums to 1: float64 for float64 distances, else float32.
 
     Raises:
-        ValueError: If σ is not such a number.
+        ValueError: If σ is not a finite number > 0.
 
     Example:
 
@@ -44,23 +45,24 @@ def mixture_posterior(squared_distances: Any, sigma: float = 0.5) -> Any:
         on classification.
     """
     exponents = _exponents(squared_distances, sigma)
-    # Only their differences count, which are exact; far from all, logarithms of sums would not be.
+    # Only their differences count, which are exact; far from all representatives, logarithms of
+    # sums would not be.
     exponents = exponents - ops.stop_gradient(ops.max(exponents, axis=(-2, -1), keepdims=True))
     return ops.softmax(ops.logsumexp(exponents, axis=-1), axis=-1)
 
 
-def background_probability(squared_distances: Any, sigma: float = 0.5) -> Any:
-    """Probability that a region shows none of the classes: 1 - max_ij exp(-d²_ij/(2σ²)).
+def background_probability(squared_distances: Tensor, sigma: float = 0.5) -> Tensor:
+    """Returns the probability that a region shows no class: 1 - max_ij exp(-d²_ij/(2σ²)).
 
     Args:
-        squared_distances: Tensor `(..., classes, per_class)`, as `Representatives` gives it.
+        squared_distances: Tensor `(..., classes, per_class)`, as `Representatives` returns it.
         sigma: σ > 0, the standard deviation of the Gaussian around each representative.
 
     Returns:
         A tensor `(...)`: float64 for float64 distances, else float32.
 
     Raises:
-        ValueError: If σ is not such a number.
+        ValueError: If σ is not a finite number > 0.
 
     Example:
 
@@ -77,22 +79,22 @@ def background_probability(squared_distances: Any, sigma: float = 0.5) -> Any:
     return -ops.expm1(ops.max(_exponents(squared_distances, sigma), axis=(-2, -1)))
 
 
-def region_logits(squared_distances: Any, sigma: float = 0.5) -> Any:
-    """Logits of every class, and last of background, for the regions of a detector.
+def region_logits(squared_distances: Tensor, sigma: float = 0.5) -> Tensor:
+    """Returns logits of each class, and last of background, for the regions of a detector.
 
     Their exponentials are max_j exp(-d²_ij/(2σ²)) for class i, and `background_probability`; their
-    softmax, normalised as cross-entropy does it, is what a detector trains on and scores with. The
-    logarithm of the background stays finite where an embedding equals a representative.
+    softmax, as in cross-entropy, is what a detector trains on and scores with. The logarithm of the
+    background stays finite if an embedding equals a representative.
 
     Args:
-        squared_distances: Tensor `(..., classes, per_class)`, as `Representatives` gives it.
+        squared_distances: Tensor `(..., classes, per_class)`, as `Representatives` returns it.
         sigma: σ > 0, the standard deviation of the Gaussian around each representative.
 
     Returns:
         A tensor `(..., classes + 1)`: float64 for float64 distances, else float32.
 
     Raises:
-        ValueError: If σ is not such a number.
+        ValueError: If σ is not a finite number > 0.
 
     Example:
 
@@ -113,32 +115,32 @@ def region_logits(squared_distances: Any, sigma: float = 0.5) -> Any:
 
 @keras.saving.register_keras_serializable(package="mhe")
 class Representatives(Head):
-    """Squared distances of an embedding to several learnt representatives of every class.
+    """Squared distances of an embedding to several learnt representatives of each class.
 
-    All of them come from one matrix product, in float32 under `mixed_float16` and `mixed_bfloat16`
-    as well; see `mhe.layers.distances`. Train with `mhe.losses.RepMetLoss`; `mixture_posterior`,
-    `background_probability` and `region_logits` make probabilities of the distances.
+    They come from one matrix product, in float32 also under `mixed_float16` and `mixed_bfloat16`;
+    see `mhe.layers.distances`. Train with `mhe.losses.RepMetLoss`; `mixture_posterior`,
+    `background_probability` and `region_logits` turn the distances into probabilities.
 
-    For classes that were never trained on, make another head of a few embeddings of each:
-    `Representatives(5, shots, dims, representatives=embeddings)` in the place of the one that was
-    trained. Nothing else of the network changes.
+    For classes that were not trained on, replace the trained head with one made of a few embeddings
+    per class: `Representatives(5, shots, dims, representatives=embeddings)`. The rest of the
+    network does not change.
 
     Args:
-        classes: How many classes, at least 2.
-        per_class: How many representatives each of them has.
-        dims: How many numbers an embedding has.
-        representatives: What they are at first, `(classes, per_class, dims)`. With
-            `trainable=False` they stay so. None: they are drawn.
-        representatives_initializer: Draws them, if none are given.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        classes: Number of classes, at least 2.
+        per_class: Representatives per class.
+        dims: Size of an embedding.
+        representatives: Initial representatives `(classes, per_class, dims)`, or None to draw
+            them. With `trainable=False` they stay fixed.
+        representatives_initializer: Draws representatives if none are given.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Attributes:
         representatives: The weight `(classes, per_class, dims)`, float32 unless the policy is
             float64.
 
     Raises:
-        ValueError: If an argument is not one of the above, the representatives are of another shape
-            or not finite, or the embeddings do not have `dims` numbers.
+        ValueError: If an argument is not as described, representatives have another shape or are
+            not finite, or embeddings have another size.
 
     Example:
 
@@ -172,23 +174,30 @@ class Representatives(Head):
         self.per_class = int(per_class)
         self.dims = int(dims)
         self.representatives_initializer = keras.initializers.get(representatives_initializer)
-        self._given = None
+        shape = (self.classes, self.per_class, self.dims)
+        initializer, self._given = self._drawn, None
         if representatives is not None:
-            self._given = _checked(representatives, (self.classes, self.per_class, self.dims))
+            self._given = checks.check_finite_array(
+                "representatives",
+                ops.convert_to_numpy(representatives),
+                shape,
+                "(classes, per_class, dims)",
+            )
+            initializer = initial_value(self._given)
         self.representatives = self.add_weight(
             name="representatives",
-            shape=(self.classes, self.per_class, self.dims),
+            shape=shape,
             dtype=self.output_dtype,
-            initializer=self._initial if self._given is not None else self._drawn,
+            initializer=initializer,
             autocast=False,
         )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Embeddings `(..., dims)` → squared distances `(..., classes, per_class)`."""
         inputs = ops.cast(inputs, self.output_dtype)
         rows = ops.reshape(self.representatives, (-1, self.dims))
-        found = distances(inputs, rows, "squared")
-        return ops.reshape(found, (*ops.shape(inputs)[:-1], self.classes, self.per_class))
+        squares = distances(inputs, rows, "squared")
+        return ops.reshape(squares, (*ops.shape(inputs)[:-1], self.classes, self.per_class))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.classes, self.per_class)
@@ -199,7 +208,7 @@ class Representatives(Head):
             "classes": self.classes,
             "per_class": self.per_class,
             "dims": self.dims,
-            "representatives": None if self._given is None else array_config(self._given),
+            "representatives": None if self._given is None else array_to_config(self._given),
             "representatives_initializer": keras.initializers.serialize(
                 self.representatives_initializer
             ),
@@ -212,32 +221,12 @@ class Representatives(Head):
             {**config, "representatives": None if stored is None else array_from_config(stored)}
         )
 
-    def _initial(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        return ops.convert_to_tensor(self._given, dtype)
-
-    def _drawn(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        # As the one matrix that they are multiplied in: what an initializer takes for fans follows.
+    def _drawn(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        # As the matrix in which they are multiplied, which determines the fans of an initializer.
         rows = (self.classes * self.per_class, self.dims)
         return ops.reshape(self.representatives_initializer(rows, dtype=dtype), shape)
 
 
-def _exponents(squared_distances: Any, sigma: float) -> Any:
+def _exponents(squared_distances: Tensor, sigma: float) -> Tensor:
     checks.check_number("sigma", sigma, above=0)
     return at_least_float32(squared_distances) / (-2.0 * sigma**2)
-
-
-def _checked(representatives: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Initial representatives as a float32 array, or a `ValueError`."""
-    given = np.asarray(ops.convert_to_numpy(representatives)).astype(np.float32)
-    if given.shape != shape:
-        raise ValueError(
-            f"`representatives` must be (classes, per_class, dims), here {shape}. "
-            f"Received: shape {given.shape}"
-        )
-    if not np.isfinite(given).all():
-        wrong = int(np.argmin(np.isfinite(given).all(axis=(1, 2))))
-        raise ValueError(
-            "`representatives` must be finite numbers. "
-            f"Received: a number of class {wrong} that is not"
-        )
-    return given

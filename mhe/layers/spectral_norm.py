@@ -1,4 +1,4 @@
-"""Spectral normalisation as a reparametrisation: a layer uses W/σ(W), and W itself is trained."""
+"""Spectral normalization as a reparametrization: a layer uses W/σ(W), and W itself is trained."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,31 +9,27 @@ from keras import ops
 
 from mhe import checks
 from mhe.layers.head import unit_vectors
+from mhe.neuron_axes import DEPTHWISE, TRANSPOSED, neuron_kernels
 from mhe.precision import at_least_float32
+from mhe.types import Tensor
 
-# A kernel whose norm is not above this counts as zero and is left as it is: what is divided by it,
-# the gradient above all, would leave float32.
+# A kernel with a smaller norm counts as zero and is not divided: the quotient, and the gradient
+# above all, would leave float32.
 _SMALLEST = 1e-30
 
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _SUPPORTED = (
     keras.layers.Dense,
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
-    *_TRANSPOSED,
-    *_DEPTHWISE,
+    *TRANSPOSED,
+    *DEPTHWISE,
     keras.layers.Embedding,
 )
 
 
-def kernel_matrix(kernel: Any, axes: tuple[int, ...] = (-1,)) -> Any:
-    """A kernel as a matrix: a row for each output, its columns all the rest.
+def kernel_matrix(kernel: Tensor, axes: tuple[int, ...] = (-1,)) -> Tensor:
+    """Returns a kernel as a matrix with one row per output.
 
     Args:
         kernel: Tensor of any rank.
@@ -55,16 +51,16 @@ def kernel_matrix(kernel: Any, axes: tuple[int, ...] = (-1,)) -> Any:
     return ops.reshape(ops.moveaxis(kernel, axes, tuple(range(len(axes)))), (outputs, -1))
 
 
-def power_iteration(matrix: Any, u: Any, iterations: int = 1) -> tuple[Any, Any]:
-    """Approaches the first singular vectors of a matrix: v ← Wᵀu/‖Wᵀu‖, u ← Wv/‖Wv‖.
+def power_iteration(matrix: Tensor, u: Tensor, iterations: int = 1) -> tuple[Tensor, Tensor]:
+    """Approximates the first singular vectors of a matrix: v ← Wᵀu/‖Wᵀu‖, u ← Wv/‖Wv‖.
 
     Args:
         matrix: W `(outputs, rest)`.
-        u: Where it starts, `(outputs,)`, of any length but 0.
-        iterations: How often.
+        u: Starting vector `(outputs,)`, of any length but 0.
+        iterations: Number of iterations.
 
     Returns:
-        Unit vectors u `(outputs,)` and v `(rest,)` without a gradient; zero vectors where W is
+        Unit vectors u `(outputs,)` and v `(rest,)` without a gradient, or zero vectors if W is
         zero. They are float64 for a float64 matrix, else float32.
 
     Example:
@@ -86,8 +82,8 @@ def power_iteration(matrix: Any, u: Any, iterations: int = 1) -> tuple[Any, Any]
     return u, v
 
 
-def singular_value(matrix: Any, u: Any, v: Any) -> Any:
-    """σ = uᵀWv, whose gradient is uvᵀ: u and v are held.
+def singular_value(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Returns σ = uᵀWv, with the gradient uvᵀ: u and v count as constants.
 
     Args:
         matrix: W `(outputs, rest)`.
@@ -110,63 +106,63 @@ def singular_value(matrix: Any, u: Any, v: Any) -> Any:
     """
     matrix = at_least_float32(matrix)
     u, v = (ops.stop_gradient(ops.cast(each, matrix.dtype)) for each in (u, v))
-    # No matrix products: some devices round what goes into those to a few digits.
+    # Not matrix products, whose inputs some devices round to a few digits.
     return ops.sum(matrix * (u[:, None] * v[None, :]))
 
 
 @keras.saving.register_keras_serializable(package="mhe")
 class SpectralNorm(keras.layers.Wrapper):
-    """Makes a layer use W/σ(W) in the place of its kernel W, with σ the spectral norm of W.
+    """Makes a layer use W/σ(W) instead of its kernel W, where σ is the spectral norm of W.
 
-    W stays the trainable weight: the optimiser moves it, regularizers see it, `mhe.attach` and
-    `mhe.EnergyLogger` find it. The gradient of a loss L flows through σ = uᵀWv with u and v held,
+    W stays the trainable weight: the optimizer updates it, regularizers see it, `mhe.attach` and
+    `mhe.EnergyLogger` find it. The gradient of a loss L flows through σ = uᵀWv with constant u, v,
 
         dL/dW = (G - ⟨G, W/σ⟩ uvᵀ) / σ,   G = dL/d(W/σ).
 
-    `keras.layers.SpectralNormalization` overwrites W with W/σ at each call instead. That is
-    a projection, and it has no gradient through σ.
+    `keras.layers.SpectralNormalization` overwrites W with W/σ at each call instead, which is a
+    projection without a gradient through σ.
 
-    W is taken as a matrix of outputs × all the rest:
+    W is reshaped to a matrix of outputs × all other axes:
 
         Dense, Embedding       (in, out)             out × in
         Conv1D/2D/3D           (..., in, out)        out × (... · in)
         Conv1D/2D/3DTranspose  (..., out, in)        out × (... · in)
         DepthwiseConv1D/2D     (..., in, multiplier) (in · multiplier) × (...)
 
-    The vectors u and v are weights that are not trained. One power iteration makes new ones in
-    the first call with `training=True` after W has changed, and all calls use the same ones until
-    W changes again. So in a training step, in which the optimiser moves W once, the vectors take
-    one step, however often the layer is called, on real and on fake images, shared within
-    a model, or in accumulated batches; and all these calls see the same W/σ. To know whether W has
-    changed, the layer keeps a copy of it, as a third weight. All this is arithmetic on weights: it
-    is the same in TensorFlow's graphs, in JAX's stateless calls and in eager PyTorch, and a
-    restored run goes on where it was.
+    The vectors u and v are non-trainable weights. The first call with `training=True` after W has
+    changed makes one power iteration, and all calls use its vectors until W changes again. So in a
+    training step, in which the optimizer updates W once, there is one power iteration however often
+    the layer is called (on real and fake images, shared within a model, over accumulated batches),
+    and all these calls see the same W/σ. To detect changes of W, the layer keeps a copy of it as a
+    third weight. All this is arithmetic on weights: it works the same in TensorFlow's graphs, JAX's
+    stateless calls and eager PyTorch, and in a resumed run.
 
-    Without `training=True`, or with `trainable=False`, there is no iteration; u and v stay. A step
-    that calls the layer again after W has moved, as the generator's step of a GAN calls
-    a discriminator that was just trained, would count as a further step. `hold_spectral_norms`
-    prevents that, and `update_spectral_norms` iterates when it is told to:
+    Without `training=True`, or with `trainable=False`, u and v stay fixed. A step that calls the
+    layer again after an update of W, as the generator's step of a GAN calls a discriminator that
+    was just trained, would count as another training step. `hold_spectral_norms` prevents that, and
+    `update_spectral_norms` iterates on demand:
 
         update_spectral_norms(discriminator)            # one power iteration in each layer
-        with hold_spectral_norms(discriminator):        # and none in here
-            ...                                         # both steps
+        with hold_spectral_norms(discriminator):        # and none in both steps
+            ...
 
-    σ is computed in at least float32, and W/σ rounded to the compute dtype of the layer after
-    that. A kernel of zeros is used as it is, with a finite gradient.
+    σ is computed in at least float32, and W/σ is then rounded to the compute dtype of the layer. A
+    kernel of zeros is not divided and has a finite gradient.
 
     Args:
         layer: A `Dense`, `Conv1D/2D/3D`, `Conv1D/2D/3DTranspose`, `DepthwiseConv1D/2D` or
             `Embedding`, built or not, without LoRA and not quantized.
-        power_iterations: How many power iterations are made at a time.
-        **kwargs: Keras's own: `name`, `trainable`. The dtype is always that of the layer.
+        power_iterations: Number of power iterations per update.
+        **kwargs: `name` and `trainable`, as for every Keras layer. The dtype is always that of the
+            wrapped layer.
 
     Attributes:
-        layer: The layer inside.
-        u: The first left singular vector, approximately, `(outputs,)`; at first a random one.
-        v: The right one, `(rest,)`; zeros before the first iteration.
+        layer: The wrapped layer.
+        u: Approximate first left singular vector `(outputs,)`, random at first.
+        v: The right one, `(rest,)`, zeros before the first iteration.
 
     Raises:
-        ValueError: If the layer is none of the above, or `power_iterations` is no integer >= 1.
+        ValueError: If the layer is of another type, or `power_iterations` is not an integer >= 1.
 
     Example:
 
@@ -188,39 +184,39 @@ class SpectralNorm(keras.layers.Wrapper):
     def __init__(self, layer: keras.layers.Layer, power_iterations: int = 1, **kwargs: Any) -> None:
         checks.check_count("power_iterations", power_iterations, 1)
         _check_layer(layer)
-        # No half precision around the layer: it casts its inputs itself, and σ needs all of W.
+        # Not in half precision: the layer casts its inputs itself, and σ needs all digits of W.
         kwargs = {**kwargs, "dtype": layer.variable_dtype}
         super().__init__(layer, **kwargs)
         self.autocast = False
         self.supports_masking = layer.supports_masking
         self.power_iterations = int(power_iterations)
-        self._held = 0
+        self._holds = 0
 
     @property
     def kernel(self) -> keras.Variable:
-        """The kernel W of the layer inside, not divided by σ."""
+        """The kernel W of the wrapped layer, not divided by σ."""
         return vars(self.layer)[_slot(self.layer)]
 
     @property
-    def sigma(self) -> Any:
-        """σ(W) with the vectors as they are, as calls at inference use it: a scalar tensor."""
+    def sigma(self) -> Tensor:
+        """σ(W) with the current vectors, as at inference: a scalar tensor."""
         matrix = self._matrix()
         return singular_value(matrix, *self._stored(matrix))
 
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         kernel = self.kernel
-        outputs, rest = kernel_matrix(keras.KerasTensor(kernel.shape), self._axes).shape
+        outputs, rest = kernel_matrix(keras.KerasTensor(kernel.shape), self._output_axes).shape
         dtype = keras.backend.result_type(kernel.dtype, "float32")
         self.u = self._state("u", (outputs,), dtype, _random_unit_vector)
         self.v = self._state("v", (rest,), dtype)
         self._iterated = self._state("iterated", kernel.shape, kernel.dtype)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """What the layer makes of its inputs with W/σ(W) for its kernel."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """The output of the wrapped layer with W/σ(W) as its kernel."""
         _check_plain(self.layer)
         matrix = self._matrix()
-        if training and self._moves and not self._held:
+        if training and self._is_trained and not self._holds:
             changed = ops.any(ops.not_equal(self.kernel, self._iterated))
             u, v = self._iterate(matrix, changed)
         else:
@@ -235,35 +231,39 @@ class SpectralNorm(keras.layers.Wrapper):
     def update(self) -> None:
         """Makes the power iterations of one training step now, whether or not W has changed.
 
-        Until W changes, calls make no more of them. With `trainable=False` nothing happens.
+        Calls make no more until W changes. With `trainable=False` this does nothing.
         """
-        if self._moves:
+        if self._is_trained:
             self._iterate(self._matrix(), True)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)
 
-    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+    def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> Any:
         return self.layer.compute_output_spec(inputs)
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Tensor, mask: Tensor = None) -> Any:
         return self.layer.compute_mask(inputs, mask)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "power_iterations": self.power_iterations}
 
     @property
-    def _axes(self) -> tuple[int, ...]:
-        if isinstance(self.layer, _TRANSPOSED):
-            return (-2,)
-        return (-2, -1) if isinstance(self.layer, _DEPTHWISE) else (-1,)
+    def _output_axes(self) -> tuple[int, ...]:
+        # The neurons of an embedding are its rows, but as a map from one-hot vectors its outputs
+        # are the columns.
+        if isinstance(self.layer, keras.layers.Embedding):
+            return (-1,)
+        return neuron_kernels(self.layer)[0].axes
 
     @property
-    def _moves(self) -> bool:
+    def _is_trained(self) -> bool:
         return self.trainable and self.kernel.trainable
 
-    def _state(self, name: str, shape: Any, dtype: str, initializer: Any = "zeros") -> Any:
-        # TensorFlow's replicas all come to the same vectors, as they have the same W.
+    def _state(
+        self, name: str, shape: tuple[int, ...], dtype: str, initializer: Any = "zeros"
+    ) -> keras.Variable:
+        # All of TensorFlow's replicas compute the same vectors, as they have the same W.
         return self.add_weight(
             name=name,
             shape=shape,
@@ -274,23 +274,23 @@ class SpectralNorm(keras.layers.Wrapper):
             aggregation="only_first_replica",
         )
 
-    def _matrix(self) -> Any:
-        return kernel_matrix(at_least_float32(self.kernel), self._axes)
+    def _matrix(self) -> Tensor:
+        return kernel_matrix(at_least_float32(self.kernel), self._output_axes)
 
-    def _stored(self, matrix: Any) -> tuple[Any, Any]:
-        # Copies: PyTorch changes weights in place, maybe before the gradient is taken.
+    def _stored(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        # Copies: PyTorch changes weights in place, maybe before it computes the gradient.
         u, v = (ops.copy(ops.convert_to_tensor(each)) for each in (self.u, self.v))
         # Before the first iteration there is no v.
         first = unit_vectors(ops.matmul(u, ops.stop_gradient(matrix)))
         return u, ops.where(ops.any(v != 0), v, first)
 
-    def _iterate(self, matrix: Any, needed: Any) -> tuple[Any, Any]:
-        """Vectors after the iterations where they are needed, and else as they are; kept."""
+    def _iterate(self, matrix: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
+        """Iterates if needed; stores and returns the vectors."""
         u, v = (ops.copy(ops.convert_to_tensor(each)) for each in (self.u, self.v))
         new_u, new_v = power_iteration(matrix, u, self.power_iterations)
-        # A kernel of zeros has no vectors, and none of one that is not finite should stay.
-        found = ops.logical_and(needed, ops.sum(ops.square(new_u)) > 0.5)
-        u, v = ops.where(found, new_u, u), ops.where(found, new_v, v)
+        # Zero kernels have no vectors, and those of kernels that are not finite must not be stored.
+        is_valid = ops.logical_and(needed, ops.sum(ops.square(new_u)) > 0.5)
+        u, v = ops.where(is_valid, new_u, u), ops.where(is_valid, new_v, v)
         self.u.assign(u)
         self.v.assign(v)
         self._iterated.assign(ops.stop_gradient(self.kernel))
@@ -300,12 +300,12 @@ class SpectralNorm(keras.layers.Wrapper):
 def update_spectral_norms(model: keras.layers.Layer) -> None:
     """Makes one training step's power iterations in every `SpectralNorm` of a model.
 
-    For training steps that call a model again after they have moved its kernels; see
-    `SpectralNorm`, which needs no telling otherwise. On JAX, call it where the updates of weights
-    are collected, inside a `keras.StatelessScope` or a stateless function.
+    For training steps that call a model again after updating its kernels; otherwise `SpectralNorm`
+    does this on its own. On JAX, call it where weight updates are collected, inside a
+    `keras.StatelessScope` or a stateless function.
 
     Args:
-        model: A built model or layer. Layers with `trainable=False` are left as they are.
+        model: A built model or layer. Layers with `trainable=False` do not change.
 
     Example:
 
@@ -325,10 +325,10 @@ def update_spectral_norms(model: keras.layers.Layer) -> None:
 
 @contextlib.contextmanager
 def hold_spectral_norms(model: keras.layers.Layer) -> Iterator[None]:
-    """Inside this context, calls of a model make no power iterations, whatever its kernels do.
+    """Inside this context, calls of a model make no power iterations, even if its kernels change.
 
-    Every σ = uᵀWv is that of W as it is at the call; u and v stay as they are.
-    `update_spectral_norms` works in here too. A compiled step keeps what it was traced with.
+    Every σ = uᵀWv uses W at the time of the call, with fixed u and v. `update_spectral_norms` works
+    inside, too. A compiled step keeps the behavior that it was traced with.
 
     Args:
         model: A model or layer.
@@ -347,60 +347,60 @@ def hold_spectral_norms(model: keras.layers.Layer) -> Iterator[None]:
     """
     held = _spectral_norms(model)
     for layer in held:
-        layer._held += 1
+        layer._holds += 1
     try:
         yield
     finally:
         for layer in held:
-            layer._held -= 1
+            layer._holds -= 1
 
 
-def _spectral_norms(model):
+def _spectral_norms(model: keras.layers.Layer) -> list[SpectralNorm]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, SpectralNorm)]
 
 
-def _random_unit_vector(shape, dtype=None):
+def _random_unit_vector(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
     return unit_vectors(keras.initializers.RandomNormal(stddev=1.0)(shape, dtype=dtype))
 
 
-def _check_layer(layer):
+def _check_layer(layer: keras.layers.Layer) -> None:
     if not isinstance(layer, _SUPPORTED):
         names = ", ".join(kind.__name__ for kind in _SUPPORTED)
         raise ValueError(
-            f"SpectralNorm needs a layer with one kernel: {names}. Of recurrent, attention or "
-            "nested layers, normalise the ones inside. "
+            f"SpectralNorm needs a layer with one kernel: {names}. In recurrent, attention or "
+            "nested layers, wrap the layers inside. "
             f"Received: layer={layer!r} (of type {type(layer).__name__})"
         )
     _check_plain(layer)
 
 
-def _check_plain(layer):
+def _check_plain(layer: keras.layers.Layer) -> None:
     quantized = getattr(layer, "quantization_mode", None)
     if quantized or getattr(layer, "lora_enabled", False) or getattr(layer, "lora_rank", None):
         what = f"quantized ({quantized})" if quantized else "LoRA"
         raise ValueError(
-            "SpectralNorm divides a kernel that is trained itself, without LoRA and not "
-            f"quantized. Received: layer={layer.name!r} with {what}"
+            "SpectralNorm needs a kernel that is trained itself, without LoRA and not quantized. "
+            f"Received: layer={layer.name!r} with {what}"
         )
 
 
-def _slot(layer):
-    """The attribute in which a layer keeps its kernel: behind a property, or not."""
+def _slot(layer: keras.layers.Layer) -> str:
+    """The attribute that holds a layer's kernel, behind a property or not."""
     for name in ("_kernel", "kernel", "_embeddings", "embeddings"):
         if name in vars(layer):
             return name
     raise ValueError(
-        "The layer inside must be built before it has a kernel. "
-        f"Received: layer {layer.name!r}, which is not"
+        "The wrapped layer must be built before it has a kernel. "
+        f"Received: layer {layer.name!r}, which is not built"
     )
 
 
 @contextlib.contextmanager
-def _in_place_of_kernel(layer, tensor):
-    """Lets a layer see a tensor where its kernel is."""
+def _in_place_of_kernel(layer: keras.layers.Layer, tensor: Tensor) -> Iterator[None]:
+    """Replaces the kernel of a layer by a tensor inside the context."""
     slot = _slot(layer)
     variable = vars(layer)[slot]
-    # Past `__setattr__`, which tracks what it is given.
+    # Not by `setattr`, which would track the tensor.
     vars(layer)[slot] = tensor
     try:
         yield

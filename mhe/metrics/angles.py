@@ -15,6 +15,30 @@ _BLOCK = 1 << 20
 _NEARLY_COLLINEAR = 0.99
 
 
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Scales rows to unit length in float64; zero rows stay zero.
+
+    Args:
+        rows: `(N, D)`.
+
+    Returns:
+        `(N, D)` float64.
+
+    Example:
+
+    >>> unit_rows(np.array([[3.0, 4.0], [3e-200, 4e-200], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0.6, 0.8],
+           [0. , 0. ]])
+    """
+    # Scaled by a power of two, which is exact, so that squares neither overflow nor vanish.
+    rows = rows.astype(np.float64)
+    _, exponents = np.frexp(np.max(np.abs(rows), axis=1, keepdims=True, initial=0.0))
+    rows = np.ldexp(rows, -exponents)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms == 0, 1.0, norms)
+
+
 def unit_neurons(weights: Tensor, axis: int | tuple[int, ...] = -1) -> np.ndarray:
     """Returns the neurons of a weight as unit rows in float64, `(N, D)`.
 
@@ -39,12 +63,7 @@ def unit_neurons(weights: Tensor, axis: int | tuple[int, ...] = -1) -> np.ndarra
     others = tuple(a for a in range(array.ndim) if a not in axes)
     count = int(np.prod([array.shape[a] for a in axes]))
     dims = int(np.prod([array.shape[a] for a in others]))
-    rows = array.transpose(axes + others).reshape(count, dims)
-    # Divide by the largest entry first, so that squares neither overflow nor vanish.
-    largest = np.max(np.abs(rows), axis=1, initial=0.0, keepdims=True)
-    rows = rows / np.where(largest == 0, 1.0, largest)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1.0, norms)
+    return unit_rows(array.transpose(axes + others).reshape(count, dims))
 
 
 def angle_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Places prototypes from the command line, and says how well they are separated."""
+"""Places prototypes on the command line, and prints how well they are separated."""
 
 import argparse
 import math
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,10 +17,10 @@ _PROG = "python -m mhe.prototypes"
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage before it."""
+    """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse complains of."""
+        """Raises argparse's message."""
         raise ValueError(message)
 
 
@@ -30,27 +30,26 @@ def make_parser() -> argparse.ArgumentParser:
         prog=_PROG,
         description="Places prototypes on the unit sphere, as far apart as is known or can be "
         "found, writes them as a .npy array (classes, dims) of float32, and prints the largest "
-        "cosine between two of them beside a bound that no placement can be below.",
+        "cosine between two of them beside a lower bound for any placement.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--classes", type=int, required=True, help="how many, at least 2")
-    parser.add_argument("--dims", type=int, required=True, help="of their space, at least 2")
-    parser.add_argument("--out", required=True, metavar="FILE.npy", help="the file to write")
+    # No default is shown for flags that must be given.
+    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
+    parser.add_argument("--classes", type=int, help="how many, at least 2", **needed)
+    parser.add_argument("--dims", type=int, help="dimensions, at least 2", **needed)
+    parser.add_argument("--out", metavar="FILE.npy", help="the file to write", **needed)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("--method", choices=METHODS, default="auto", help="placement method")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the file if it is there already"
-    )
-    parser.add_argument("--method", choices=METHODS, default="auto", help="how to place them")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same prototypes")
-    parser.add_argument(
-        "--effort", type=float, default=1.0, help="factor of the work of --method auto"
+        "--effort", type=float, default=1.0, help="factor on the work of --method auto"
     )
     parser.add_argument(
         "--seconds",
         type=float,
         default=argparse.SUPPRESS,
-        help="end the search then, if it is not done before; the result depends on the machine "
-        "(default: no such end)",
+        help="time limit of the search; the result then depends on the machine (default: none)",
     )
     parser.add_argument(
         "--semantics",
@@ -63,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--names",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help="the classes' names, a line each, for word vectors as text (default: none)",
+        help="the names of the classes, one per line, for word vectors as text (default: none)",
     )
     parser.add_argument(
         "--semantics_weight",
@@ -76,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Places what the flags ask for, writes it and prints what was reached.
+    """Places prototypes as the flags say, writes them and prints their separation.
 
     Args:
         argv: The flags; those of the process by default.
@@ -90,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out.suffix != ".npy":
         raise ValueError(f"--out must end in .npy. Received: {out}")
     if out.exists() and not flags["overwrite"]:
-        raise ValueError(f"--out {out} is there already; give --overwrite to replace it")
+        raise ValueError(f"--out {out} exists; pass --overwrite to replace it")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out} cannot be written to: there is no folder {out.parent}")
     if "names" in flags and "semantics" not in flags:
@@ -101,27 +100,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "names" in flags:
             names = Path(flags["names"]).read_text("utf-8").splitlines()
         semantics = vectors.read(flags["semantics"], names)
-    found = find(
+    placement = find(
         *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
         semantics_weight=flags["semantics_weight"],
         effort=flags["effort"],
         seconds=flags.get("seconds"),
         progress=not flags["quiet"] and sys.stderr.isatty(),
     )
-    _write(out, found.prototypes)
-    print(f"{flags['classes']} prototypes in {flags['dims']} dimensions: {found.origin}")
-    if found.evaluations:
-        print(f"evaluations of all cosines  {found.evaluations}")
-    cosine = separation(found.prototypes)
+    _write(out, placement.prototypes)
+    print(f"{flags['classes']} prototypes in {flags['dims']} dimensions: {placement.origin}")
+    if placement.evaluations:
+        print(f"evaluations of all cosines  {placement.evaluations}")
+    cosine = separation(placement.prototypes)
     bound = cosine_lower_bound(flags["classes"], flags["dims"])
-    if found.unmoved is not None:
-        print(f"before semantics moved them {_angle(found.unmoved)}")
+    if placement.unmoved is not None:
+        print(f"before semantics moved them {_angle(placement.unmoved)}")
     print(f"largest cosine              {_angle(cosine)}")
     print(f"no placement is below       {_angle(bound)}")
     print(f"gap                         {max(0.0, cosine - bound):.6f}")
     if semantics is not None and len(semantics) > 2:
-        order = order_kept(found.prototypes, semantics)
-        print(f"Kendall's tau of the order  {order.mean:.4f} a class, {order.pairs:.4f} all pairs")
+        order = order_kept(placement.prototypes, semantics)
+        print(
+            f"Kendall's tau of the order  {order.mean:.4f} per class, {order.pairs:.4f} all pairs"
+        )
     print(f"written to {out}")
 
 
@@ -130,14 +131,14 @@ def _angle(cosine: float) -> str:
 
 
 def _write(out: Path, prototypes: np.ndarray) -> None:
-    """Writes all of the file or nothing."""
+    """Writes the file in one step: all of it or nothing."""
     descriptor, partial = tempfile.mkstemp(prefix=".partial-", suffix=".npy", dir=out.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             np.save(file, prototypes, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp's file is for its owner alone; this one is as any other.
+        # Unlike mkstemp's, this file gets the usual permissions.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(partial, 0o666 & ~mask)
@@ -148,7 +149,7 @@ def _write(out: Path, prototypes: np.ndarray) -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Runs `main`, with one line on stderr for what the user got wrong.
+    """Runs `main`, with one line on stderr for bad input.
 
     Args:
         argv: The flags; those of the process by default.

@@ -75,7 +75,7 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         type=rate,
         default=gamma,
         help="sphereface, sphereface_plus: how fast it decreases"
-        + " (default: 0.12)" * (gamma is None),
+        + (" (default: 0.12)" if gamma is None else ""),
     )
     parser.add_argument(
         "--version",

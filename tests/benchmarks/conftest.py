@@ -1,6 +1,7 @@
 """What the tests of the programs share."""
 
 import csv
+import importlib
 import importlib.util
 import sys
 from contextlib import contextmanager
@@ -119,3 +120,27 @@ def assert_refused(tmp_path, monkeypatch, capsys):
         assert list(folder.iterdir()) == []
 
     return assert_refused
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """Imports a part of the timing programs by name, as these do."""
+    monkeypatch.syspath_prepend(str(PROGRAMS))
+    return lambda name: importlib.import_module(f"timing.{name}")
+
+
+class Clock:
+    """A clock whose readings are 1, 4, 9, … seconds: each timed call takes longer than the last."""
+
+    def __init__(self):
+        self.readings = 0
+
+    def perf_counter(self):
+        self.readings += 1
+        return float(self.readings**2)
+
+
+@pytest.fixture
+def clock(part, monkeypatch):
+    """Replaces the clock that calls are timed with."""
+    monkeypatch.setattr(part("rounds"), "time", Clock())

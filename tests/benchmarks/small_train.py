@@ -1,6 +1,6 @@
 """`benchmarks/train.py` on a network that compiles fast, interrupted, resumed and then killed.
 
-Ctrl-C ends it in its second epoch. It goes on from the first, and kills itself in the third.
+Ctrl-C ends it in its second epoch. It resumes after the first, and kills itself in the third.
 """
 
 import itertools
@@ -10,7 +10,7 @@ import sys
 
 import keras
 
-from mhe.harness import flags, models
+from mhe.harness import callbacks, flags, models
 
 
 def network(arch, shape, classes, width, weight_decay):
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     import train
 
     steps = itertools.count(1)
-    # Epochs are of three steps, and the second begins anew after Ctrl-C.
+    # Epochs are of three steps, and the second starts again after Ctrl-C.
     ends = {5: signal.SIGINT, 11: signal.SIGKILL}
 
     def end(self, batch, logs=None):
@@ -41,9 +41,9 @@ if __name__ == "__main__":
         if step in ends:
             os.kill(os.getpid(), ends[step])
 
-    train.ChanceWarning.on_train_batch_end = end
+    callbacks.ChanceWarning.on_train_batch_end = end
     models.build = network
-    # A process that begins in the background is deaf to Ctrl-C.
+    # A process started in the background ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = flags.program(train.main)
     if code != 130:

@@ -1,7 +1,9 @@
-"""The flags of every program: what `--help` says of them."""
+"""The flags of every program: what `--help` says about them."""
 
 import argparse
+import importlib
 import re
+from pathlib import Path
 
 import keras
 import pytest
@@ -10,23 +12,46 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="no numerics: the same on every backend"
 )
 
+PROGRAMS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = sorted(path.stem for path in PROGRAMS.glob("*.py"))
+PACKAGED = [
+    *("sphereface_plus.train", "sphereface_plus.plane", "sphereface_plus.test"),
+    *("gan.train", "gan.train_classifier", "gan.test"),
+]
 # Without these something is left out.
-OPTIONAL = {"help", "resume", "semantics"}
+OPTIONAL = {"help", "resume"}
 
 
-@pytest.mark.parametrize("name", ["train", "digits", "hpn", "hierarchy", "speed"])
+@pytest.mark.parametrize("name", [*BENCHMARKS, *PACKAGED])
 def test_help_names_the_default_of_every_flag(name, load):
-    parser = load(name).make_parser()
+    module = load(name) if name in BENCHMARKS else importlib.import_module(name)
+    parser = module.make_parser()
     formatter = parser._get_formatter()
     flags = [action for action in parser._actions if action.option_strings]
-    assert len(flags) > 5
+    assert len(flags) > (1 if name == "table" else 4)
     for flag in flags:
+        if flag.help is argparse.SUPPRESS:  # a program passes it to a process of its own
+            continue
         text = formatter._expand_help(flag)
         named = re.search(r"\(default: (.+)\)", text)
-        if flag.default is argparse.SUPPRESS or flag.default is None:
-            # Some say what they do "instead" of what is done by default.
-            assert named or flag.dest in OPTIONAL or "instead" in text, f"{flag.dest}: {text}"
+        if flag.required:
+            assert not named, f"{flag.dest}: {text}"
+        elif flag.default is argparse.SUPPRESS or flag.default is None:
+            # Some say what they do "instead" of what is done by default; argparse cannot require
+            # what a resumed run has.
+            optional = (
+                flag.dest in OPTIONAL or "instead" in text or "required for a new run" in text
+            )
+            assert named or optional, f"{flag.dest}: {text}"
         else:
             assert named, f"{flag.dest}: {text}"
-            assert named[1] == str(flag.default)
+            values = flag.default if isinstance(flag.default, list) else [flag.default]
+            assert named[1] == " ".join(map(str, values))
         assert "None" not in text
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, *PACKAGED])
+def test_the_parser_is_named_like_the_program(name, load):
+    module = load(name) if name in BENCHMARKS else importlib.import_module(name)
+    path = f"benchmarks/{name}" if name in BENCHMARKS else name.replace(".", "/")
+    assert module.make_parser().prog == f"{path}.py"

@@ -86,7 +86,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     }
     capsys.readouterr()
     assert program(hpn.main, ["--resume", str(unbroken), "--dims", "7"]) == 2
-    assert f"--dims [7] contradicts the run in {unbroken}" in capsys.readouterr().err
+    assert f"--dims 7 contradicts the run in {unbroken}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(

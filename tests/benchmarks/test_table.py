@@ -1,5 +1,7 @@
 """Tables of complete runs of any one program."""
 
+import csv
+import importlib
 import sys
 import types
 
@@ -73,3 +75,47 @@ def test_bad_input_is_one_line(table, tmp_path, capsys):
 def test_programs_are_listed_by_the_names_in_their_configs(load):
     assert load("table").PROGRAMS["benchmarks/train.py"] == "train"
     assert load("train").COMPARISON.program == "benchmarks/train.py"
+
+
+def test_every_program_that_makes_runs_has_a_comparison_of_its_own(load):
+    for name, module in load("table").PROGRAMS.items():
+        loaded = importlib.import_module(module)
+        assert loaded.COMPARISON.program == name
+        assert loaded.PROGRAM.comparison is loaded.COMPARISON
+        assert loaded.make_parser().prog == name
+        flags = vars(loaded.make_parser().parse_args([]))
+        assert {each.flag for each in loaded.COMPARISON.varied} | {"seed", "seeds"} <= flags.keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("benchmarks/train.py", "benchmarks/hpn.py", "benchmarks/hierarchy.py"),
+        *("benchmarks/clusters.py", "benchmarks/fewshot.py", "benchmarks/detection.py"),
+        *("benchmarks/interpret.py", "sphereface_plus/train.py", "sphereface_plus/plane.py"),
+        *("gan/train.py", "gan/train_classifier.py"),
+    ],
+)
+def test_the_program_is_that_of_the_runs(load, tmp_path, capsys, monkeypatch, name):
+    table = load("table")
+    comparison = importlib.import_module(table.PROGRAMS[name]).COMPARISON
+    # Some draw further figures, of what these runs do not have.
+    monkeypatch.setattr(type(comparison), "report", Comparison.report)
+    flags = dict.fromkeys([*(each.flag for each in comparison.varied), *comparison.shared], "a")
+    metric, factor = next(iter(comparison.reported.items()))
+    folders = []
+    for seed in range(3):
+        config = {"model_name": "a", "power_s": None, "dataset": "a", **flags, "seed": seed}
+        run = Run.create(tmp_path / str(seed), name, config)
+        run.finish({metric: 0.5 + 0.1 * seed})
+        folders.append(str(run.folder))
+    out = tmp_path / "new" / "table"
+    assert program(table.main, [*folders, "--out", str(out)]) == 0
+    with open(out / "table.csv", newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["seeds"] == "3"
+    assert float(line[metric]) == pytest.approx(0.6)
+    assert float(line[f"{metric}_std"]) == pytest.approx(0.1)
+    digits = 2 if factor == 100 else 3
+    assert f"{0.6 * factor:.{digits}f} ± {0.1 * factor:.{digits}f}" in capsys.readouterr().out
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")

@@ -141,7 +141,9 @@ def test_finite_arrays_are_float32():
     assert array.tolist() == [[1, 2]]
     with pytest.raises(ValueError, match=r"must be \(classes, dims\), here \(2, 1\). Received: sh"):
         checks.check_finite_array("rows", [[1, 2]], (2, 1), "(classes, dims)")
-    with pytest.raises(ValueError, match=r"`rows` must be finite. Received: inf at \(0, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"`rows` must be finite. Received: inf at \(0, 1\) of \(classes, dims\)"
+    ):
         checks.check_finite_array("rows", [[1, np.inf]], (1, 2), "(classes, dims)")
 
 

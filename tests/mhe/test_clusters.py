@@ -77,7 +77,7 @@ def test_degenerate_clusters_have_finite_losses():
         (
             np.ones((4, 2)),
             [0, 0, 1, 1],
-            "1 without one in class 0, cat, whose 2 images have 1 diff",
+            "1 without one in class 0, cat, whose 2 images have 1 dist",
         ),
         (
             [[0, 0], [1, 1], [2, 2], [0, np.nan]],
@@ -211,7 +211,7 @@ def test_before_there_is_an_index_clusters_are_parts_of_classes():
         ({"per_class": 7, "class_names": "abcd"}, "per_class=7, and 6 images of class 0, a"),
         ({"clusters": 6}, "needs 5 of other classes beside each one. Received: 4 in 3 classes"),
         ({"members": 0}, "`members` must be an integer >= 1"),
-        ({"steps": 0}, "`steps` must be an integer >= 1"),
+        ({"steps": 0}, "`steps` must be None or an integer >= 1"),
     ],
 )
 def test_batches_that_cannot_be(options, named):

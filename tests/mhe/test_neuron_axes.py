@@ -31,7 +31,10 @@ pytestmark = pytest.mark.numpy_only
     ids=lambda each: each.name if isinstance(each, keras.layers.Layer) else "",
 )
 def test_axes(layer, expected):
-    assert {each.name: each.axis for each in neuron_kernels(layer)} == expected
+    kernels = neuron_kernels(layer)
+    assert {each.name: each.axis for each in kernels} == expected
+    for each in kernels:
+        assert each.axes == {None: (), -1: (-1,), -2: (-2,), 0: (0,)}.get(each.axis, each.axis)
 
 
 def test_subclasses_and_regularizers():

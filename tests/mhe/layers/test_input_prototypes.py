@@ -193,7 +193,7 @@ def test_half_precision_is_the_encoders_alone():
         ({"prototypes": START[:2]}, r"3 classes with 2 each. Received: shape \(2, 2, 2, 2, 1\)"),
         (
             {"prototypes": np.where(np.arange(3)[:, None, None, None, None] == 1, np.nan, START)},
-            "Received: nan in prototype 0 of class 1",
+            r"Received: nan at \(1, 0, 0, 0, 0\) of \(classes, per_class, \*image\)",
         ),
     ],
 )

@@ -52,7 +52,7 @@ def test_costs_guide_the_prototypes():
     copy = layers.LearntPrototypes.from_config(head.get_config())
     assert repr(copy.prototypes_regularizer) == repr(guide)
     for other in (guide, mhe.Distortion(costs)):
-        with pytest.raises(ValueError, match=r"of the 4 classes.*Received: 3 classes"):
+        with pytest.raises(ValueError, match=r"cover all 4 classes.*costs of 3 classes"):
             layers.LearntPrototypes(4, 2, prototypes_regularizer=other)
 
 
@@ -64,8 +64,14 @@ def test_costs_guide_the_prototypes():
         ({"distance": "manhattan"}, '"huber". Received: distance=.manhattan'),
         ({"delta": 0}, "`delta`.*Received: delta=0"),
         ({"delta": math.inf}, "Received: delta=inf"),
-        ({"prototypes": np.ones((4, 5))}, r"\(5, 4\), \(classes, dims\). Received: shape \(4, 5\)"),
-        ({"prototypes": np.full((5, 4), np.nan)}, "some not finite"),
+        (
+            {"prototypes": np.ones((4, 5))},
+            r"\(classes, dims\), here \(5, 4\). Received: shape \(4, 5\)",
+        ),
+        (
+            {"prototypes": np.full((5, 4), np.nan)},
+            r"finite. Received: nan at \(0, 0\) of \(classes, dims\)",
+        ),
     ],
 )
 def test_bad_input(options, named):

@@ -115,7 +115,7 @@ def test_training_moves_the_representatives_under_mixed_precision():
         ({"representatives": np.zeros((3, 2))}, r"here \(3, 2, 4\). Received: shape \(3, 2\)"),
         (
             {"representatives": np.full((3, 2, 4), [[[0]], [[np.nan]], [[0]]])},
-            "finite numbers. Received: a number of class 1",
+            r"finite. Received: nan at \(1, 0, 0\) of \(classes, per_class, dims\)",
         ),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from mhe.metrics import angles as module
 from mhe.metrics import pairwise_angles
+from mhe.metrics.angles import unit_rows
 
 
 def reference(weights, axes):
@@ -100,3 +101,11 @@ def test_memory_stays_bounded_even_when_all_neurons_are_collinear():
 def test_bad_axes_are_refused(axis):
     with pytest.raises(ValueError, match=r"`axis` .* Received: axis="):
         pairwise_angles(np.ones((2, 2)), axis)
+
+
+def test_unit_rows_at_the_ends_of_the_range():
+    rows = np.array([[3.0, -4.0], [3e300, -4e300], [3e-300, -4e-300], [0.0, 0.0]])
+    expected = [[0.6, -0.8]] * 3 + [[0.0, 0.0]]
+    np.testing.assert_allclose(unit_rows(rows), expected, rtol=1e-15)
+    assert unit_rows(rows[:1].astype("float32")).dtype == np.float64
+    assert unit_rows(np.zeros((0, 3))).shape == (0, 3)

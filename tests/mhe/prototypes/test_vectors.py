@@ -98,9 +98,8 @@ def test_words_with_spaces_in_them(written):
 def test_a_word_given_twice(written):
     twice = lines({"dog": [1, 2], "cat": [3, 4]}) + lines({"dog": [1, 2], "cat": [3, 5]})
     np.testing.assert_array_equal(vectors.read(written(twice), ["dog"]), [[1, 2]])
-    with pytest.raises(
-        ValueError, match=r"a word once. Received: 'cat' with different vectors in lines 2 and 4"
-    ):
+    message = "a word once. Received: 'cat' with different vectors in lines 2 and 4"
+    with pytest.raises(ValueError, match=message):
         vectors.read(written(twice), ["cat"])
 
 

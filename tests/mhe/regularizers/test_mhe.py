@@ -1,4 +1,4 @@
-"""MHE and Sum as Keras regularizers: values, saving, and every way to train with them."""
+"""MHE, and sums with it, as Keras regularizers: values, saving, and every way to train."""
 
 import json
 
@@ -8,7 +8,6 @@ import pytest
 from keras import ops
 
 import mhe
-from mhe.regularizers import describe
 
 BACKEND = keras.backend.backend()
 
@@ -50,14 +49,6 @@ def test_defaults_are_the_published_half_space_energy(reference_energy):
     weights = kernel(3, 3, 4, 6)
     expected = reference_energy(weights.reshape(-1, 6).T, 2, "euclidean", "half")
     assert float(mhe.MHE()(weights)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_sum_adds():
-    weights = kernel(5, 9)
-    both = mhe.Sum(keras.regularizers.L2(0.1), mhe.MHE(2.0), "l1")
-    expected = 0.1 * np.sum(weights**2) + float(mhe.MHE(2.0)(weights))
-    expected += 0.01 * np.sum(np.abs(weights))
-    assert float(both(weights)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -221,12 +212,6 @@ def test_with_axis():
     assert {**other.get_config(), "axis": -1} == regularizer.get_config()
 
 
-def test_descriptions():
-    both = mhe.Sum("l2", mhe.MHE(10, s=0, distance="angle", space="full", sample=100))
-    assert repr(both) == "Sum(L2(l2=0.01), MHE(10, s=0, angle, full, sample=100))"
-    assert describe(ops.sum) == "sum"
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -251,9 +236,3 @@ def test_bad_arguments(options, words):
 def test_bad_axis_for_the_weight():
     with pytest.raises(ValueError, match="out of range for a weight of 2 axes"):
         mhe.MHE(axis=3)(kernel(3, 4))
-
-
-@pytest.mark.parametrize("parts", [(), (None,), ("no such thing",)], ids=str)
-def test_sum_of_what_is_no_regularizer(parts):
-    with pytest.raises(ValueError, match=r"Received|no such thing"):
-        mhe.Sum(*parts)

@@ -1,0 +1,42 @@
+"""Calls are timed in turn and within bounds."""
+
+import functools
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.numpy_only
+
+
+@pytest.fixture
+def rounds(part):
+    return part("rounds")
+
+
+def test_calls_take_turns(rounds):
+    order = []
+    calls = {name: functools.partial(order.append, name) for name in "abc"}
+    times = rounds.interleaved(calls, rounds=4, seconds=10)
+    assert "".join(order) == "abc" + "abc" + "bca" + "cab" + "abc"
+    assert {name: each.shape for name, each in times.items()} == dict.fromkeys("abc", (4,))
+
+
+def test_times_stop_when_the_seconds_are_over(rounds):
+    times = rounds.interleaved({"a": lambda: None}, rounds=100, seconds=0)
+    assert len(times["a"]) == rounds.FEWEST_ROUNDS
+
+
+def test_times_are_those_of_the_clock(rounds, clock):
+    times = rounds.interleaved(dict.fromkeys("ab", lambda: None), rounds=2, seconds=1000)
+    # Readings: 1 for the end, then two for each call, b before a in the second round.
+    assert {name: list(each) for name, each in times.items()} == {
+        "a": [5.0, 17.0],
+        "b": [9.0, 13.0],
+    }
+
+
+def test_the_ratio_is_to_the_median_of_the_first(rounds):
+    times = {"first": np.array([0.001, 0.004, 0.002]), "second": np.array([0.009, 0.001, 0.006])}
+    found = rounds.compared(times)
+    assert found["first"] == {**rounds.summary(times["first"]), "ratio": 1.0}
+    assert found["second"] == {**rounds.summary(times["second"]), "ratio": 3.0}

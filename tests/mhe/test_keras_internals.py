@@ -1,0 +1,102 @@
+"""What the library relies on in Keras is there, and does what its name says."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from mhe import keras_internals
+
+pytestmark = pytest.mark.usefixtures("weights_from_numpy")
+
+
+def test_layers_and_variables():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a")], name="inner")
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(2, name="b")], name="outer")
+    names = [layer.name for layer in keras_internals.flat_layers(model)]
+    assert names[0] == "outer"
+    assert {"inner", "a", "b"} < set(names)
+    assert [each.name for each in keras_internals.sublayers(model)][-2:] == ["inner", "b"]
+    dense = inner.layers[0]
+    assert keras_internals.own_trainable_variables(dense) == [dense.kernel, dense.bias]
+    assert keras_internals.own_trainable_variables(model) == []
+    kernel = dense.kernel
+    dense.enable_lora(2)
+    assert dense.kernel is not kernel
+    assert keras_internals.stored_variable(dense, "kernel") is kernel
+    assert keras_internals.stored_variable(dense, "absent") is None
+    assert keras_internals.build_shapes(dense) == {"input_shape": (None, 4)}
+    assert keras_internals.build_shapes(layers.Dense(3)) is None
+
+
+def test_graphs():
+    inputs = keras.Input((4,))
+    dense = layers.Dense(3)
+    outputs = dense(inputs)
+    model = keras.Model(inputs, outputs)
+    assert keras_internals.graph(dense) is None
+    assert keras_internals.graph(model) == ([inputs], [outputs])
+    assert keras_internals.is_saved_as_graph(model)
+    layer, node, index = keras_internals.origin(outputs)
+    assert (layer, index) == (dense, 0)
+    assert node.input_tensors == [inputs]
+    assert keras_internals.nodes(dense)[0] == [node]
+    assert keras_internals.origin(np.zeros(2)) == (None, None, 0)
+
+    class Own(keras.Model):
+        def __init__(self, size=3):
+            super().__init__()
+            self.dense = layers.Dense(size)
+
+        def call(self, x):
+            return self.dense(x)
+
+    subclassed = Own()
+    subclassed(np.zeros((1, 4)))
+    assert keras_internals.graph(subclassed) is None
+    assert not keras_internals.is_saved_as_graph(subclassed)
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.MultiHeadAttention(2, 3), layers.GroupQueryAttention(2, 3, 1)], ids=str
+)
+def test_attention(layer):
+    layer.build((None, 5, 4), (None, 5, 4))
+    assert keras_internals.attention_output(layer).name == "attention_output"
+    assert keras_internals.attention_regularizer_slot(layer) in vars(layer)
+
+
+def test_added_losses_and_traces():
+    layer = layers.ActivityRegularization(l2=0.5)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    model(np.ones((1, 2)))
+    model.add_loss(keras.ops.ones(()))
+    assert len(keras_internals.added_losses(model)) == 1
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    keras_internals.drop_traces(model)
+    assert model.train_function is None
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    before = model.train_function
+    keras_internals.drop_traces(model)
+    assert model.train_function is not before
+    assert model.test_function is None
+
+
+def test_replaced_attribute_is_restored():
+    dense = layers.Dense(3)
+    dense.build((None, 4))
+    variables = list(dense.variables)
+
+    def fail_inside():
+        with (
+            keras_internals.replaced_attribute(dense, "units", 7),
+            keras_internals.replaced_attribute(dense, "extra", keras.Variable(1.0)),
+        ):
+            assert (dense.units, len(dense.variables)) == (7, len(variables))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
+    assert dense.units == 3
+    assert not hasattr(dense, "extra")
