@@ -25,7 +25,7 @@ def add(parser: LineParser, *, required: bool) -> None:
         "--data_dir",
         required=required,
         help="a folder or zip of people: <person>/<image>, in any common format"
-        + " (always needed)" * (not required),
+        + " (required for a new run)" * (not required),
     )
     parser.add_argument(
         "--pattern",
