@@ -32,7 +32,6 @@ from tasks import classification
 
 from mhe.callbacks import EnergyLogger, NormLogger
 from mhe.harness import figures, recipes
-from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
@@ -273,15 +272,12 @@ class Task(ImageTask):
         return model
 
     def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
-        """Logs energies, and warns if the network does not learn."""
-        labels, rate = self.train[1], self.args.base_lr
+        """Logs energies and norms, and warns if the network does not learn."""
+        dead_steps = classification.expected_dead_steps(self.args)
         return [
             EnergyLogger(),
             NormLogger(),
-            ChanceWarning(
-                *(labels, self.steps_per_epoch, self.epochs, rate, run.rows),
-                dead_steps=classification.expected_dead_steps(self.args),
-            ),
+            self.chance_warning(run, self.train[1], dead_steps),
         ]
 
     def report(self, run: Run) -> dict[str, float]:

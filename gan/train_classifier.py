@@ -20,7 +20,6 @@ import numpy as np
 from gan.program.classifier_files import SAVED
 from mhe.harness import figures, models, recipes, training
 from mhe.harness.batches import normalize
-from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.files import replacing
 from mhe.harness.flags import Parser, program
@@ -106,8 +105,7 @@ class Task(training.ImageTask):
 
     def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
         """Warns if the network does not learn."""
-        labels, rate = self.train[1], self.args.base_lr
-        return [ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)]
+        return [self.chance_warning(run, self.train[1])]
 
     def report(self, run: Run) -> dict[str, float]:
         """Saves the classifier, draws `curves.png`, and returns the metrics of the last epoch."""

@@ -128,15 +128,18 @@ class ImageTask(Task):
         if test is not None:
             self.validation = recipes.in_order(*test)
 
-    def chance_warning(self, run: Run, labels: np.ndarray) -> ChanceWarning:
+    def chance_warning(
+        self, run: Run, labels: np.ndarray, dead_steps: int | None = None
+    ) -> ChanceWarning:
         """Returns a callback that warns if the network does not learn.
 
         Args:
             run: The run.
             labels: The training labels `(N,)`.
+            dead_steps: For how many iterations the recipe makes the network lie dead, or None.
         """
         rate = self.args.base_lr
-        return ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows)
+        return ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows, dead_steps)
 
     def batches(self, epoch: int, steps: int | None) -> keras.utils.PyDataset:
         """Returns shuffled and augmented batches."""
