@@ -21,12 +21,7 @@ def timing_parser(name: str, description: str, out: str, seeded: str) -> LinePar
     >>> parser.parse_args(["--seed", "3"])
     Namespace(seed=3, out='runs/speed')
     """
-    parser = LineParser(
-        prog=f"benchmarks/{name}.py",
-        description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = LineParser(prog=f"benchmarks/{name}.py", description=description)
     seed = integer(0, 2**32 - 1)
     parser.add_argument("--seed", type=seed, default=0, help=f"seed of the {seeded}")
     parser.add_argument("--out", default=f"runs/{name}", help=out)
