@@ -93,7 +93,7 @@ def test_an_embedding_that_collapses_ends_the_run(comparison, small, tmp_path, c
     argv = [*MAGNET, "--out", str(tmp_path / "run")]
     assert program(comparison.main, argv) == 1
     error = capsys.readouterr().err
-    assert "1 without one in class 0, 0, whose 6 images have 1 different" in error
+    assert "1 without one in class 0, 0, whose 6 images have 1 distinct" in error
     assert error.count("\n") == 1
 
 

@@ -26,8 +26,8 @@ from mhe.regularizers import MHE, Sum
 ROOT = Path(__file__).parents[2]
 SMALL = [
     *("--dataset", "digits", "--train_images", "60", "--width", "0.06"),
-    *("--batch_size", "20", "--base_lr", "0.02", "--steps", "11"),
     *("--recipe", "published", "--loss", "cross_entropy"),
+    *("--batch_size", "20", "--base_lr", "0.02", "--steps", "11"),
 ]
 
 
