@@ -7,7 +7,6 @@ runs that a list of flags asks for; this one serves for any others, such as two 
 rate of their own.
 """
 
-import argparse
 import importlib
 import os
 import sys
@@ -36,12 +35,11 @@ PROGRAMS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
     parser = LineParser(
         prog="benchmarks/table.py",
         description="Makes table.csv and comparison.png of complete runs of one program.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
     parser.add_argument("--out", required=True, help="the folder to write to")

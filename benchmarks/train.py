@@ -1,7 +1,12 @@
 """Trains a classifier with or without minimum hyperspherical energy.
 
-Without flags this is the published CIFAR-100 recipe: CNN-9, batches of 128, SGD with momentum 0.9
-at 0.1, x0.1 at iterations 20,000, 30,000 and 37,500 of 42,500, crops and flips, weight decay 5e-4.
+Without flags this is the published CIFAR-100 recipe: CNN-9, 390 batches of 128 per epoch, a loss
+that is smoothed and bounded (`mhe.losses.BoundedCrossEntropy`), SGD with momentum 0.9 at 0.1, x0.1
+at iterations 20,000, 30,000 and 37,500 of 42,500, crops and flips, weight decay 5e-4. At this rate
+the network collapses at once and lies dead for some 2,000 iterations, until weight decay has shrunk
+its kernels; `log/published` shows what MHE does there. `--recipe modern`, the default for any other
+dataset, is what one would use today: cross-entropy, a warm-up and a cosine schedule.
+
 The network is built plain; `mhe.attach` then adds the energies to it.
 
 A list in --model_name or --power_s, or --seeds, makes a folder of runs, one per combination, and a
@@ -23,21 +28,18 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
+from tasks import classification
 
-from mhe.attach import attach
-from mhe.attach.neurons import neuron_weights
 from mhe.callbacks import EnergyLogger
-from mhe.harness import figures, models, recipes
+from mhe.harness import figures, recipes
 from mhe.harness.callbacks import ChanceWarning
 from mhe.harness.comparisons import Comparison, Varied
+from mhe.harness.errors import BadInput
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
-from mhe.metrics import pairwise_angles
-from mhe.regularizers import MHE
+from mhe.norms import NormLogger
 
-STEPS = 42_500
 DROPS = "20/42.5,30/42.5,37.5/42.5"
 
 # For each --power_s the strength on hidden layers: that of the reference implementation in terms of
@@ -51,6 +53,14 @@ STRENGTHS = {
     "a2": 0.1 * math.pi**2,
 }
 HEAD_FACTOR = 10
+
+# What a recipe says where a flag does not.
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {"loss": "published", "schedule": "drops", "base_lr": 0.1},
+    "modern": {"loss": "cross_entropy", "schedule": "cosine", "base_lr": 0.05},
+}
+MODERN_EPOCHS = 60
+MODERN_WARMUP = 500  # iterations, a tenth of the run at most
 
 
 class Curves(Comparison):
@@ -89,10 +99,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--model_name",
         nargs="+",
-        choices=["baseline", "mhe", "half_mhe"],
+        choices=["baseline", "mhe", "half_mhe", "radial"],
         default=["half_mhe"],
         help="no energy; energy in full space; in half space on hidden layers and in full space "
-        "on the output layer",
+        "on the output layer; for comparison, a force of MHE's kind (1/|w|) that lengthens neurons "
+        "and does not turn them",
     )
     parser.add_argument(
         "--power_s",
@@ -100,16 +111,73 @@ def make_parser() -> Parser:
         choices=list(recipes.POWERS),
         default=["2"],
         help="the power s of the energy, with 'a' over angles instead of Euclidean distances; "
-        "baseline ignores it",
+        "baseline and radial ignore it",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=list(RECIPES),
+        help="published: the bounded loss at a rate of 0.1 that drops by x0.1, full batches only; "
+        "modern: cross-entropy at a rate of 0.05 with a warm-up and a cosine schedule; single "
+        "flags override either (default: published for cifar100, modern for any other dataset)",
+    )
+    parser.add_argument(
+        "--loss",
+        choices=["published", "cross_entropy"],
+        help="smoothed by 0.01 and bounded by -log(1e-4), as in the published code; or plain "
+        "(default: as the recipe says)",
     )
     parser.add_data_flags("cifar100")
+    parser.add_argument(
+        "--test_images",
+        type=positive,
+        help="number of test images, balanced over classes (default: all)",
+    )
     recipes.add_comparison_flags(parser)
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=positive, help=f"iterations to train for (default: {STEPS})"
+        "--steps",
+        type=positive,
+        help=f"iterations to train for (default: {classification.STEPS} as published)",
     )
-    length.add_argument("--epochs", type=positive, help="epochs to train for, instead of --steps")
-    recipes.add_network_flags(parser, arch="cnn9", base_lr=0.1, drops=DROPS)
+    length.add_argument(
+        "--epochs",
+        type=positive,
+        help=f"epochs to train for, instead of --steps (default: {MODERN_EPOCHS} in the modern "
+        "recipe)",
+    )
+    recipes.add_network_flags(
+        parser,
+        arch="cnn9",
+        base_lr=None,
+        drops=DROPS,
+        rate=" (default: 0.1 as published, 0.05 in the modern recipe)",
+    )
+    parser.add_argument(
+        "--schedule",
+        choices=["drops", "cosine"],
+        help="whether the learning rate drops after --drops or follows a cosine to 0 (default: as "
+        "the recipe says)",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=integer(0),
+        metavar="STEPS",
+        help="iterations over which the learning rate rises linearly at first (default: 0 as "
+        f"published; {MODERN_WARMUP} in the modern recipe, or a tenth of a shorter run)",
+    )
+    parser.add_argument(
+        "--norm",
+        choices=["batch", "none"],
+        default="batch",
+        help="batch norm, or none in the hidden layers",
+    )
+    parser.add_argument(
+        "--normalized_kernels",
+        choices=["decayed", "undecayed", "fixed"],
+        default="decayed",
+        help="kernels followed by batch norm, whose scale does not matter to the output: with "
+        "weight decay like the others; without it; or kept at their initial norm",
+    )
     parser.add_argument(
         "--strength",
         type=rate,
@@ -126,14 +194,25 @@ def make_parser() -> Parser:
         choices=["float16", "bfloat16"],
         help="compute in 16 bits, keep weights and energies in 32 (default: 32 bits throughout)",
     )
-    parser.added = {"drops", "validation", "seeds"}
+    parser.added = {
+        *("drops", "validation", "seeds", "recipe", "loss", "schedule", "warmup", "norm"),
+        *("normalized_kernels", "test_images"),
+    }
     return parser
 
 
 def resolve_defaults(args: argparse.Namespace) -> None:
     """Resolves flags whose default depends on others, in place."""
+    if args.recipe is None:
+        args.recipe = "published" if args.dataset == "cifar100" else "modern"
     if args.epochs is None and args.steps is None:
-        args.steps = STEPS
+        if args.recipe == "published":
+            args.steps = classification.STEPS
+        else:
+            args.epochs = MODERN_EPOCHS
+    for name, value in RECIPES[args.recipe].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     recipes.resolve_augment(args)
 
 
@@ -151,57 +230,18 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     """
     runs = COMPARISON.combinations(args, _applicable)
     for flags in runs.values():
-        if flags.power_s is None:
+        if flags.model_name == "baseline":
             flags.strength = flags.head_strength = None
             continue
         if flags.strength is None:
-            flags.strength = STRENGTHS[flags.power_s]
+            flags.strength = STRENGTHS.get(flags.power_s, 1.0)
         if flags.head_strength is None:
             flags.head_strength = HEAD_FACTOR * flags.strength
     return runs
 
 
 def _applicable(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "power_s": None} if values["model_name"] == "baseline" else values
-
-
-def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> keras.Model:
-    """Builds the plain network, attaches the energies and compiles it.
-
-    Args:
-        args: The flags of one run.
-        shape: The shape of an image, `(H, W, C)`.
-        classes: The number of classes.
-        steps: The iterations of the whole training.
-    """
-    policy = keras.config.dtype_policy()
-    if args.mixed_precision is not None:
-        keras.config.set_dtype_policy(f"mixed_{args.mixed_precision}")
-    try:
-        model = models.build(args.arch, tuple(shape), classes, args.width, args.weight_decay)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    if args.model_name != "baseline":
-        s, distance = recipes.POWERS[args.power_s]
-        space = "half" if args.model_name == "half_mhe" else "full"
-        attach(
-            model,
-            MHE(args.strength, s=s, distance=distance, space=space),
-            head=MHE(args.head_strength, s=s, distance=distance, space="full"),
-        )
-    optimizer = recipes.optimizer(args, steps)
-    if args.mixed_precision == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-        ],
-        jit_compile=recipes.jit_compile(),
-    )
-    return model
+    return values if values["model_name"].endswith("mhe") else {**values, "power_s": None}
 
 
 class Task(ImageTask):
@@ -216,13 +256,29 @@ class Task(ImageTask):
         super().__init__(args, run)
         self.data = recipes.load(args)
         self.data.require_classes()
+        self.drop_remainder = args.recipe == "published"
         self.use(self.data.train, self.data.test)
+        if args.warmup is None:
+            modern = args.recipe == "modern"
+            args.warmup = min(MODERN_WARMUP, self.steps // 10) if modern else 0
+        if args.warmup > self.steps:
+            raise BadInput(
+                f"--warmup must be at most the {self.steps} iterations of the run. "
+                f"Received: {args.warmup}"
+            )
+        if args.recipe is not None:  # as in runs of earlier versions
+            print(
+                f"Recipe {args.recipe}: loss {args.loss}, {self.steps:,} iterations of "
+                f"{args.batch_size} images at a rate of {args.base_lr:g}, schedule "
+                f"{args.schedule}, {args.warmup} iterations of warm-up"
+            )
 
     def build(self) -> keras.Model:
         """Builds and compiles the network."""
-        model = build(self.args, self.train[0].shape[1:], len(self.data.class_names), self.steps)
+        shape, classes = self.train[0].shape[1:], len(self.data.class_names)
+        model = classification.build(self.args, shape, classes, self.steps)
         # The weights as drawn: the seed draws them again when a run is resumed.
-        self.initial_angles = angles(model)
+        self.initial_angles = classification.angles(model)
         return model
 
     def callbacks(self, run: Run) -> Sequence[keras.callbacks.Callback]:
@@ -230,14 +286,21 @@ class Task(ImageTask):
         labels, rate = self.train[1], self.args.base_lr
         return [
             EnergyLogger(),
-            ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows),
+            NormLogger(),
+            ChanceWarning(
+                *(labels, self.steps_per_epoch, self.epochs, rate, run.rows),
+                dead_steps=classification.expected_dead_steps(self.args),
+            ),
         ]
 
     def report(self, run: Run) -> dict[str, float]:
         """Draws `curves.png` and `angles.png` and returns the metrics of the last epoch."""
         figures.draw_curves(run.rows, run.folder / "curves.png", run.folder.name)
         figures.draw_angles(
-            self.initial_angles, angles(self.model), run.folder / "angles.png", run.folder.name
+            self.initial_angles,
+            classification.angles(self.model),
+            run.folder / "angles.png",
+            run.folder.name,
         )
         last = run.rows[-1]
         return {
@@ -248,14 +311,6 @@ class Task(ImageTask):
             "energy": last["energy"],
             "steps": self.steps,
         }
-
-
-def angles(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the angles between the neurons of each layer, in radians, by the weight's path."""
-    return {
-        weight.path: pairwise_angles(weight.variable, weight.axis)
-        for weight in neuron_weights(model)
-    }
 
 
 PROGRAM = Program(

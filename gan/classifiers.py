@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 from gan.scores.inception import TOLERANCE
+from mhe import keras_internals
 
 
 class Classifier:
@@ -136,12 +137,12 @@ def _split(model: keras.Model, name: str) -> tuple[keras.Model, list[keras.Opera
     tensor = model.outputs[0]
     after: list[keras.Operation] = []
     while True:
-        layer, call, _ = tensor._keras_history
-        inputs = layer._inbound_nodes[call].input_tensors
-        if len(inputs) != 1:
+        layer, node, _ = keras_internals.origin(tensor)
+        inputs = [] if node is None else node.input_tensors
+        if layer is None or len(inputs) != 1:
             raise ValueError(
                 f"The classifier {name} must end in one layer with a kernel and a chain of others "
-                f"after it. Received: a model that ends in {layer.name}"
+                f"after it. Received: a model that ends in {layer and layer.name}"
             )
         if _is_graph(layer):
             inner, ending = _split(layer, name)
@@ -174,11 +175,6 @@ def _has_softmax(ending: list[keras.Operation], name: str) -> bool:
     return False
 
 
-def _is_graph(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is a model with a known graph."""
-    if not isinstance(layer, keras.Model) or not layer.built:
-        return False
-    try:
-        return all(hasattr(tensor, "_keras_history") for tensor in layer.outputs)
-    except AttributeError:
-        return False
+def _is_graph(layer: keras.Operation) -> bool:
+    """Whether a layer is a built model with a known graph."""
+    return keras_internals.graph(layer) is not None and layer.built

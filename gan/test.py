@@ -22,7 +22,7 @@ from gan.program import figures, scorer, snapshots
 from gan.program.scorer import Scorer
 from mhe.harness import recipes
 from mhe.harness.figures import require_matplotlib
-from mhe.harness.flags import Defaults, LineParser, integer, program
+from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
 
@@ -32,8 +32,6 @@ def make_parser() -> LineParser:
     parser = LineParser(
         prog="gan/test.py",
         description="Scores the best snapshot of a run of gan/train.py, and draws its images.",
-        formatter_class=Defaults,
-        allow_abbrev=False,
     )
     parser.add_argument("--run", required=True, help="the folder of a run of gan/train.py")
     parser.add_argument(

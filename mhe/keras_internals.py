@@ -1,7 +1,7 @@
 """Everything this library relies on in Keras that Keras does not document.
 
-Tried on Keras 3.15.1; 3.8 is the lower bound in `setup.cfg`. When a new version of Keras breaks the
-library, look here first.
+Tried on Keras 3.15.1 (all backends) and 3.8.0 (PyTorch), the lower bound in `setup.cfg`. When a new
+version of Keras breaks the library, look here first.
 """
 
 import contextlib

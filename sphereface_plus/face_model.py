@@ -8,8 +8,7 @@ import numpy as np
 from keras import ops
 
 import mhe
-from mhe import checks
-from mhe.labels import is_readable
+from mhe.labels import check_readable
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
@@ -64,8 +63,8 @@ class FaceModel(mhe.HeadModel):
                 class.
         """
         classes = getattr(self.head, "classes", None)
-        if classes is not None and self._compile_loss is None and is_readable(y):
-            checks.check_labels(y, classes)
+        if classes is not None and self._compile_loss is None:
+            check_readable(y, classes)
         return super().fit(x, y, *args, **kwargs)
 
     def embed(self, images: Any, mirror: bool = False, batch_size: int = 128) -> np.ndarray:

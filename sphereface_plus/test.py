@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from mhe.harness import figures
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput, as_bad_input
-from mhe.harness.flags import Defaults, LineParser, integer, program
+from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
 from sphereface_plus import faces
@@ -34,8 +34,6 @@ def make_parser() -> LineParser:
     parser = LineParser(
         prog="sphereface_plus/test.py",
         description="Tests a trained face network on pairs of faces, and on identifying people.",
-        formatter_class=Defaults,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--run", required=True, help="the folder of a complete run of sphereface_plus/train.py"

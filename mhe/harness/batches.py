@@ -7,7 +7,6 @@ augmentation, so a resumed run trains on exactly the batches of an unbroken one,
 `python -m mhe.harness.batches` measures the throughput in images per second.
 """
 
-import argparse
 import sys
 import threading
 import time
@@ -268,7 +267,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = LineParser(
         prog="python -m mhe.harness.batches",
         description="Measures the throughput of the input pipeline on random 32x32 RGB images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     positive = integer(1)
     parser.add_argument("--images", type=positive, default=50_000, help="number of training images")

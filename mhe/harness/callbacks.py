@@ -163,6 +163,9 @@ class ChanceWarning(keras.callbacks.Callback):
         epochs: The epochs of the whole training.
         base_lr: The learning rate, for the message.
         rows: The log's rows of earlier epochs, so that a resumed run does not warn again.
+        dead_steps: For how many iterations the recipe makes the network lie dead, with a loss at
+            its ceiling and shrinking weights; None if it does not. Such a phase is told once, as
+            what is expected, and no warning comes before it could be over.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class ChanceWarning(keras.callbacks.Callback):
         epochs: int,
         base_lr: float,
         rows: Sequence[Mapping[str, float]] = (),
+        dead_steps: int | None = None,
     ):
         super().__init__()
         # Always predicting the most frequent class; three standard deviations of luck are noise.
@@ -180,10 +184,24 @@ class ChanceWarning(keras.callbacks.Callback):
         self.limit = share + 3 * math.sqrt(share * (1 - share) / labels.size)
         self.first_judged = min(epochs, max(3, math.ceil(500 / steps_per_epoch)))
         self.base_lr = base_lr
+        self.dead_steps = dead_steps
+        if dead_steps is not None:
+            # The phase varies with the seed, by half or so.
+            recovered = math.ceil(1.5 * dead_steps / steps_per_epoch)
+            self.first_judged = min(epochs, max(self.first_judged, recovered))
         self.warned = any(self._at_chance(row["epoch"], row) for row in rows)
+        self.announced = any(self._is_dead(row) for row in rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
+        if not self.announced and self._is_dead(logs):
+            self.announced = True
+            print(
+                "Note: the loss is at its ceiling and has no gradient; weight decay is shrinking "
+                f"the weights. This recipe is expected to do so for about {self.dead_steps:,} "
+                "iterations, then training starts",
+                file=sys.stderr,
+            )
         if not self.warned and self._at_chance(epoch + 1, logs):
             self.warned = True
             print(
@@ -192,6 +210,9 @@ class ChanceWarning(keras.callbacks.Callback):
                 f"Try a --base_lr lower than {self.base_lr:g}, or train longer",
                 file=sys.stderr,
             )
+
+    def _is_dead(self, logs: Mapping[str, float]) -> bool:
+        return self.dead_steps is not None and logs.get("saturated", 0.0) > 0.5
 
     def _at_chance(self, epoch: float, logs: Mapping[str, float]) -> bool:
         return epoch >= self.first_judged and logs["accuracy"] <= self.limit

@@ -26,7 +26,10 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class LineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage before it.
+    """An argument parser whose help shows defaults and whose errors are one line.
+
+    Args:
+        **options: Those of `argparse.ArgumentParser`.
 
     Example:
 
@@ -35,6 +38,9 @@ class LineParser(argparse.ArgumentParser):
         ...
     mhe.harness.errors.BadInput: unrecognized arguments: --fast
     """
+
+    def __init__(self, **options: Any):
+        super().__init__(**{**options, "formatter_class": Defaults, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         """Reports an error of argparse in one line.
@@ -73,12 +79,7 @@ class Parser(LineParser):
     """
 
     def __init__(self, program: str, description: str):
-        super().__init__(
-            prog=program,
-            description=description,
-            formatter_class=Defaults,
-            allow_abbrev=False,
-        )
+        super().__init__(prog=program, description=description)
         self.excluded = {"out", "resume"}
         self.added: set[str] = set()
         self.add_argument(

@@ -57,13 +57,26 @@ def build(
         raise BadInput(
             f"The architecture must be one of {', '.join(ARCHITECTURES)}. Received: {arch}"
         )
+    decay = default_decay(arch) if weight_decay is None else weight_decay
     if arch == "cnn9":
-        decay = _CNN9_DECAY if weight_decay is None else weight_decay
         return cnn9(input_shape, classes, width, decay)
     if arch == "conv4":
-        return conv4(input_shape, classes, width, weight_decay or 0.0)
-    decay = _RESNET_DECAY if weight_decay is None else weight_decay
+        return conv4(input_shape, classes, width, decay)
     return resnet(int(arch.removeprefix("resnet")), input_shape, classes, width, decay)
+
+
+def default_decay(arch: str) -> float:
+    """Returns the weight decay that was published for a network.
+
+    Args:
+        arch: As `build` takes it.
+
+    Example:
+
+    >>> [default_decay(arch) for arch in ("cnn9", "conv4", "resnet32")]
+    [0.0005, 0.0, 0.0001]
+    """
+    return {"cnn9": _CNN9_DECAY, "conv4": 0.0}.get(arch, _RESNET_DECAY)
 
 
 def cnn9(

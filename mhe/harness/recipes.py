@@ -271,14 +271,50 @@ def stepped(
     )
 
 
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """Raises the rate linearly to that of another schedule over the first iterations.
+
+    Args:
+        schedule: The schedule.
+        steps: The iterations until the schedule holds, positive.
+
+    Example:
+
+    >>> rate = WarmUp(stepped(0.1, 1000, [0.5]), steps=4)
+    >>> [round(float(rate(step)), 6) for step in (0, 1, 3, 4, 500)]
+    [0.025, 0.05, 0.1, 0.1, 0.01]
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int):
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        share = (keras.ops.cast(step, "float32") + 1) / self.steps
+        return self.schedule(step) * keras.ops.minimum(share, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "steps": self.steps,
+        }
+
+
 def optimizer(args: argparse.Namespace, steps: int) -> keras.optimizers.Optimizer:
     """Returns SGD with momentum 0.9 and the learning rates of the flags.
 
     Args:
-        args: The resolved flags.
+        args: The resolved flags. `schedule` and `warmup` default to drops without warm-up.
         steps: The iterations of the whole training.
     """
-    return keras.optimizers.SGD(stepped(args.base_lr, steps, fractions(args.drops)), momentum=0.9)
+    flags = vars(args)
+    if flags.get("schedule") == "cosine":
+        schedule = keras.optimizers.schedules.CosineDecay(args.base_lr, steps)
+    else:
+        schedule = stepped(args.base_lr, steps, fractions(args.drops))
+    if flags.get("warmup"):
+        schedule = WarmUp(schedule, args.warmup)
+    return keras.optimizers.SGD(schedule, momentum=0.9)
 
 
 def in_order(images: np.ndarray, targets: Any) -> Batches:
@@ -331,6 +367,12 @@ def load(args: argparse.Namespace) -> Dataset:
                 f"Received: {share:g} of {labels.size} images"
             )
         data = _subset(data, np.flatnonzero(~held), np.flatnonzero(held))
+    if vars(args).get("test_images") is not None:
+        every = np.arange(data.test[1].size)
+        chosen, _ = datasets.balanced_subset(every, data.test[1], args.test_images, seed=0)
+        values = None if data.values is None else (data.values[0], data.values[1][chosen])
+        tested = data.test[0][chosen], data.test[1][chosen]
+        data = dataclasses.replace(data, test=tested, values=values)
     if args.train_images is not None:
         every = np.arange(data.train[1].size)
         chosen, _ = datasets.balanced_subset(every, data.train[1], args.train_images, args.seed)

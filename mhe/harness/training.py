@@ -19,7 +19,7 @@ from mhe.harness import recipes
 from mhe.harness.batches import Batches
 from mhe.harness.callbacks import ChanceWarning, run_callbacks
 from mhe.harness.comparisons import Comparison, stem
-from mhe.harness.errors import Diverged
+from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.events import require_tensorboardx
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser
@@ -106,14 +106,22 @@ class ImageTask(Task):
 
     Attributes:
         train: Training images and labels, or targets by output. Set it with `use`.
+        drop_remainder: Whether an epoch leaves out the images that do not fill a batch.
     """
 
+    drop_remainder = False
     train: tuple[Any, Any]
 
     def use(self, train: tuple[Any, Any], test: tuple[Any, Any] | None) -> None:
         """Sets the images to train on and, if any, to evaluate on, and the number of iterations."""
         self.train = train
-        self.steps_per_epoch = math.ceil(len(train[0]) / self.args.batch_size)
+        count, size = len(train[0]), self.args.batch_size
+        if self.drop_remainder and count < size:
+            raise BadInput(
+                f"--batch_size must be at most the {count} training images, as only full batches "
+                f"are used. Received: {size}"
+            )
+        self.steps_per_epoch = count // size if self.drop_remainder else math.ceil(count / size)
         # Not every program has the flag.
         steps = vars(self.args).get("steps")
         self.steps = self.args.epochs * self.steps_per_epoch if steps is None else steps
@@ -137,6 +145,7 @@ class ImageTask(Task):
             self.args.batch_size,
             seed=self.args.seed,
             augment=recipes.AUGMENTATIONS[vars(self.args).get("augment", "none")],
+            drop_remainder=self.drop_remainder,
             epoch=epoch,
         )
 

@@ -5,6 +5,7 @@ Tensors are not read, which would stall an accelerator and is impossible inside 
 loss of a wrong target is NaN, and its gradient zero.
 """
 
+from mhe.losses.bounded import BoundedCrossEntropy, bounded_cross_entropy, saturation
 from mhe.losses.earth_mover import SquaredEarthMover, squared_earth_mover
 from mhe.losses.hierarchical import HierarchicalCrossEntropy, hierarchical_cross_entropy
 from mhe.losses.magnet import MagnetLoss, magnet_loss
@@ -14,6 +15,7 @@ from mhe.losses.repmet import RepMetLoss, repmet_loss
 from mhe.losses.soft_labels import SoftLabelCrossEntropy, soft_label_cross_entropy, soft_labels
 
 __all__ = [
+    "BoundedCrossEntropy",
     "HierarchicalCrossEntropy",
     "MagnetLoss",
     "PolarLoss",
@@ -21,11 +23,13 @@ __all__ = [
     "RepMetLoss",
     "SoftLabelCrossEntropy",
     "SquaredEarthMover",
+    "bounded_cross_entropy",
     "hierarchical_cross_entropy",
     "magnet_loss",
     "polar_loss",
     "prototype_loss",
     "repmet_loss",
+    "saturation",
     "soft_label_cross_entropy",
     "soft_labels",
     "squared_earth_mover",

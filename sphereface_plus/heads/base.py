@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
-from mhe.labels import check_readable, per_sample
+from mhe.labels import check_readable, is_readable, read_labels
 from mhe.layers import unit_vectors
 from mhe.layers.head import Head
 from mhe.losses.targets import label_losses, of_class
@@ -109,11 +109,11 @@ def true_class(labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     classes = int(logits.shape[-1])
     check_readable(labels, classes)
-    # Whole numbers up to 2^24 are exact in float32: no dtype of labels needs a way of its own.
-    labels = per_sample(ops.convert_to_tensor(labels, logits.dtype), logits)
-    is_true = ops.equal(labels[:, None], ops.arange(classes, dtype=logits.dtype)[None, :])
-    known = ops.logical_and(labels >= 0, labels <= classes - 1)
-    return ops.cast(ops.where(known, labels, 0.0), "int32"), is_true
+    index, known, _ = read_labels(labels, logits, classes)
+    is_true = ops.equal(
+        ops.where(known, index, -1)[:, None], ops.arange(classes, dtype="int32")[None, :]
+    )
+    return index, is_true
 
 
 def with_margin(logits: Tensor, labels: Tensor, margin: Callable[[Tensor], Tensor]) -> Tensor:
@@ -186,7 +186,7 @@ def softmax_losses(labels: Tensor, logits: Tensor) -> Tensor:
     >>> np.asarray(softmax_losses([0, 1], np.array([[0.0, 0.0], [1e4, 0.0]], "float32"))).round(4)
     array([6.931e-01, 1.000e+04], dtype=float32)
     """
-    return label_losses(labels, at_least_float32(logits), softmax_loss_of)
+    return label_losses(labels, logits, softmax_loss_of)
 
 
 def softmax_loss_of(index: Tensor, logits: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ class MarginHead(Head):
         **kwargs: Any,
     ) -> Tensor:
         # Keras turns arrays into tensors, which cannot be read while a step is traced.
-        if isinstance(labels, np.ndarray | list | tuple):
+        if is_readable(labels):
             checks.check_labels(labels, self.classes)
             labels = np.asarray(labels)
         return super().__call__(features, labels=labels, training=training, **kwargs)

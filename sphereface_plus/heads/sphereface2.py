@@ -120,7 +120,7 @@ def binary_losses(labels: Tensor, logits: Tensor, scale: float = 40, weight: flo
         losses = ops.softplus(ops.where(is_true, -logits, logits))
         return ops.sum(losses * ops.where(is_true, weight / scale, (1.0 - weight) / scale), axis=-1)
 
-    return label_losses(labels, at_least_float32(logits), binary)
+    return label_losses(labels, logits, binary)
 
 
 def balanced_bias(classes: int, scale: float, m: float, t: float, weight: float) -> float:

@@ -193,7 +193,7 @@ class SphereFacePlus(SphereFace):
             energies = class_energies(index, self.kernel, energy.s, energy.distance, energy.space)
             return softmax_loss_of(index, logits) + energy.strength * energies
 
-        return label_losses(labels, at_least_float32(logits), with_energy)
+        return label_losses(labels, logits, with_energy)
 
     def get_config(self) -> dict[str, Any]:
         others = _without(self.kernel_regularizer, self.energy)

@@ -85,8 +85,6 @@ def test_every_program_that_makes_runs_has_a_comparison_of_its_own(load):
         assert loaded.make_parser().prog == name
         flags = vars(loaded.make_parser().parse_args([]))
         assert {each.flag for each in loaded.COMPARISON.varied} | {"seed", "seeds"} <= flags.keys()
-        # Faces have a --data_dir, which their runs keep as the dataset.
-        assert set(loaded.COMPARISON.shared) - {"dataset"} <= flags.keys()
 
 
 @pytest.mark.parametrize(

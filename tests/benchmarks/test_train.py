@@ -1,5 +1,6 @@
 """The classification trainer: its recipe, runs, comparisons, kills, Ctrl-C, NaN and bad input."""
 
+import argparse
 import csv
 import doctest
 import json
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mhe
 from mhe.harness import callbacks, recipes
+from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
 from mhe.harness.run import Run
 from mhe.regularizers import MHE, Sum
@@ -24,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = [
     *("--dataset", "digits", "--train_images", "60", "--width", "0.06"),
     *("--batch_size", "20", "--base_lr", "0.02", "--steps", "11"),
+    *("--recipe", "published", "--loss", "cross_entropy"),
 ]
 
 
@@ -39,19 +43,137 @@ def train(load):
     return load("train")
 
 
+@pytest.fixture
+def build(load_task):
+    return load_task("classification").build
+
+
 @from_numpy
-def test_without_flags_it_is_the_published_recipe(train, parsed):
+def test_without_flags_it_is_the_published_recipe(build, train, parsed):
     args = parsed(train)
     assert (args.dataset, args.arch, args.width) == ("cifar100", "cnn9", 1.0)
     assert (args.steps, args.epochs, args.batch_size) == (42_500, None, 128)
     assert (args.augment, args.base_lr, args.train_images) == ("crop_flip", 0.1, None)
-    model = train.build(args, (32, 32, 3), 100, args.steps)
+    model = build(args, (32, 32, 3), 100, args.steps)
     assert model.output_shape == (None, 100)
     assert model.optimizer.momentum == 0.9
     drops = {0: 0.1, 19_999: 0.1, 20_000: 0.01, 30_000: 1e-3, 37_499: 1e-3, 37_500: 1e-4}
     for step, rate in drops.items():
         model.optimizer.iterations.assign(step)
         assert float(model.optimizer.learning_rate) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], ("published", "published", "drops", 0.1, 42_500, None)),
+        (["--recipe", "modern"], ("modern", "cross_entropy", "cosine", 0.05, None, 60)),
+        (["--dataset", "pets.zip"], ("modern", "cross_entropy", "cosine", 0.05, None, 60)),
+        (
+            ["--dataset", "pets.zip", "--recipe", "published", "--steps", "9"],
+            ("published", "published", "drops", 0.1, 9, None),
+        ),
+        (
+            ["--loss", "cross_entropy", "--base_lr", "0.3", "--epochs", "2"],
+            ("published", "cross_entropy", "drops", 0.3, None, 2),
+        ),
+    ],
+)
+def test_recipes_resolve_what_no_flag_says(train, parsed, flags, expected):
+    args = parsed(train, *flags)
+    found = (args.recipe, args.loss, args.schedule, args.base_lr, args.steps, args.epochs)
+    assert found == expected
+
+
+@from_numpy
+def test_the_published_recipe_is_to_the_letter(build, train, parsed):
+    """What the code of the publication does, in terms of Keras."""
+    args = parsed(train, "--width", "0.06")
+    model = build(args, (8, 8, 3), 100, args.steps)
+    assert type(model.loss).__name__ == "BoundedCrossEntropy"
+    assert (model.loss.smoothing, model.loss.floor, model.loss.from_logits) == (0.01, 1e-4, True)
+    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    assert len(norms) == 9
+    assert {each.momentum for each in norms} == {0.999}
+    assert {each.epsilon for each in norms} == {1e-3}
+    # A run of a tenth averages over a tenth of the steps.
+    shorter = build(args, (8, 8, 3), 100, 4_250)
+    norms = [each for each in shorter.layers if isinstance(each, keras.layers.BatchNormalization)]
+    assert [each.momentum for each in norms] == pytest.approx([0.99] * 9)
+
+
+def test_the_published_epoch_has_full_batches_only(train, parsed):
+    flags = ["--dataset", "digits", "--train_images", "90", "--batch_size", "40", "--steps", "5"]
+    task = train.Task(parsed(train, *flags, "--recipe", "published"), None)
+    assert (task.steps_per_epoch, task.epochs) == (2, 3)
+    assert [len(labels) for _, labels in task.batches(0, None)] == [40, 40]
+    task = train.Task(parsed(train, *flags), None)
+    assert (task.steps_per_epoch, task.epochs) == (3, 2)
+    with pytest.raises(BadInput, match=r"--batch_size must be at most the 90 .* Received: 128"):
+        train.Task(parsed(train, *flags[:4], "--recipe", "published"), None)
+
+
+def test_the_warm_up_of_a_short_run_is_a_tenth_of_it(train, parsed):
+    flags = ["--dataset", "digits", "--train_images", "60", "--batch_size", "20", "--steps", "40"]
+    assert train.Task(parsed(train, *flags), None).args.warmup == 4
+    assert train.Task(parsed(train, *flags, "--recipe", "published"), None).args.warmup == 0
+    assert train.Task(parsed(train, *flags, "--warmup", "30"), None).args.warmup == 30
+    with pytest.raises(BadInput, match=r"--warmup must be at most the 40 .* Received: 41"):
+        train.Task(parsed(train, *flags, "--warmup", "41"), None)
+
+
+@from_numpy
+@pytest.mark.parametrize("kernels", ["decayed", "undecayed", "fixed"])
+def test_kernels_before_batch_norm_can_be_left_alone(build, train, parsed, kernels):
+    flags = ["--normalized_kernels", kernels, "--model_name", "baseline", "--width", "0.06"]
+    model = build(parsed(train, *flags), (8, 8, 1), 10, 100)
+    normalized = [model.get_layer(f"conv{stage}_{k}") for stage in (1, 2, 3) for k in (1, 2, 3)]
+    others = [model.get_layer("embedding"), model.get_layer("logits")]
+    assert all(layer.kernel.regularizer is not None for layer in others)
+    assert all(
+        (each.kernel.regularizer is not None) == (kernels == "decayed") for each in normalized
+    )
+    if kernels != "fixed":
+        assert all(layer.kernel.constraint is None for layer in normalized + others)
+        return
+    rng = np.random.default_rng(0)
+    norms = [np.linalg.norm(keras.ops.convert_to_numpy(each.kernel)) for each in normalized]
+    images = rng.integers(0, 256, size=(20, 8, 8, 1)).astype("float32") / 128 - 1
+    model.fit(images, rng.integers(0, 10, size=20), epochs=2, verbose=0)
+    after = [np.linalg.norm(keras.ops.convert_to_numpy(each.kernel)) for each in normalized]
+    np.testing.assert_allclose(after, norms, rtol=1e-5)
+    assert others[0].kernel.constraint is None
+
+
+@from_numpy
+def test_a_network_can_go_without_batch_norm(build, train, parsed):
+    flags = ["--norm", "none", "--width", "0.06", "--dataset", "digits"]
+    model = build(parsed(train, *flags), (8, 8, 1), 10, 100)
+    kinds = {type(layer).__name__ for layer in model.layers}
+    assert "BatchNormalization" not in kinds
+    assert len(mhe.attached(model)) == 11
+    assert len(model.trainable_weights) == 11
+
+
+@from_numpy
+def test_the_radial_force_is_on_every_kernel(build, train, parsed):
+    args = parsed(train, "--model_name", "radial", "--power_s", "a0", "--width", "0.06")
+    assert (args.power_s, args.strength, args.head_strength) == (None, 1.0, 10.0)
+    rows = mhe.attached(build(args, (8, 8, 1), 10, 100))
+    assert [type(row.regularizer).__name__ for row in rows] == ["RadialForce"] * 11
+    assert [row.regularizer.strength for row in rows] == [1.0] * 10 + [10.0]
+
+
+def test_the_dead_phase_lasts_until_weight_decay_has_shrunk_the_weights(load_task):
+    """By the reference's own figures: the decay term falls by 0.904 in 100 iterations."""
+    expected = load_task("classification").expected_dead_steps
+    args = argparse.Namespace(loss="published", base_lr=0.1, weight_decay=None, arch="cnn9")
+    steps = expected(args)
+    # At the end the squared norm is a ninth of what it was.
+    assert 0.904 ** (steps / 100) == pytest.approx(1 / 9, rel=0.02)
+    assert 1_600 <= steps <= 3_300
+    args.loss = "cross_entropy"
+    assert expected(args) is None
 
 
 def test_drops_keep_their_place_in_a_shorter_training(train):
@@ -73,10 +195,12 @@ def test_drops_keep_their_place_in_a_shorter_training(train):
         ("a2", 2, "angle", 0.1 * math.pi**2, math.pi**2),
     ],
 )
-def test_energies_have_the_published_strengths(train, power_s, s, distance, hidden, head, parsed):
+def test_energies_have_the_published_strengths(
+    build, train, power_s, s, distance, hidden, head, parsed
+):
     for name, space in (("half_mhe", "half"), ("mhe", "full")):
         args = parsed(train, "--model_name", name, "--power_s", power_s, "--width", "0.06")
-        model = train.build(args, (8, 8, 1), 10, 100)
+        model = build(args, (8, 8, 1), 10, 100)
         kernels = [layer for layer in model.layers if hasattr(layer, "kernel")]
         found = [energy(layer) for layer in kernels]
         assert len(found) == 11
@@ -106,18 +230,18 @@ def test_strengths_can_be_given(train, parsed):
 
 
 @from_numpy
-def test_the_baseline_has_no_energy(train, parsed):
+def test_the_baseline_has_no_energy(build, train, parsed):
     args = parsed(train, "--model_name", "baseline", "--width", "0.06")
-    model = train.build(args, (8, 8, 1), 10, 100)
+    model = build(args, (8, 8, 1), 10, 100)
     kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
     assert all(type(kernel.regularizer) is keras.regularizers.L2 for kernel in kernels)
 
 
 @from_numpy
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_mixed_precision_is_the_models_alone(train, precision, parsed):
+def test_mixed_precision_is_the_models_alone(build, train, precision, parsed):
     args = parsed(train, "--mixed_precision", precision, "--width", "0.06")
-    model = train.build(args, (8, 8, 1), 10, 100)
+    model = build(args, (8, 8, 1), 10, 100)
     assert model.get_layer("conv1_1").compute_dtype == precision
     assert {str(weight.dtype) for weight in model.weights} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"

@@ -161,7 +161,7 @@ def test_a_flag_of_several_values_has_one_in_the_config_of_a_run(tmp_path):
     create(tmp_path, {**FLAGS, "rate": 0.1, "dims": 5})
     args, _ = parse("--resume", str(tmp_path), "--dims", "5")
     assert args.dims == [5]
-    with pytest.raises(BadInput, match=r"--dims \[3, 5\] contradicts the run"):
+    with pytest.raises(BadInput, match=r"--dims 3 5 contradicts the run"):
         parse("--resume", str(tmp_path), "--dims", "3", "5")
     for wrong in (1, "5", [5]):
         (tmp_path / "config.json").unlink()
@@ -176,7 +176,7 @@ def test_a_flag_of_several_values_that_does_not_apply_is_none(tmp_path):
     create(tmp_path, {**FLAGS, "rate": 0.1, "powers": None})
     args, _ = each.parse(["--resume", str(tmp_path)])
     assert args.powers is None
-    with pytest.raises(BadInput, match=r"--powers \['2'\] contradicts the run"):
+    with pytest.raises(BadInput, match=r"--powers 2 contradicts the run"):
         each.parse(["--resume", str(tmp_path), "--powers", "2"])
 
 
