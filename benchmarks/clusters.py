@@ -62,9 +62,9 @@ def make_parser() -> Parser:
         nargs="+",
         choices=clusters.MODELS,
         default=["softmax"],
-        help="softmax cross-entropy over an embedding; Magnet loss of the embedding; RepMet, of "
-        "the closest representative of the class against those of all others, or of the share of "
-        "the class in the mixture of all representatives",
+        help="softmax: cross-entropy over an embedding; magnet: Magnet loss of the embedding; "
+        "repmet1: RepMet with the closest representative of the class against those of all others; "
+        "repmet2: RepMet with the share of the class in the mixture of all representatives",
     )
     parser.add_data_flags("cifar100")
     parser.add_argument("--dims", type=positive, default=64, help="dimensions of the embedding")
@@ -108,8 +108,8 @@ def make_parser() -> Parser:
         "--neighbours",
         type=positive,
         default=10,
-        help="retrieval: number of training images nearest to a test image, of which those of its "
-        "class count",
+        help="retrieval: number of training images nearest to a test image; the score is the share "
+        "of its class among them",
     )
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(

@@ -23,25 +23,30 @@ def make_parser() -> LineParser:
     """Returns the parser of this program's flags."""
     parser = LineParser(
         prog="benchmarks/digits.py",
-        description="Compares a plain network with half-space MHE (s=2) on few digits.",
+        description="Compares a plain network with half-space MHE (s=2) on a few digits.",
     )
     positive = integer(1)
     parser.add_argument("--out", default="runs/digits", help="folder of the runs and the figure")
-    parser.add_argument("--seeds", type=positive, default=3, help="seeds per model")
-    parser.add_argument("--train_images", type=positive, default=200, help="training images")
-    parser.add_argument("--epochs", type=positive, default=20, help="epochs")
+    parser.add_argument("--seeds", type=positive, default=3, help="number of runs per model")
+    parser.add_argument(
+        "--train_images",
+        type=positive,
+        default=200,
+        help="number of training images, balanced over classes",
+    )
+    parser.add_argument("--epochs", type=positive, default=20, help="epochs to train for")
     parser.add_argument("--batch_size", type=positive, default=20, help="images per batch")
     parser.add_argument(
         "--base_lr",
         type=number(0, above=True),
         default=0.02,
-        help="learning rate; both models train at the default one, and worse at 0.05",
+        help="initial learning rate; both models train at the default, and worse at 0.05",
     )
     parser.add_argument(
         "--width",
         type=number(0, above=True),
         default=0.25,
-        help="factor of the number of filters of CNN-9",
+        help="factor on the number of filters of every layer",
     )
     return parser
 

@@ -81,12 +81,12 @@ def make_parser() -> LineParser:
     parser.add_argument("--classes", type=integer(2), default=100_000, help="number of classes")
     parser.add_argument("--dims", type=positive, default=512, help="dimensions of a feature")
     parser.add_argument("--batch_size", type=positive, default=128, help="features per step")
-    parser.add_argument("--steps", type=positive, default=7, help="timed steps, after a first one")
+    parser.add_argument("--steps", type=positive, default=7, help="timed steps, after a warm-up")
     parser.add_argument(
         "--limit_gib",
         type=number(0, above=True),
         default=8.0,
-        help="memory limit of a process at its peak; the table tells whether all were within it",
+        help="limit on the peak memory of a process; the table shows whether all were within it",
     )
     parser.add_argument("--alone", choices=HEADS, help=argparse.SUPPRESS)
     return parser

@@ -67,12 +67,12 @@ def make_parser() -> Parser:
         nargs="+",
         choices=DISTANCES,
         default=["squared"],
-        help="between an embedding and a prototype: squared Euclidean, or 1 - cosine",
+        help="distance between an embedding and a prototype: squared Euclidean, or 1 - cosine",
     )
     parser.add_argument(
         "--scale",
         type=above,
-        help="factor of the distance in the logits (default: 1, and 10 for cosine)",
+        help="factor on the distance in the logits (default: 1, and 10 for cosine)",
     )
     new_classes.add_flags(parser)
     parser.add_argument(
@@ -84,14 +84,14 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--turns",
         choices=["none", "quarter", "mirror"],
-        help="quarter: images turned by 90, 180 and 270 degrees are new classes in training; "
+        help="quarter: images rotated by 90, 180 and 270 degrees are new classes in training; "
         "mirror: their mirror images too (default: quarter for Omniglot, else none)",
     )
     parser.add_argument(
         "--augment",
         choices=["none", "affine"],
         default="none",
-        help="affine: turn, stretch, shear and shift each image of a training episode a little",
+        help="affine: rotate, stretch, shear and shift each image of a training episode a little",
     )
     recipes.add_seeds(parser)
     recipes.add_size_flags(parser, arch="conv4")
@@ -119,7 +119,7 @@ def make_parser() -> Parser:
         "--halve_every",
         type=positive,
         default=2000,
-        help="number of episodes after which the learning rate is halved, again and again",
+        help="halve the learning rate whenever this many episodes have passed",
     )
     parser.add_argument(
         "--test_episodes", type=integer(2), default=1000, help="episodes of each test at the end"

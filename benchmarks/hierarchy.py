@@ -94,8 +94,8 @@ def make_parser() -> Parser:
         "--guide",
         choices=["distortion", "rank"],
         default="distortion",
-        help="metric_guided: let the distances between prototypes follow the costs up to their "
-        "scale, or only in their order",
+        help="metric_guided: whether the distances between prototypes follow the costs up to "
+        "scale, or only their order",
     )
     parser.add_argument(
         "--strength",

@@ -63,8 +63,8 @@ def make_parser() -> Parser:
         nargs="+",
         choices=["hpn", "baseline"],
         default=["hpn"],
-        help="a prototype network; the same network with softmax cross-entropy for the class and "
-        "mean squared error, of values scaled to [-1, 1], for the value",
+        help="hpn: a prototype network; baseline: the same network with softmax cross-entropy for "
+        "the class and mean squared error, of values scaled to [-1, 1], for the value",
     )
     parser.add_argument(
         "--dims",
@@ -76,13 +76,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--prototypes",
         metavar="FILE",
-        help="prototypes as a .npy, as python -m mhe.prototypes writes them (default: placed "
-        "as far apart as possible)",
+        help="a .npy of prototypes, as python -m mhe.prototypes writes it (default: place them as "
+        "far apart as possible)",
     )
     parser.add_argument(
         "--semantics",
         metavar="FILE",
-        help="prior knowledge about the classes, the order of whose similarities the prototypes "
+        help="prior knowledge about the classes, whose order of similarities the prototypes "
         "should keep: a .npy with a row per class, or word vectors with the names of the classes "
         "in the text format of word2vec and GloVe (default: none)",
     )
@@ -122,15 +122,15 @@ def make_parser() -> Parser:
         "--loss",
         choices=["squared", "cross_entropy"],
         default="squared",
-        help="the published (1 - cos)^2, summed over the batch; or softmax cross-entropy of the "
-        "cosines to the prototypes times --scale, averaged over the batch, as is the squared "
-        "error of the value then",
+        help="squared: the published (1 - cos)^2, summed over the batch; cross_entropy: softmax "
+        "cross-entropy of the cosines to the prototypes times --scale, averaged over the batch, "
+        "as the squared error of the value then is too",
     )
     parser.add_argument(
         "--scale",
         type=number(0, above=True),
         default=16.0,
-        help="factor of the cosines in the cross-entropy",
+        help="factor on the cosines in the cross-entropy",
     )
     parser.add_argument(
         "--embedding_norm",

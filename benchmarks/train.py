@@ -3,9 +3,9 @@
 Without flags this is the published CIFAR-100 recipe: CNN-9, 390 batches of 128 per epoch, a loss
 that is smoothed and bounded (`mhe.losses.BoundedCrossEntropy`), SGD with momentum 0.9 at 0.1, x0.1
 at iterations 20,000, 30,000 and 37,500 of 42,500, crops and flips, weight decay 5e-4. At this rate
-the network collapses at once and lies dead for some 2,000 iterations, until weight decay has shrunk
-its kernels; `log/published` shows what MHE does there. `--recipe modern`, the default for any other
-dataset, is what one would use today: cross-entropy, a warm-up and a cosine schedule.
+the network collapses at once and stays dead for some 2,000 iterations, until weight decay has
+shrunk its kernels; `log/published` shows what MHE does there. `--recipe modern`, the default for
+any other dataset, is what one would use today: cross-entropy, a warm-up and a cosine schedule.
 
 The network is built plain; `mhe.attach` then adds the energies to it.
 
@@ -52,7 +52,7 @@ STRENGTHS = {
 }
 HEAD_FACTOR = 10
 
-# What a recipe says where a flag does not.
+# The defaults that a recipe sets.
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {"loss": "published", "schedule": "drops", "base_lr": 0.1},
     "modern": {"loss": "cross_entropy", "schedule": "cosine", "base_lr": 0.05},
@@ -99,9 +99,9 @@ def make_parser() -> Parser:
         nargs="+",
         choices=["baseline", "mhe", "half_mhe", "radial"],
         default=["half_mhe"],
-        help="no energy; energy in full space; in half space on hidden layers and in full space "
-        "on the output layer; for comparison, a force of MHE's kind (1/|w|) that lengthens neurons "
-        "and does not turn them",
+        help="baseline: no energy; mhe: energy in full space; half_mhe: in half space on hidden "
+        "layers and in full space on the output layer; radial: for comparison, a force as strong "
+        "as MHE's (1/|w|) that lengthens neurons instead of turning them",
     )
     parser.add_argument(
         "--power_s",
@@ -115,14 +115,14 @@ def make_parser() -> Parser:
         "--recipe",
         choices=list(RECIPES),
         help="published: the bounded loss at a rate of 0.1 that drops by x0.1, full batches only; "
-        "modern: cross-entropy at a rate of 0.05 with a warm-up and a cosine schedule; single "
+        "modern: cross-entropy at a rate of 0.05 with a warm-up and a cosine schedule; other "
         "flags override either (default: published for cifar100, modern for any other dataset)",
     )
     parser.add_argument(
         "--loss",
         choices=["published", "cross_entropy"],
-        help="smoothed by 0.01 and bounded by -log(1e-4), as in the published code; or plain "
-        "(default: as the recipe says)",
+        help="published: cross-entropy smoothed by 0.01 and bounded by -log(1e-4), as in the "
+        "published code; cross_entropy: plain (default: set by --recipe)",
     )
     parser.add_data_flags("cifar100")
     parser.add_argument(
@@ -135,7 +135,7 @@ def make_parser() -> Parser:
     length.add_argument(
         "--steps",
         type=positive,
-        help=f"iterations to train for (default: {classification.STEPS} as published)",
+        help=f"iterations to train for (default: {classification.STEPS} in the published recipe)",
     )
     length.add_argument(
         "--epochs",
@@ -148,44 +148,44 @@ def make_parser() -> Parser:
         arch="cnn9",
         base_lr=None,
         drops=DROPS,
-        rate=" (default: 0.1 as published, 0.05 in the modern recipe)",
+        rate=" (default: 0.1 in the published recipe, 0.05 in the modern one)",
     )
     parser.add_argument(
         "--schedule",
         choices=["drops", "cosine"],
-        help="whether the learning rate drops after --drops or follows a cosine to 0 (default: as "
-        "the recipe says)",
+        help="whether the learning rate drops after --drops or follows a cosine to 0 (default: "
+        "set by --recipe)",
     )
     parser.add_argument(
         "--warmup",
         type=integer(0),
         metavar="STEPS",
-        help="iterations over which the learning rate rises linearly at first (default: 0 as "
-        f"published; {MODERN_WARMUP} in the modern recipe, or a tenth of a shorter run)",
+        help="iterations over which the learning rate first rises linearly (default: 0 in the "
+        f"published recipe; {MODERN_WARMUP} in the modern one, or a tenth of a shorter run)",
     )
     parser.add_argument(
         "--norm",
         choices=["batch", "none"],
         default="batch",
-        help="batch norm, or none in the hidden layers",
+        help="normalization of the hidden layers: batch norm, or none",
     )
     parser.add_argument(
         "--normalized_kernels",
         choices=["decayed", "undecayed", "fixed"],
         default="decayed",
-        help="kernels followed by batch norm, whose scale does not matter to the output: with "
-        "weight decay like the others; without it; or kept at their initial norm",
+        help="how to treat kernels followed by batch norm, whose scale does not affect the output: "
+        "with weight decay like the others, without it, or kept at their initial norm",
     )
     parser.add_argument(
         "--strength",
         type=rate,
-        help="strength of mhe.MHE on hidden layers (default: 2 for --power_s 0, 1 for 1, 2 and a0, "
-        "0.1 pi for a1, 0.1 pi^2 for a2)",
+        help="strength of the energy or force on hidden layers (default: 2 for --power_s 0, 1 for "
+        "1, 2, a0 and radial, 0.1 pi for a1, 0.1 pi^2 for a2)",
     )
     parser.add_argument(
         "--head_strength",
         type=rate,
-        help=f"strength on the output layer (default: {HEAD_FACTOR} times the hidden layers')",
+        help=f"its strength on the output layer (default: {HEAD_FACTOR} times the hidden layers')",
     )
     parser.add_argument(
         "--mixed_precision",
@@ -267,7 +267,7 @@ class Task(ImageTask):
         """Builds and compiles the network."""
         shape, classes = self.train[0].shape[1:], len(self.data.class_names)
         model = classification.build(self.args, shape, classes, self.steps)
-        # The weights as drawn: the seed draws them again when a run is resumed.
+        # Before any checkpoint: a resumed run draws the same initial weights from its seed.
         self.initial_angles = classification.angles(model)
         return model
 

@@ -52,7 +52,7 @@ def make_parser() -> LineParser:
         "--images",
         type=integer(40),
         default=4473,
-        help="images; the default makes 10 million pairs",
+        help="number of images; the default makes 10 million pairs",
     )
     parser.add_argument("--people", type=integer(2), default=500, help="number of people")
     parser.add_argument("--dims", type=integer(1), default=512, help="dimensions of an embedding")

@@ -3,13 +3,13 @@
 Without flags this is MHE with spectral norm by the published recipe: CIFAR-10, 200,000 iterations
 of a step of the generator and one of the discriminator, batches of 64, Adam at 1e-4 with β 0.5 and
 0.999, the softplus loss, the energy s = 0 on every kernel of the discriminator. The inception score
-is InceptionV3's; where its weights cannot be downloaded, train a classifier by
-`gan/train_classifier.py` and give it by `--classifier`.
+is InceptionV3's; where its weights cannot be downloaded, train a classifier with
+`gan/train_classifier.py` and pass it as `--classifier`.
 
-An epoch of a run is what lies between two snapshots: a row of the log, a checkpoint, images of
-always the same latents in `samples/`, scores. The best snapshot by inception score is kept
-(`best-step-NNNNNN.weights.h5`), and at the end scored on more images, with latents of their own, as
-`gan/test.py` does at any time.
+An epoch of a run lasts from one snapshot to the next, and leaves a row of the log, a checkpoint,
+images of always the same latents in `samples/`, and scores. The best snapshot by inception score
+is kept (`best-step-NNNNNN.weights.h5`), and at the end scored on more images, with latents of their
+own, as `gan/test.py` does at any time.
 
 A list in --model_name, or --seeds, makes a folder of runs and a table of them.
 
@@ -97,18 +97,18 @@ def make_parser() -> Parser:
         choices=list(recipes.POWERS),
         default="0",
         help="mhe, sn_mhe: the power s of the energy, with 'a' over angles instead of Euclidean "
-        "distances; for all models that of the energy in the log",
+        "distances; every model logs this energy",
     )
     parser.add_argument(
         "--strength",
         type=number(0),
-        help="mhe, sn_mhe: strength of mhe.MHE on every kernel (default: what the published "
-        "magnitudes mean, 1e-6 (N-1)/N for N neurons, a tenth of it with spectral norm; there is "
-        "none for another --power_s than 0)",
+        help="mhe, sn_mhe: strength of mhe.MHE on every kernel (default: equivalent to the "
+        "published magnitudes, 1e-6 (N-1)/N for N neurons, and a tenth of it with spectral norm; "
+        "required if --power_s is not 0)",
     )
     parser.add_data_flags("cifar10")
     parser.add_argument(
-        "--width", type=above, default=1.0, help="factor of the number of filters of every layer"
+        "--width", type=above, default=1.0, help="factor on the number of filters of every layer"
     )
     recipes.add_seeds(parser)
     parser.add_argument("--steps", type=positive, default=200_000, help="iterations to train for")
@@ -117,18 +117,16 @@ def make_parser() -> Parser:
         type=positive,
         default=5000,
         metavar="STEPS",
-        help="iterations from one snapshot to the next, an epoch of the run",
+        help="iterations between two snapshots, which make an epoch of the run",
     )
     recipes.add_step_flags(parser, batch_size=64, base_lr=1e-4, rate=" of both sides")
-    parser.add_argument(
-        "--loss", choices=LOSSES, default="softplus", help="what both sides minimise"
-    )
+    parser.add_argument("--loss", choices=LOSSES, default="softplus", help="the loss of both sides")
     parser.add_argument(
         "--ema",
         type=above,
         metavar="DECAY",
-        help="generate by a moving average of the generator's weights with this decay, such as "
-        "0.999 (default: by the weights themselves)",
+        help="generate with a moving average of the generator's weights with this decay, such as "
+        "0.999 (default: with the weights themselves)",
     )
     scorer.add_flags(parser)
     parser.add_argument(
@@ -136,17 +134,17 @@ def make_parser() -> Parser:
         type=integer(0),
         default=5000,
         metavar="N",
-        help="generate and score so many images at every snapshot, to keep the best; 0: keep the "
-        "last",
+        help="number of images to generate and score at every snapshot, to keep the best; 0 keeps "
+        "the last",
     )
     parser.add_argument(
         "--images",
         type=integer(0),
         default=50_000,
         metavar="N",
-        help="at the end generate and score so many by the best snapshot; 0: none",
+        help="number of images to generate from the best snapshot and score at the end; 0 for none",
     )
-    # Where the statistics lie changes nothing in a run.
+    # A run does not depend on where the statistics are cached.
     parser.excluded.add("statistics")
     return parser
 
@@ -163,8 +161,8 @@ def check(args: argparse.Namespace) -> None:
         raise BadInput(f"--strength does not apply to --model_name {names}")
     if args.strength is None and with_energies and args.power_s != "0":
         raise BadInput(
-            "--strength must be given where nothing is published, which is for another --power_s "
-            f"than 0. Received: --power_s {args.power_s}"
+            "--strength must be given if --power_s is not 0, for which nothing is published. "
+            f"Received: --power_s {args.power_s}"
         )
     if args.ema is not None and args.ema >= 1:
         raise BadInput(f"--ema must be less than 1. Received: {args.ema:g}")
@@ -179,7 +177,7 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
         args: The resolved flags, with lists.
 
     Returns:
-        Of each run, without a strength where there are no energies.
+        The flags by run, without a strength for models without energies.
     """
     runs = COMPARISON.combinations(args)
     for flags in runs.values():

@@ -1,4 +1,4 @@
-"""Shows what a margin does: the features of ten classes on the plane, one panel a head.
+"""Shows what a margin does: the features of ten classes in the plane, one panel per head.
 
     python sphereface_plus/plane.py --out runs/plane
 
@@ -66,14 +66,14 @@ def make_parser() -> Parser:
     """Returns the parser of this program's flags."""
     parser = Parser(
         COMPARISON.program,
-        "Draws the features of classes on the plane, one panel a head. A list in --model_name or "
+        "Draws the features of classes in the plane, one panel per head. A list in --model_name or "
         "--m, or --seeds, makes a folder of runs, a table of them and one figure.",
     )
     above = number(0, above=True)
     head_flags.add(parser, "sphereface", gamma=1.2)
     parser.add_data_flags("digits")
     parser.add_argument(
-        "--width", type=above, default=1.0, help="factor of the number of filters of every layer"
+        "--width", type=above, default=1.0, help="factor on the number of filters of every layer"
     )
     recipes.add_seeds(parser)
     recipes.add_step_flags(parser, epochs=60, batch_size=64, base_lr=0.02, drops="0.6,0.85")

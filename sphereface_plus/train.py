@@ -3,10 +3,10 @@
 Without flags but `--data_dir` this is SphereFace+ by SphereFace's published recipe: SFNet-20 with
 embeddings of 512 numbers, faces of 112x96 pixels, batches of 256, SGD with momentum 0.9 at 0.1,
 x0.1 after 16/28 and 24/28 of the training, weight decay 5e-4. The publication fine-tunes: train
-`--model_name sphereface` first, and begin with it by `--finetune RUN`.
+`--model_name sphereface` first, and start from it with `--finetune RUN`.
 
-`--test_people` holds people out. At the end all pairs of their images are scored; they are what
-`sphereface_plus/test.py` scores too, as are other people and lists of pairs.
+`--test_people` holds people out, and all pairs of their images are scored at the end.
+`sphereface_plus/test.py` scores them too, and other people and lists of pairs.
 
 A list in --model_name or --m, or --seeds, makes a folder of runs and a table of them.
 
@@ -67,44 +67,42 @@ def make_parser() -> Parser:
         "--image_size",
         default="112x96",
         metavar="HxW",
-        help="height and width that every face is brought to",
+        help="height and width to which every face is aligned or cropped",
     )
     parser.add_argument(
-        "--channels", type=integer(1, 3), choices=[1, 3], default=3, help="1 for grey faces"
+        "--channels", type=integer(1, 3), choices=[1, 3], default=3, help="1 for gray faces"
     )
     parser.add_argument(
         "--test_people",
         type=integer(0),
         default=0,
         metavar="N",
-        help="hold out so many people, drawn by --seed, and test on all pairs of their images",
+        help="hold out this many people, drawn by --seed, and test on all pairs of their images",
     )
-    parser.add_argument(
-        "--arch", choices=ARCHITECTURES, default="sfnet20", help="the network to the embedding"
-    )
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="sfnet20", help="the backbone")
     parser.add_argument(
         "--norm",
         choices=["none", "batch"],
-        help="batch norm in an sfnet, as SphereFace-R has it (default: none, as first published; "
-        "iresnets have it always)",
+        help="batch norm in an sfnet, as in SphereFace-R (default: none, as first published; "
+        "iresnets always have it)",
     )
     parser.add_argument(
-        "--width", type=above, default=1.0, help="factor of the number of filters of every layer"
+        "--width", type=above, default=1.0, help="factor on the number of filters of every layer"
     )
-    parser.add_argument("--dims", type=integer(2), default=512, help="numbers of the embedding")
+    parser.add_argument("--dims", type=integer(2), default=512, help="dimensions of the embedding")
     head_flags.add(parser, "sphereface_plus")
     parser.add_argument(
         "--finetune",
         metavar="RUN",
-        help="begin with the weights of a complete run: the network's, and those of the classes "
-        "of people who are in both (default: new weights)",
+        help="start from the weights of a complete run: those of the backbone and of the people "
+        "who are in both (default: new weights)",
     )
     recipes.add_seeds(parser)
     parser.add_argument(
         "--epochs",
         type=integer(0),
         default=20,
-        help="epochs to train for; 0 leaves the network untrained, to compare with",
+        help="epochs to train for; 0 leaves the network untrained, for comparison",
     )
     recipes.add_step_flags(parser, batch_size=256, base_lr=0.1, drops="0.5714,0.8571")
     parser.add_argument(
@@ -118,8 +116,8 @@ def make_parser() -> Parser:
         "--augment",
         choices=["mirror", "affine"],
         default="mirror",
-        help="mirror half of the faces, as published; affine: and turn, stretch, shear and shift "
-        "all of them a little, for small sets without landmarks",
+        help="mirror: flip half of the faces left to right, as published; affine: also rotate, "
+        "stretch, shear and shift all of them a little, for small sets without landmarks",
     )
     parser.add_argument(
         "--weight_decay",
@@ -161,20 +159,20 @@ def image_size(args: argparse.Namespace) -> tuple[int, int]:
     """Reads `--image_size`: height and width.
 
     Raises:
-        BadInput: If it is no such thing.
+        BadInput: If it is not two integers with an x between.
 
     Example:
 
     >>> image_size(argparse.Namespace(image_size="112x96"))
     (112, 96)
     """
-    found = re.fullmatch(r"(\d+)x(\d+)", args.image_size)
-    if not found:
+    sides = re.fullmatch(r"(\d+)x(\d+)", args.image_size)
+    if not sides:
         raise BadInput(
             f"--image_size must be a height and a width, such as 112x96. Received: "
             f"{args.image_size}"
         )
-    return int(found[1]), int(found[2])
+    return int(sides[1]), int(sides[2])
 
 
 def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
@@ -186,7 +184,7 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
         steps: The iterations of the whole training.
 
     Raises:
-        BadInput: If the network does not take the numbers.
+        BadInput: If the flags do not suit the network.
     """
     name = args.arch.rstrip("0123456789")
     depth = int(args.arch.removeprefix(name))
@@ -212,12 +210,12 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
 
 
 def part(people: faces.People, count: int, seed: int) -> tuple[faces.People, faces.People | None]:
-    """Parts people into those to train on and those to test on, who are drawn.
+    """Splits people into those to train on and those to test on, who are drawn.
 
     Args:
         people: All of them.
-        count: How many to test on.
-        seed: What decides who.
+        count: The number of people to test on.
+        seed: The seed of the draw.
 
     Raises:
         BadInput: If fewer than two are left on a side.

@@ -19,7 +19,7 @@ def add_flags(parser: Parser) -> None:
         "--test_alphabets",
         metavar="NAMES",
         help="Omniglot's alphabets to test on, comma-separated (default: those of the evaluation "
-        "set of omniglot; of Omniglot's zips the last by name that hold a fifth of the characters, "
+        "set of omniglot; in Omniglot's zips the last by name that hold a fifth of the characters, "
         "which are Sanskrit and Tagalog in its two small sets)",
     )
 

@@ -13,7 +13,7 @@ def timing_parser(name: str, description: str, out: str, seeded: str) -> LinePar
         name: The program's file and the folder of its results, such as `"speed"`.
         description: What it does.
         out: What `--help` says of `--out`.
-        seeded: What the seed is of.
+        seeded: What the seed draws.
 
     Example:
 
@@ -38,13 +38,13 @@ def add_rounds(parser: LineParser, rounds: int, seconds: float, per: str) -> Non
         per: What the seconds are for, such as `"layer and energy"`.
     """
     parser.add_argument(
-        "--rounds", type=integer(1), default=rounds, help="how often each call is timed at most"
+        "--rounds", type=integer(1), default=rounds, help="maximum number of times to time a call"
     )
     parser.add_argument(
         "--seconds",
         type=number(0, above=True),
         default=seconds,
-        help=f"no round starts after this long, except for the first three, per {per}",
+        help=f"start no round after this time, except for the first three, per {per}",
     )
 
 

@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser, *, as_trained: bool = False) -> N
     parser.add_argument(
         "--inception_weights",
         metavar="FILE",
-        help="score by InceptionV3 with these weights of its 1000 classes (default: download "
+        help="score with InceptionV3 and these weights for its 1000 classes (default: download "
         "those of ImageNet)",
     )
     parser.add_argument(

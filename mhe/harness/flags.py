@@ -20,7 +20,7 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None:
             return action.help
-        if isinstance(action.default, list):
+        if isinstance(action.default, list | tuple):
             return f"{action.help} (default: {_words(action.default)})"
         return super()._get_help_string(action)
 
@@ -212,7 +212,7 @@ class Parser(LineParser):
 
 def _words(value: Any) -> str:
     """Returns the value of a flag as it is passed."""
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _moved(name: str, kept: Any, given: Any) -> bool:

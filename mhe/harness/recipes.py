@@ -58,7 +58,7 @@ def add_comparison_flags(parser: Parser) -> None:
         default=0.0,
         metavar="SHARE",
         help="hold out this share of each class of the training set and report on it instead of "
-        "the test set, to choose other flags by",
+        "the test set, for tuning other flags",
     )
     add_seeds(parser)
 
@@ -132,7 +132,7 @@ def add_size_flags(parser: Parser, *, arch: str, width: float = 1.0) -> None:
         "--width",
         type=number(0, above=True),
         default=width,
-        help="factor of the number of filters of every layer",
+        help="factor on the number of filters of every layer",
     )
 
 
@@ -192,8 +192,8 @@ def add_step_flags(
             "--drops",
             default=drops,
             metavar="FRACTIONS",
-            help="fractions of the training, comma-separated, after which the learning rate drops "
-            "by x0.1",
+            help="fractions of the training, comma-separated, after which the learning rate is "
+            "multiplied by 0.1",
         )
 
 

@@ -30,14 +30,14 @@ def make_parser() -> argparse.ArgumentParser:
         prog=_PROG,
         description="Places prototypes on the unit sphere, as far apart as is known or can be "
         "found, writes them as a .npy array (classes, dims) of float32, and prints the largest "
-        "cosine between two of them beside a lower bound for any placement.",
+        "cosine between two of them next to a lower bound for any placement.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     # No default is shown for flags that must be given.
     needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
-    parser.add_argument("--classes", type=int, help="how many, at least 2", **needed)
-    parser.add_argument("--dims", type=int, help="dimensions, at least 2", **needed)
+    parser.add_argument("--classes", type=int, help="number of classes, at least 2", **needed)
+    parser.add_argument("--dims", type=int, help="number of dimensions, at least 2", **needed)
     parser.add_argument("--out", metavar="FILE.npy", help="the file to write", **needed)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--method", choices=METHODS, default="auto", help="placement method")
@@ -68,7 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--semantics_weight",
         type=float,
         default=1.0,
-        help="weight of that order beside the separation; 0 only assigns prototypes to classes",
+        help="weight of that order relative to the separation; 0 only assigns prototypes to "
+        "classes",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser

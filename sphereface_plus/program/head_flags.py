@@ -56,7 +56,7 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "the class weights",
     )
     parser.add_argument(
-        "--scale", type=above, help="length that features are scaled to (default: the head's own)"
+        "--scale", type=above, help="norm to which features are scaled (default: the head's own)"
     )
     parser.add_argument(
         "--m", type=rate, nargs="+", help="the margin (default: the published one of the head)"
@@ -68,13 +68,15 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "decreases as 1/(1 + gamma step) (default: 1000)",
     )
     parser.add_argument(
-        "--lambda_end", type=rate, help="sphereface, sphereface_plus: its minimum (default: 5)"
+        "--lambda_end",
+        type=rate,
+        help="sphereface, sphereface_plus: minimum of that weight (default: 5)",
     )
     parser.add_argument(
         "--gamma",
         type=rate,
         default=gamma,
-        help="sphereface, sphereface_plus: how fast it decreases"
+        help="sphereface, sphereface_plus: how fast that weight decreases"
         + (" (default: 0.12)" if gamma is None else ""),
     )
     parser.add_argument(
@@ -96,7 +98,8 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
     parser.add_argument(
         "--power_s",
         choices=list(recipes.POWERS),
-        help="sphereface_plus: the power s of the energy; 'a' means of angles (default: a2)",
+        help="sphereface_plus: the power s of the energy, with 'a' over angles instead of "
+        "Euclidean distances (default: a2)",
     )
     parser.add_argument(
         "--strength", type=rate, help="sphereface_plus: weight of the energy (default: 1)"

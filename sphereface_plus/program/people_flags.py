@@ -30,7 +30,7 @@ def add(parser: LineParser, *, required: bool) -> None:
     parser.add_argument(
         "--pattern",
         default="*",
-        help="file names of the images, such as *.jpg, if there are other images, too",
+        help="pattern of the image files' names, such as *.jpg",
     )
     parser.add_argument(
         "--small_people",

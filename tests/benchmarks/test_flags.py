@@ -45,7 +45,7 @@ def test_help_names_the_default_of_every_flag(name, load):
             assert named or optional, f"{flag.dest}: {text}"
         else:
             assert named, f"{flag.dest}: {text}"
-            values = flag.default if isinstance(flag.default, list) else [flag.default]
+            values = flag.default if isinstance(flag.default, list | tuple) else [flag.default]
             assert named[1] == " ".join(map(str, values))
         assert "None" not in text
 
