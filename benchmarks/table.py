@@ -3,8 +3,7 @@
     python benchmarks/table.py runs/a/* runs/b/* --out runs/both
 
 The program is the one in the runs' `config.json`. The programs themselves make such a table of the
-runs that a list of flags asks for; this one serves for any others, such as two models at a learning
-rate of their own.
+runs of one command; this one takes any others, such as two models with different learning rates.
 """
 
 import importlib

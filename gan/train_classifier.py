@@ -56,7 +56,7 @@ def make_parser() -> Parser:
 
 
 def on_pixels(model: keras.Model) -> keras.Model:
-    """Puts the normalisation that a network was trained with into it.
+    """Puts the normalization that a network was trained with into it.
 
     Args:
         model: A network on what `mhe.harness.batches.normalize` gives.

@@ -32,7 +32,7 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def grid(size: int, sides: Sequence[int], step: int) -> np.ndarray:
-    """Returns square boxes of some sizes all over a square canvas, whatever is on it.
+    """Returns a dense grid of square boxes of some sizes on a square canvas.
 
     Args:
         size: Side of the canvas in pixels.

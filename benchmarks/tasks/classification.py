@@ -1,4 +1,4 @@
-"""The classifiers that `train.py` trains: published recipe or not, with energies or without."""
+"""The classifiers that `train.py` trains, with or without energies."""
 
 import argparse
 import math
@@ -19,7 +19,7 @@ from tasks.radial import RadialForce
 
 # The iterations of the published training.
 STEPS = 42_500
-# The published momentum of batch norm's moving averages, and the least that a shorter run has.
+# The published momentum of batch norm's moving averages, and its minimum in shorter runs.
 NORM_MOMENTUM, LEAST_NORM_MOMENTUM = 0.999, 0.9
 MOMENTUM = 0.9
 
@@ -78,14 +78,14 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
 
 
 class _Passed(keras.layers.Layer):
-    """Returns its inputs, and takes the arguments of batch norm."""
+    """Returns its inputs; unlike `keras.layers.Identity` it takes the arguments of batch norm."""
 
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor = None) -> Tensor:
         return inputs
 
 
 def _without_norms(model: keras.Model) -> keras.Model:
-    """Returns a copy of a network without batch norm, with initial weights of its own."""
+    """Returns a newly initialized copy of a network without its batch norms."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -96,10 +96,10 @@ def _without_norms(model: keras.Model) -> keras.Model:
 
 
 def _set_norms(model: keras.Model, args: argparse.Namespace, steps: int) -> None:
-    """Sets what the recipe says about batch norm and the kernels before it."""
+    """Applies the recipe to batch norms and to the kernels before them."""
     for layer in model.layers:
         if args.recipe == "published" and isinstance(layer, keras.layers.BatchNormalization):
-            # As large a part of the training as published.
+            # The averages cover the same share of the training as published.
             layer.momentum = max(LEAST_NORM_MOMENTUM, 1 - (1 - NORM_MOMENTUM) * STEPS / steps)
         if args.normalized_kernels != "decayed" and is_normalized(layer):
             layer.kernel_regularizer = layer.kernel.regularizer = None
@@ -111,17 +111,17 @@ def _set_norms(model: keras.Model, args: argparse.Namespace, steps: int) -> None
 
 
 def expected_dead_steps(args: argparse.Namespace) -> int | None:
-    """Returns for how many iterations a collapsed network stays dead under the published loss.
+    """Returns how many iterations a collapsed network stays dead under the published loss.
 
     The loss has no gradient there, so weight decay alone acts and shrinks w by
     exp(-rate · decay / (1 - momentum)) per iteration. The published runs recover when the weights
-    are at about a third.
+    have shrunk to about a third.
 
     Args:
         args: The resolved flags.
 
     Returns:
-        The iterations, or None where no such phase is to be expected.
+        The iterations, or None if no such phase is expected.
 
     Example:
 

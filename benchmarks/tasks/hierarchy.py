@@ -100,7 +100,7 @@ def read_tree(tree: str, class_names: Sequence[str]) -> mhe.ClassTree:
         if tree == NAMES:
             if not any("/" in name for name in class_names):
                 raise BadInput(
-                    "--tree must name a tree of the classes, whose names are no paths in a tree. "
+                    "--tree must name a tree: the names of the classes are not paths in one. "
                     f"Received: --tree {tree}, classes {class_names[0]}, {class_names[1]}, ..."
                 )
             return mhe.ClassTree.from_paths(class_names)

@@ -186,7 +186,7 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
     (images,), (end,) = network.inputs, network.outputs
     if args.model_name == "hpn" and args.embedding_norm == "batch":
         # Embeddings of all classes start in nearly one direction. Prototypes that sum to zero pull
-        # this common part nowhere on average, so it fades slowly; without it classes part at once.
+        # this common part nowhere on average, so it fades slowly; without it classes separate fast.
         end = keras.layers.BatchNormalization(momentum=0.9, name="embedding_norm")(end)
     outputs, losses, weights, metrics = {}, {}, {}, {}
     if args.task != "regression":

@@ -1,4 +1,4 @@
-"""A force on neurons that MHE is compared with: it lengthens them and does not turn them."""
+"""A force to compare MHE with: it lengthens neurons instead of turning them."""
 
 from typing import Any
 
@@ -11,11 +11,12 @@ from mhe.types import Tensor
 
 @keras.saving.register_keras_serializable(package="mhe_benchmarks")
 class RadialForce(keras.regularizers.Regularizer):
-    """Minus the mean logarithm of the neurons' lengths, times a strength.
+    """The negative mean logarithm of the neurons' lengths, times a strength.
 
-    Its gradient with respect to a neuron w is -strength · w / (N · ‖w‖²): as large as MHE's for a
-    potential whose slope is 1, inversely proportional to ‖w‖ like it, but along w, where MHE's is
-    orthogonal. It holds norms up against weight decay and leaves all angles as they are.
+    Its gradient with respect to a neuron w is -strength · w / (N · ‖w‖²). Like MHE's it is
+    inversely proportional to ‖w‖, and as large for a potential whose slope is 1; but it points
+    along w, while MHE's is orthogonal to w. So it keeps weight decay from shrinking the norms and
+    leaves all angles as they are.
 
     Args:
         strength: Factor of the mean.

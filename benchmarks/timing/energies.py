@@ -128,9 +128,9 @@ def clustered_layer(dims: int, neurons: int, seed: int, clusters: int = 100) -> 
     Neurons of one cluster have cosines of about 0.3, others of about 0.
     """
     rng = np.random.default_rng([seed, 1])
-    centres = rng.standard_normal((dims, clusters), dtype=np.float32)
+    centers = rng.standard_normal((dims, clusters), dtype=np.float32)
     mine = rng.integers(clusters, size=neurons)
-    return normal_layer(dims, neurons, seed) + math.sqrt(0.3 / 0.7) * centres[:, mine]
+    return normal_layer(dims, neurons, seed) + math.sqrt(0.3 / 0.7) * centers[:, mine]
 
 
 LAYERS = {"random": normal_layer, "clustered": clustered_layer}

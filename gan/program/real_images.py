@@ -10,7 +10,7 @@ class RealImages(Batches):
 
     The training of a GAN is measured in iterations, and an epoch of its run is the interval between
     two snapshots. Batch k of the whole training depends on the seed and k only: every pass over the
-    images shuffles them anew, whatever the length of the epochs.
+    images shuffles them anew, regardless of the length of the epochs.
 
     Args:
         images: uint8 array `(N, H, W, C)`.

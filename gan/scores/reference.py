@@ -112,7 +112,7 @@ def _read(path: Path, key: Mapping[str, Any]) -> Reference | None:
             statistics = Statistics.restored(kept["count"], kept["mu"], kept["sigma"])
             return Reference(statistics, kept["features"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        warnings.warn(f"{path} cannot be used, computing it anew: {error}", stacklevel=3)
+        warnings.warn(f"{path} cannot be used and is recomputed: {error}", stacklevel=3)
         return None
 
 

@@ -28,7 +28,7 @@ _OPAQUE = (
 def head_layers(model: Layer) -> list[Layer]:
     """Finds the last layer with neurons before each of a model's outputs.
 
-    The graph is followed back from each output through whatever has no neurons (activations,
+    The graph is followed back from each output through layers without neurons (activations,
     reshapes, sums) to the layers that have some. Of these, a layer that another of them depends on
     is not last: with an output `x + dense(x)` the head is `dense`, not the layers that made `x`.
     Two layers whose outputs meet, as in `a(x) + b(x)`, are both heads.

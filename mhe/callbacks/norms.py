@@ -1,4 +1,4 @@
-"""A callback that watches the norms of kernels, and with them the effective learning rates."""
+"""A callback that logs the norms of kernels and their effective learning rates."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _NORMS = (
 
 
 def is_normalized(layer: keras.layers.Layer) -> bool:
-    """Whether the scale of a kernel cannot matter, as all that uses its output normalizes it.
+    """Whether the scale of a kernel has no effect, because every use of its output normalizes it.
 
     Args:
         layer: A layer of a functional or sequential model.
@@ -47,9 +47,9 @@ class NormLogger(keras.callbacks.Callback):
 
     The logs gain `norm/<weight's path>`, the Frobenius norm ‖w‖, for every weight that holds
     neurons, and `effective_rate/<weight's path>`, the learning rate over ‖w‖², for those whose
-    layer is followed by a normalization layer. There the scale of w does not change the output, so
-    a step turns w by an angle that goes with this ratio: weight decay, which shrinks ‖w‖, raises it
-    without touching the learning rate.
+    layer is followed by a normalization layer. There the scale of w does not change the output, and
+    the angle by which a step turns w is proportional to this ratio: weight decay, which shrinks
+    ‖w‖, raises it without touching the learning rate.
 
     Put it before the callbacks that read the logs, such as `CSVLogger`.
 

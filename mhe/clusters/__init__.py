@@ -1,6 +1,6 @@
 """Clusters of classes in an embedding, batches drawn from them, and classification by them.
 
-Magnet loss trains on neighbourhoods. An index holds k clusters per class of the whole training set
+Magnet loss trains on neighborhoods. An index holds k clusters per class of the whole training set
 and is rebuilt at the start of each epoch; a batch is a cluster with a high loss and the nearest
 clusters of other classes.
 

@@ -1,4 +1,4 @@
-"""Batches of neighbouring clusters, and the callback that updates the clusters."""
+"""Batches of neighboring clusters, and the callback that updates the clusters."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -118,7 +118,7 @@ class MagnetBatches(keras.utils.PyDataset):
             raise IndexError(f"There are {len(self)} batches. Received: {number}")
         seed = np.random.SeedSequence(self.seed, spawn_key=(self.epoch, number))
         rng = np.random.default_rng(seed)
-        drawn = self._neighbourhood(rng)
+        drawn = self._neighborhood(rng)
         chosen = np.concatenate([self._draw_members(each, rng) for each in drawn])
         images = self.images[chosen]
         if self.transform is not None:
@@ -162,7 +162,7 @@ class MagnetBatches(keras.utils.PyDataset):
         own = self._members[number]
         return rng.choice(own, self.members, replace=own.size < self.members)
 
-    def _neighbourhood(self, rng: np.random.Generator) -> np.ndarray:
+    def _neighborhood(self, rng: np.random.Generator) -> np.ndarray:
         """A seed cluster and the nearest of other classes, `(clusters,)`."""
         first = rng.choice(self._probabilities.size, p=self._probabilities)
         others = np.flatnonzero(self._classes != self._classes[first])

@@ -1,4 +1,4 @@
-"""Classification by the nearest clusters, and retrieval by the nearest neighbours."""
+"""Classification by the nearest clusters, and retrieval by the nearest neighbors."""
 
 from typing import Any
 
@@ -61,16 +61,16 @@ def attribute_concentration(
     gallery: Any = None,
     gallery_attributes: Any = None,
 ) -> float:
-    """Returns the share of nearest neighbours with the same attribute or class.
+    """Returns the share of nearest neighbors with the same attribute or class.
 
-    With classes, it is the share of an image's nearest neighbours that are of its class, averaged
+    With classes, it is the share of an image's nearest neighbors that are of its class, averaged
     over images: the accuracy of retrieval. With attributes, of which an image may have several or
     none, the average is over all images that have an attribute, and then over attributes.
 
     Args:
         embeddings: Array `(N, dims)`.
         attributes: Classes, integers `(N,)`, or attributes of each image, bool `(N, A)`.
-        neighbours: Number of nearest neighbours; all if there are fewer.
+        neighbours: Number of nearest neighbors; all if there are fewer.
         gallery: Embeddings `(M, dims)` to search, or None for the others of `embeddings`.
         gallery_attributes: The classes or attributes of the gallery.
 
@@ -79,7 +79,7 @@ def attribute_concentration(
 
     Raises:
         ValueError: If the arrays do not fit together, an embedding is not finite, there is no
-            neighbour, or no image has an attribute.
+            neighbor, or no image has an attribute.
 
     Example:
 
@@ -112,7 +112,7 @@ def attribute_concentration(
     count = min(neighbours, len(gallery) - among_others)
     if count < 1 or len(embeddings) < 1:
         raise ValueError(
-            "There must be embeddings, and others as their neighbours. "
+            "There must be embeddings, and others as their neighbors. "
             f"Received: {len(embeddings)} among {len(gallery)}"
         )
     shares = np.empty(attributes.shape)

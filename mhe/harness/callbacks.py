@@ -163,9 +163,9 @@ class ChanceWarning(keras.callbacks.Callback):
         epochs: The epochs of the whole training.
         base_lr: The learning rate, for the message.
         rows: The log's rows of earlier epochs, so that a resumed run does not warn again.
-        dead_steps: For how many iterations the recipe makes the network lie dead, with a loss at
-            its ceiling and shrinking weights; None if it does not. Such a phase is told once, as
-            what is expected, and no warning comes before it could be over.
+        dead_steps: How many iterations the recipe is expected to leave the network dead, with the
+            loss at its ceiling and shrinking weights; None if it is not. Such a phase is announced
+            once, and there is no warning before it should be over.
     """
 
     def __init__(

@@ -109,7 +109,7 @@ class Parser(LineParser):
             BadInput: If a flag is invalid or contradicts the run to resume.
         """
         names = vars(self.parse_args([]))
-        # argparse sets no default where there is a value: what stays unset was not given.
+        # argparse sets no default where there is a value already: what stays unset was not given.
         given = vars(self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, _UNSET))))
         given = {name: value for name, value in given.items() if value is not _UNSET}
         out, folder = given.pop("out", None), given.pop("resume", None)

@@ -35,7 +35,7 @@ POWERS = {
     "a2": (2, "angle"),
 }
 
-# Larger than most training batches: it changes only how long testing takes.
+# Larger than most training batches; only the duration of a test depends on it.
 TEST_BATCH = 500
 
 
@@ -328,23 +328,23 @@ def in_order(images: np.ndarray, targets: Any) -> Batches:
 
 
 def jit_compile() -> bool | str:
-    """Returns what `compile` takes by this name: on a CPU, TensorFlow's own convolutions.
+    """Returns the argument of `compile` of this name: no XLA for TensorFlow on a CPU.
 
-    XLA compiles long there, and its convolutions take half as long again.
+    XLA takes long to compile there, and its convolutions are slower by half.
 
     Example:
 
     >>> jit_compile() in (False, "auto")
     True
     """
-    # Other backends cannot be asked for devices that are not there.
+    # On other backends `list_devices` fails for devices that do not exist.
     if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu"):
         return False
     return "auto"
 
 
 def load(args: argparse.Namespace) -> Dataset:
-    """Loads the images of a run: those of `--dataset`, reduced as other flags say.
+    """Loads the images of a run: those of `--dataset`, reduced according to other flags.
 
     Args:
         args: The resolved flags.
@@ -360,13 +360,13 @@ def load(args: argparse.Namespace) -> Dataset:
     share = vars(args).get("validation")
     if share:
         labels = data.train[1]
-        held = datasets.held_out(labels, share, args.seed)
-        if held.all() or not held.any():
+        is_held_out = datasets.held_out(labels, share, args.seed)
+        if is_held_out.all() or not is_held_out.any():
             raise BadInput(
                 f"--validation must leave images to train on and to validate on. "
                 f"Received: {share:g} of {labels.size} images"
             )
-        data = _subset(data, np.flatnonzero(~held), np.flatnonzero(held))
+        data = _subset(data, np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
     if vars(args).get("test_images") is not None:
         every = np.arange(data.test[1].size)
         chosen, _ = datasets.balanced_subset(every, data.test[1], args.test_images, seed=0)

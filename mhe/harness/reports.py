@@ -1,4 +1,4 @@
-"""The folder that a program leaves that tests a run."""
+"""The report that a program writes when it tests a run."""
 
 import time
 from collections.abc import Mapping

@@ -136,7 +136,7 @@ class ImageTask(Task):
         Args:
             run: The run.
             labels: The training labels `(N,)`.
-            dead_steps: For how many iterations the recipe makes the network lie dead, or None.
+            dead_steps: How many iterations the recipe leaves the network dead, or None.
         """
         rate = self.args.base_lr
         return ChanceWarning(labels, self.steps_per_epoch, self.epochs, rate, run.rows, dead_steps)

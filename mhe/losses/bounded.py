@@ -1,4 +1,4 @@
-"""Cross-entropy with smoothed labels and a bound, with which the MHE results were published."""
+"""Cross-entropy with smoothed labels and a bound, as in the published MHE experiments."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +53,7 @@ def bounded_cross_entropy(
 
         -Σ_k t_k · log(p_k + floor),    t_k = (1 - smoothing)·[k = y] + smoothing / C
 
-    Plain cross-entropy draws a sample that is confidently wrong with full force: its gradient with
+    Plain cross-entropy acts on a confidently wrong sample with full force: its gradient with
     respect to the logit of the true class tends to -1 as p_y → 0. Here that part of the gradient is
     multiplied by p_y / (p_y + floor), so it *vanishes* where the softmax saturates on a wrong
     class. A network whose logits have exploded therefore gets no signal at all: see `saturation`.
@@ -73,7 +73,7 @@ def bounded_cross_entropy(
 
     Raises:
         ValueError: If a number is out of range, the shapes do not match, a label in an array or a
-            list is no class, or a class weight is negative or not finite.
+            list is not a class, or a class weight is negative or not finite.
 
     Example:
 
@@ -94,11 +94,12 @@ def bounded_cross_entropy(
 def saturation(
     labels: Tensor, predictions: Tensor, floor: float = 1e-4, from_logits: bool = False
 ) -> Tensor:
-    """Tells for each sample whether the gradient of `bounded_cross_entropy` has vanished.
+    """Marks the samples for which the gradient of `bounded_cross_entropy` has vanished.
 
-    It has where the probability of the true class is below the floor: the gradient is then less
-    than half of that of plain cross-entropy, and tends to zero. The mean over samples, as a metric,
-    tells a network that is dead (near 1, a loss at its ceiling) from one that learns.
+    These are the samples whose true class has a probability below the floor: the gradient is then
+    less than half of that of plain cross-entropy, and tends to zero. The mean over samples, as a
+    metric, distinguishes a dead network (near 1, with the loss at its ceiling) from one that
+    learns.
 
     Args:
         labels: Integers `(...)` or `(..., 1)`, of any dtype.

@@ -22,7 +22,7 @@ _SMALLEST = 1e-18
 def magnet_loss(
     classes: Tensor, clusters: Tensor, embeddings: Tensor, alpha: float = 1.0
 ) -> Tensor:
-    """The loss of each image in a batch of neighbouring clusters.
+    """The loss of each image in a batch of neighboring clusters.
 
     With μ_m the mean of the batch's images of cluster m, C its class, and B images r_n of
     clusters m(n) in total,
@@ -96,7 +96,7 @@ def magnet_loss(
 
 @keras.saving.register_keras_serializable(package="mhe")
 class MagnetLoss(keras.losses.Loss):
-    """Magnet loss of embeddings, in batches of neighbouring clusters.
+    """Magnet loss of embeddings, in batches of neighboring clusters.
 
     Targets are pairs `(B, 2)` of each image's class and cluster, as `mhe.clusters.MagnetBatches`
     yields them; predictions are embeddings `(B, dims)`, the output of a model without a head. See

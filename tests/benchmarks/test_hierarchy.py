@@ -104,7 +104,7 @@ def test_a_list_is_a_folder_of_runs_and_a_table(hierarchy, small, load, tmp_path
         (["--mean_decay", "1"], "--mean_decay must be less than 1. Received: 1"),
         (["--drops", "0.8,0.4"], "--drops must be increasing numbers between 0 and 1"),
         (["--validation", "1"], "--validation must be less than 1"),
-        (["--tree", "names"], "whose names are no paths in a tree"),
+        (["--tree", "names"], "the names of the classes are not paths in one"),
         (["--tree", "mnist"], "--tree mnist: The ready trees are"),
         (["--tree", "cifar10"], "--tree cifar10: The tree has no such class. Received: '0', '1'"),
     ],
