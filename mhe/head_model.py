@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from mhe import keras_internals
 from mhe.types import Tensor
 
 
@@ -75,7 +76,7 @@ class HeadModel(keras.Model):
             features, y_pred = y_pred
             if self._sees_labels:
                 y_pred = self.head(features, labels=y, training=True)
-        if self._compile_loss is not None or self._head_loss is None:
+        if keras_internals.has_compiled_loss(self) or self._head_loss is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         loss = self._head_loss(y, y_pred, sample_weight)
         # Keras assigns each of TensorFlow's replicas its share of the regularizers.

@@ -45,6 +45,11 @@ def build_shapes(layer: Layer) -> dict[str, Any] | None:
     return layer._build_shapes_dict
 
 
+def has_compiled_loss(model: keras.Model) -> bool:
+    """Whether `compile` was given a loss."""
+    return model._compile_loss is not None
+
+
 def added_losses(layer: Layer) -> list[Tensor]:
     """The list of what `add_loss` collected during the last call."""
     return layer._losses

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 import mhe
+from mhe import keras_internals
 from mhe.labels import check_readable
 
 
@@ -63,7 +64,7 @@ class FaceModel(mhe.HeadModel):
                 class.
         """
         classes = getattr(self.head, "classes", None)
-        if classes is not None and self._compile_loss is None:
+        if classes is not None and not keras_internals.has_compiled_loss(self):
             check_readable(y, classes)
         return super().fit(x, y, *args, **kwargs)
 
