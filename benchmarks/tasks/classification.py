@@ -21,7 +21,6 @@ from tasks.radial import RadialForce
 STEPS = 42_500
 # The published momentum of batch norm's moving averages, and its minimum in shorter runs.
 NORM_MOMENTUM, LEAST_NORM_MOMENTUM = 0.999, 0.9
-MOMENTUM = 0.9
 
 
 def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> keras.Model:
@@ -132,7 +131,7 @@ def expected_dead_steps(args: argparse.Namespace) -> int | None:
     decay = models.default_decay(args.arch) if args.weight_decay is None else args.weight_decay
     if args.loss != "published" or not decay:
         return None
-    return round(math.log(3) * (1 - MOMENTUM) / (args.base_lr * decay))
+    return round(math.log(3) * (1 - recipes.MOMENTUM) / (args.base_lr * decay))
 
 
 def angles(model: keras.Model) -> dict[str, np.ndarray]:

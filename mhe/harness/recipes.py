@@ -35,6 +35,9 @@ POWERS = {
     "a2": (2, "angle"),
 }
 
+# That of SGD in all published recipes.
+MOMENTUM = 0.9
+
 # Larger than most training batches; only the duration of a test depends on it.
 TEST_BATCH = 500
 
@@ -314,7 +317,7 @@ def optimizer(args: argparse.Namespace, steps: int) -> keras.optimizers.Optimize
         schedule = stepped(args.base_lr, steps, fractions(args.drops))
     if flags.get("warmup"):
         schedule = WarmUp(schedule, args.warmup)
-    return keras.optimizers.SGD(schedule, momentum=0.9)
+    return keras.optimizers.SGD(schedule, momentum=MOMENTUM)
 
 
 def in_order(images: np.ndarray, targets: Any) -> Batches:
