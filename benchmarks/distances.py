@@ -7,7 +7,7 @@ On the backend that `KERAS_BACKEND` names it alternates between
 
 once for the value alone, and once with the gradient of the sum of its squares with respect to the
 prototypes, which for the product is another product. Prototypes are normal random numbers, and so
-are embeddings that are `far` from all of them; those that are `near` are a prototype each, off by a
+are embeddings that are `far` from all of them; a `near` embedding is a prototype plus noise of a
 twentieth of its length, which makes distances sensitive to rounding. Prints the median of each with
 its ratio to the product of the same embeddings, and writes a CSV.
 """
@@ -60,7 +60,11 @@ def make_parser() -> LineParser:
         "--distances", nargs="+", choices=DISTANCES, default=DISTANCES, help="the distances"
     )
     parser.add_argument(
-        "--placed", nargs="+", choices=PLACED, default=PLACED, help="where the embeddings are"
+        "--placed",
+        nargs="+",
+        choices=PLACED,
+        default=PLACED,
+        help="far from all prototypes, or each near one",
     )
     return parser
 
@@ -103,7 +107,7 @@ def measure(flags: Mapping[str, Any], placed: str, gradient: bool) -> list[Row]:
         gradient: Whether to compute the gradient with respect to the prototypes too.
 
     Returns:
-        A row each, with the ratio of its median to that of the product compiled alike.
+        A row per function, with the ratio of its median to that of the product compiled alike.
     """
     prototypes = normal_layer(flags["classes"], flags["dims"], flags["seed"])
     embeddings = normal_layer(flags["embeddings"], flags["dims"], flags["seed"] + 1)

@@ -1,4 +1,4 @@
-"""Measures a training step of every face head over very many classes, beside a plain softmax.
+"""Measures a training step of every face head over very many classes, next to a plain softmax.
 
 A step is one of `fit`: features, logits, loss, all gradients, and SGD with momentum. The features
 come from a dense layer, so that their gradient is needed too. Each head is measured in a process of

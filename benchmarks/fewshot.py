@@ -1,10 +1,10 @@
 """Trains prototypical networks on episodes, and tests them on classes they have never seen.
 
 Without flags this is the published Omniglot recipe: episodes of 60 ways with 5 support and 5 query
-images, four convolutional blocks, images of 28x28 pixels, turned ones as further classes, Adam at
-0.001, halved every 2,000 episodes. At the end the embedding is tested on 5 and 20 ways with 1 and 5
-shots, 1,000 episodes each; `--one_shot_runs` scores it on Omniglot's published one-shot runs too,
-even if the run is complete: `--resume RUN --one_shot_runs DIR`.
+images, four convolutional blocks, images of 28x28 pixels, rotated ones as additional classes, Adam
+at 0.001, halved every 2,000 episodes. At the end the embedding is tested on 5 and 20 ways with 1
+and 5 shots, 1,000 episodes each; `--one_shot_runs` scores it on Omniglot's published one-shot runs
+too, even if the run is complete: `--resume RUN --one_shot_runs DIR`.
 
 Omniglot holds out whole alphabets, those of its evaluation set if it is loaded by name; any other
 dataset a part of its classes.

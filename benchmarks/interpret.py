@@ -1,9 +1,9 @@
 """Trains prototypes that are images, and shows what the network takes a class to look like.
 
 Prototypes pass through the same encoder as the images, and the logit of a class is the similarity
-to its prototypes (`mhe.layers.InputPrototypes`). A run draws them beside where they started and the
-training images that are nearest to them (`prototypes.png`), and explains some predictions by the
-prototypes that an image resembles (`explanations.png`).
+to its prototypes (`mhe.layers.InputPrototypes`). A run draws them next to their starts and to the
+training images nearest to them (`prototypes.png`), and explains some predictions by the prototypes
+that an image resembles (`explanations.png`).
 
 A list in --similarity, --start or --scale, or --seeds, makes a folder of runs, one per combination,
 and a table of them. Complete runs are not repeated and broken ones are resumed, so the same command

@@ -1,10 +1,10 @@
-"""Trains a small classifier that scores generated images where InceptionV3 cannot be had.
+"""Trains a small classifier that scores generated images where InceptionV3 is not available.
 
     python gan/train_classifier.py --dataset cifar10 --out runs/classifier
     python gan/test.py --run RUN --classifier runs/classifier
 
-The run's folder keeps `classifier.keras`, which takes pixels from 0 to 255 as they are. Scores by
-it compare with one another alone, not with published ones.
+The run's folder keeps `classifier.keras`, which takes pixels from 0 to 255 as they are. Its scores
+are comparable with each other, but not with published ones.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def make_parser() -> Parser:
 
 
 def on_pixels(model: keras.Model) -> keras.Model:
-    """Puts the normalization that a network was trained with into it.
+    """Adds to a network the normalization that it was trained with.
 
     Args:
         model: A network on what `mhe.harness.batches.normalize` gives.

@@ -5,7 +5,7 @@
 Without flags this trains SphereFace with m = 1, 2, 3 and 4 on scikit-learn's embedded digits, with
 embeddings of two numbers. `plane.png` shows the features of the training images: every class is a
 ray, and the larger the margin, the narrower the rays and the wider the gaps between them. Each run
-has a folder of its own; a table of them says how wide.
+has a folder of its own, and a table has the widths of rays and gaps.
 
 Reference: Liu et al., SphereFace (arXiv 1704.08063), figure 2, and its published toy example.
 """

@@ -278,7 +278,7 @@ class Task(training.Task):
         return model
 
     def prepare_run(self, run: Run) -> None:
-        """Lists the people, and says how many there are."""
+        """Lists the people, and prints how many there are."""
         trained.list_people(run.folder, self.people, self.tested)
         print(
             f"{len(self.people):,} images of {len(self.people.names):,} people to train on; "

@@ -20,7 +20,7 @@ from mhe.energy.options import (
 from mhe.energy.pairs import block_size
 from mhe.energy.sampling import sampled_energy
 
-# Was here before it had a file of its own.
+# Importable from here for backward compatibility.
 from mhe.seeds import fresh_seed
 
 __all__ = [

@@ -249,7 +249,7 @@ class Program:
 
 def _fit(task: Task, run: Run, done: int) -> None:
     whole, rest = divmod(task.steps, task.steps_per_epoch)
-    # A last epoch that the steps cut short is a fit of its own.
+    # A shorter last epoch is a separate `fit`.
     for end, steps in ((whole, None), (task.epochs, rest)):
         if done < end:
             task.model.fit(

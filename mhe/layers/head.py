@@ -42,7 +42,7 @@ def unit_vectors(vectors: Tensor) -> Tensor:
 
 
 def initial_value(array: Tensor) -> Callable[..., Tensor]:
-    """An initializer that returns a given array, whatever shape is asked for."""
+    """An initializer that returns a given array, regardless of the requested shape."""
     return lambda shape, dtype=None: ops.convert_to_tensor(array, dtype)
 
 

@@ -8,7 +8,7 @@ from keras import ops
 from mhe.energy import neuron_axes
 from mhe.types import Tensor
 
-# One block of cosines is at most this many float64 numbers (8 MiB), whatever the number of neurons.
+# One block of cosines is at most this many float64 numbers (8 MiB), for any number of neurons.
 _BLOCK = 1 << 20
 
 # Beyond this |cosine| the arc cosine magnifies rounding, and the chord formula takes over.

@@ -148,7 +148,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def fault_of(landmarks: np.ndarray) -> str:
-    """Says what is wrong with landmarks.
+    """Describes what is wrong with landmarks.
 
     Args:
         landmarks: An array that should be `(5, 2)`.

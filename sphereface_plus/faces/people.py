@@ -230,7 +230,7 @@ def some(items: Sequence[str]) -> str:
 
 
 def too_few(counts: Mapping[str, int], least: int) -> str:
-    """Says who has too few images.
+    """Names the people with too few images.
 
     Args:
         counts: The number of images of each person.
