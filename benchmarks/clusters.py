@@ -10,8 +10,7 @@ Without flags this is softmax on CIFAR-100, ResNet-32, batches of 128, SGD with 
 after half and three quarters of 164 epochs, crops and flips, weight decay 1e-4.
 
 A list in --model_name, or --seeds, makes a folder of runs, one per combination, and a table of
-them. Complete runs are not repeated and broken ones are resumed, so the same command can be stopped
-and called again.
+them. The same command can be stopped and repeated: it keeps complete runs and resumes the others.
 
 References: Rippel et al., Metric learning with adaptive density discrimination, ICLR 2016
 (arXiv 1511.05939). Karlinsky et al., RepMet: Representative-based metric learning for

@@ -1,8 +1,8 @@
 """Compares a plain network with half-space MHE on the embedded digits, with few training images.
 
-Every model and seed is a run of `benchmarks/train.py`. Complete runs are not repeated and broken
-ones are resumed, so the program can be stopped and called again. It needs no network and takes a
-few minutes on two cores.
+Every model and seed is a run of `benchmarks/train.py`. The program can be stopped and repeated: it
+keeps complete runs and resumes the others. It needs no network and takes a few minutes on two
+cores.
 """
 
 import os

@@ -11,8 +11,7 @@ three quarters of 164 epochs, crops and flips, weight decay 1e-4; the weight of 
 1, as in the published code.
 
 A list in --model_name, or --seeds, makes a folder of runs, one per combination, and a table of
-them. Complete runs are not repeated and broken ones are resumed, so the same command can be stopped
-and called again.
+them. The same command can be stopped and repeated: it keeps complete runs and resumes the others.
 
 Reference: Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
 (arXiv 2007.03047).

@@ -5,8 +5,8 @@ Without flags this is the published CIFAR-100 recipe: ResNet-32, batches of 128,
 distance of the cosine from 1 summed over the batch.
 
 A list in --model_name, --dims or --task_weights, or --seeds, makes a folder of runs, one per
-combination, and a table of them. Complete runs are not repeated and broken ones are resumed, so the
-same command can be stopped and called again.
+combination, and a table of them. The same command can be stopped and repeated: it keeps complete
+runs and resumes the others.
 
 Reference: Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019 (arXiv 1901.10514).
 """

@@ -6,8 +6,8 @@ training images nearest to them (`prototypes.png`), and explains some prediction
 that an image resembles (`explanations.png`).
 
 A list in --similarity, --start or --scale, or --seeds, makes a folder of runs, one per combination,
-and a table of them. Complete runs are not repeated and broken ones are resumed, so the same command
-can be stopped and called again.
+and a table of them. The same command can be stopped and repeated: it keeps complete runs and
+resumes the others.
 
 How readable prototypes are is also measured, in pixels and without the network:
 

@@ -10,8 +10,8 @@ any other dataset, is what one would use today: cross-entropy, a warm-up and a c
 The network is built plain; `mhe.attach` then adds the energies to it.
 
 A list in --model_name or --power_s, or --seeds, makes a folder of runs, one per combination, and a
-table of them. Complete runs are not repeated and broken ones are resumed, so the same command can
-be stopped and called again.
+table of them. The same command can be stopped and repeated: it keeps complete runs and resumes the
+others.
 
 Reference: Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
 (arXiv 1805.09298).

@@ -256,7 +256,7 @@ class Task(training.Task):
         if run.config.get("scored_by") != scored_by:
             raise BadInput(
                 f"{run.folder} was started with scores by {run.config.get('scored_by')}, and "
-                f"scores by another classifier do not compare. Received: {scored_by}"
+                f"scores by another classifier are not comparable. Received: {scored_by}"
             )
         args = self.args
         print(f"{len(self.images):,} real images; {args.steps:,} steps of {args.batch_size} each")

@@ -198,8 +198,8 @@ class ChanceWarning(keras.callbacks.Callback):
             self.announced = True
             print(
                 "Note: the loss is at its ceiling and has no gradient; weight decay is shrinking "
-                f"the weights. This recipe is expected to do so for about {self.dead_steps:,} "
-                "iterations, then training starts",
+                f"the weights. With this recipe that is expected for about {self.dead_steps:,} "
+                "iterations; then training starts",
                 file=sys.stderr,
             )
         if not self.warned and self._at_chance(epoch + 1, logs):

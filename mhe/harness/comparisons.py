@@ -2,9 +2,9 @@
 
 A program that compares has one `Comparison`, which says which of its flags take lists and which of
 its metrics are shown. One combination of the flags is one run; several are a folder of runs with
-`table.csv` and `comparison.png`. Complete runs are not repeated and broken ones are resumed, so the
-same command can be stopped and called again. `benchmarks/table.py` makes such a table of any
-complete runs of one program, such as two models with different learning rates.
+`table.csv` and `comparison.png`. The same command can be stopped and repeated: it keeps complete
+runs and resumes the others. `benchmarks/table.py` makes such a table of any complete runs of one
+program, such as two models with different learning rates.
 """
 
 import argparse

@@ -230,7 +230,7 @@ def test_reference_and_all_scores(tmp_path):
     del classifier.score
     classifier.digest = "0" * 64
     kept.write_bytes(kept.read_bytes()[:200])
-    with pytest.warns(UserWarning, match="cannot be used, computing it anew"):
+    with pytest.warns(UserWarning, match="cannot be used and is recomputed: "):
         Reference.of(images, classifier, cache=tmp_path, sample=40)
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]
     with pytest.raises(ValueError, match="cannot be written to"):
