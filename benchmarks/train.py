@@ -4,8 +4,8 @@ Without flags this is the published CIFAR-100 recipe: CNN-9, 390 batches of 128 
 that is smoothed and bounded (`mhe.losses.BoundedCrossEntropy`), SGD with momentum 0.9 at 0.1, x0.1
 at iterations 20,000, 30,000 and 37,500 of 42,500, crops and flips, weight decay 5e-4. At this rate
 the network collapses at once and stays dead for some 2,000 iterations, until weight decay has
-shrunk its kernels; `log/published` shows what MHE does there. `--recipe modern`, the default for
-any other dataset, is what one would use today: cross-entropy, a warm-up and a cosine schedule.
+shrunk its kernels, as in the published logs. `--recipe modern`, the default for any other dataset,
+is what one would use today: cross-entropy, a warm-up and a cosine schedule.
 
 The network is built plain; `mhe.attach` then adds the energies to it.
 
