@@ -3,6 +3,7 @@
 The formulas are written from the paper, over all pairs of points, and share nothing with `mhe`.
 """
 
+import gc
 import math
 import os
 import shutil
@@ -27,6 +28,11 @@ import pytest
 
 # Before pytest collects mhe/attach/ for its doctests: the function `mhe.attach` has its name.
 import mhe  # noqa: F401
+
+# What is imported stays: hidden from the garbage collector, and from the search for live models,
+# both of which would walk over a million objects of TensorFlow's or JAX's again and again.
+gc.collect()
+gc.freeze()
 
 # Sources in which no backend takes part, or Keras's layers alone, slow to build: their examples are
 # the same on every one.
