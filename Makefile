@@ -1,6 +1,7 @@
 # make train   trains baseline and half_mhe on the embedded digits, a few minutes on two cores
 # make test    runs the whole suite on TensorFlow and JAX, and on PyTorch where it is installed
 # make lint    checks style, formatting and types
+# make docs    builds the documentation into docs/_build/html, notebooks included
 # make wheel   builds the wheel and imports it in an empty environment
 #
 # Each makes the virtual environment it needs. PYTHON picks the interpreter it is made with.
@@ -11,7 +12,7 @@ JOBS ?= 2
 PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test lint wheel venv clean
+.PHONY: train test lint docs wheel venv clean
 
 venv: $(VENV)/ready
 
@@ -38,6 +39,11 @@ lint: venv
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# The notebooks are executed in parallel with the pages; those that did not change are not repeated.
+docs: venv
+	$(PY) -m pip install --quiet ".[docs]"
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --jobs $(JOBS) -b html docs docs/_build/html
+
 # Keras itself cannot be imported without a backend, so one is added once it is clear that the
 # wheel alone brings none.
 wheel: venv
@@ -52,4 +58,4 @@ wheel: venv
 	rm -rf $(VENV)-wheel
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-wheel build dist docs/_build docs/api/generated *.egg-info

@@ -40,7 +40,7 @@ def distances(
         cosine      1 - cos(x, p)
         huber       δ (√(1 + d²/δ²) - 1), pseudo-Huber: d²/2δ near zero, d - δ far away
 
-    They come from one matrix product, |x|² + |p|² - 2 x·p, as long as that is accurate: while no
+    They come from one matrix product, ‖x‖² + ‖p‖² - 2 x·p, as long as that is accurate: while no
     squared distance is below a hundredth of the squared lengths. Otherwise, and if squares would
     overflow or vanish, everything is shifted to the middle of the prototypes and scaled before the
     product, and the distances of each embedding to its 8 nearest prototypes come from differences,
@@ -208,7 +208,7 @@ def _cosine_distances(rows: Tensor, prototypes: Tensor) -> Tensor:
         prototypes: Tensor,
         needed: Sequence[bool],
     ) -> tuple[Tensor, Tensor]:
-        # With u = x/|x| and v = p/|p| the cosine's gradient is (v - u cos) / |x| along x.
+        # With u = x/‖x‖ and v = p/‖p‖ the cosine's gradient is (v - u cos) / ‖x‖ along x.
         lengths = _lengths(rows)
         units = unit_vectors(rows)
         pull = upstream - upstream * pairs
@@ -314,7 +314,7 @@ def _centred(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _sums(x: Tensor, p: Tensor) -> Tensor:
-    """|x|² + |p|² of all pairs."""
+    """‖x‖² + ‖p‖² of all pairs."""
     return ops.sum(ops.square(x), axis=1, keepdims=True) + ops.square(_norms(p))
 
 

@@ -98,9 +98,9 @@ def distortion(prototypes: Tensor, D: Any, scale_free: bool = True) -> float:  #
 
 
 def optimal_scale(ratios: np.ndarray) -> float:
-    """Returns the s ≥ 0 that minimizes Σ |s·r - 1|.
+    """Returns the s ≥ 0 that minimizes `Σ |s·r - 1|`.
 
-    The sum is Σ r·|s - 1/r|, so s is the median of the 1/r, weighted by r.
+    The sum is `Σ r·|s - 1/r|`, so s is the median of the 1/r, weighted by r.
 
     Args:
         ratios: Numbers r ≥ 0 along one axis, distances over costs.

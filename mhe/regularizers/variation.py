@@ -13,8 +13,8 @@ from mhe.types import Tensor
 def total_variation(images: Tensor) -> Tensor:
     """The total variation of images: how much neighboring pixels differ.
 
-    The sum of |x[i+1, j] - x[i, j]| and |x[i, j+1] - x[i, j]| over an image and its channels (the
-    anisotropic form), averaged over the images. Equal neighbours have no gradient.
+    The sum of `|x[i+1, j] - x[i, j]|` and `|x[i, j+1] - x[i, j]|` over an image and its channels
+    (the anisotropic form), averaged over the images. Equal neighbours have no gradient.
 
     Args:
         images: Tensor `(..., H, W, C)`.

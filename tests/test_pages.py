@@ -1,4 +1,5 @@
-"""Every block of the README runs, or names only what there is; so do those of CONTRIBUTING."""
+"""Every block of the README, of CONTRIBUTING and of the documentation's pages runs, or names only
+what there is."""
 
 import configparser
 import re
@@ -14,6 +15,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    if "_build" not in path.parts
+}
 
 
 def all_blocks(text):
@@ -28,6 +34,19 @@ def test_every_block_is_of_a_kind_that_is_tested():
     for text, kinds in ((README, {"python", "bash", "bibtex"}), (CONTRIBUTING, {"python", "bash"})):
         assert {kind for kind, _ in all_blocks(text)} == kinds
         assert text.count("```") == 2 * len(all_blocks(text))
+    assert PAGES
+    for text in PAGES.values():
+        # Directives in braces are Sphinx's; text is other people's code.
+        shown = re.sub(r"^```\{[\w-]+\}.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert {kind for kind, _ in all_blocks(shown)} <= {"python", "bash", "text"}
+        assert shown.count("```") == 2 * len(all_blocks(shown))
+
+
+@pytest.mark.numpy_only
+def test_the_readme_fits_and_its_links_lead_somewhere():
+    assert len(README.splitlines()) <= 170
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
 @pytest.mark.skipif(
@@ -41,7 +60,7 @@ def test_python_blocks_run_in_order(capsys):
         exec(compile(text, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
     assert "MHE(10, s=2, euclidean, full)" in printed
-    # The last block attached to a model of two layers that had one L2.
+    # The last block makes a model of two layers with a regularizer each.
     model = namespace["model"]
     assert len(model.losses) == 2
     assert float(keras.ops.convert_to_numpy(namespace["loss"])) > 0
@@ -75,8 +94,23 @@ def test_the_examples_of_contributing_work(value_and_gradient):
     assert np.abs(plain).max() <= 10
 
 
+# On one backend: the parts these examples show have tests of their own on every backend.
+@pytest.mark.numpy_only
+@pytest.mark.parametrize(
+    "page", [page for page, text in PAGES.items() if blocks("python", text)]
+)
+@pytest.mark.usefixtures("weights_from_numpy")
+def test_python_blocks_of_pages_run_in_order(page, capsys):
+    namespace = {}
+    for text in blocks("python", PAGES[page]):
+        exec(compile(text, page, "exec"), namespace)
+    assert "nan" not in capsys.readouterr().out
+
+
 def bash_lines():
-    texts = blocks("bash") + blocks("bash", CONTRIBUTING)
+    texts = [
+        block for text in (README, CONTRIBUTING, *PAGES.values()) for block in blocks("bash", text)
+    ]
     return list(dict.fromkeys(line for text in texts for line in text.strip().splitlines()))
 
 
