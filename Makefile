@@ -2,7 +2,7 @@
 # make test    runs the whole suite on TensorFlow and JAX, and on PyTorch where it is installed
 # make lint    checks style, formatting and types
 # make docs    builds the documentation into docs/_build/html, notebooks included
-# make wheel   builds the wheel and imports it in an empty environment
+# make wheel   builds both distributions, checks them, and imports the wheel in an empty environment
 #
 # Each makes the virtual environment it needs. PYTHON picks the interpreter it is made with.
 
@@ -20,6 +20,10 @@ $(VENV)/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet --editable ".[tensorflow,jax,train,test]"
+	touch $@
+
+$(VENV)/docs: $(VENV)/ready
+	$(PY) -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 train: venv
@@ -40,15 +44,15 @@ lint: venv
 	$(PY) -m mypy
 
 # The notebooks are executed in parallel with the pages; those that did not change are not repeated.
-docs: venv
-	$(PY) -m pip install --quiet ".[docs]"
+docs: $(VENV)/docs
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --jobs $(JOBS) -b html docs docs/_build/html
 
 # Keras itself cannot be imported without a backend, so one is added once it is clear that the
 # wheel alone brings none.
 wheel: venv
 	rm -rf dist $(VENV)-wheel
-	$(PY) -m build --wheel --outdir dist .
+	$(PY) -m build --outdir dist .
+	$(PY) -m twine check --strict dist/*
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip install --quiet dist/*.whl
 	! $(VENV)-wheel/bin/python -m pip freeze | grep -iE '^(tensorflow|jax|torch)'

@@ -96,9 +96,7 @@ def test_the_examples_of_contributing_work(value_and_gradient):
 
 # On one backend: the parts these examples show have tests of their own on every backend.
 @pytest.mark.numpy_only
-@pytest.mark.parametrize(
-    "page", [page for page, text in PAGES.items() if blocks("python", text)]
-)
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks("python", text)])
 @pytest.mark.usefixtures("weights_from_numpy")
 def test_python_blocks_of_pages_run_in_order(page, capsys):
     namespace = {}
