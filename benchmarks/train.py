@@ -62,14 +62,17 @@ MODERN_WARMUP = 500  # iterations, a tenth of the run at most
 
 
 class Curves(Comparison):
-    """A comparison that draws the accuracy over the epochs too, in `curves.png`."""
+    """A comparison that draws how the runs trained, too, in `curves.png`."""
 
     def report(self, finished: Sequence[Run], out: Path, title: str) -> None:
         """Writes `table.csv`, `comparison.png` and `curves.png`, and prints the table."""
         super().report(finished, out, title)
+        powers = {run.config["power_s"] for run in finished} - {None}
         rows: dict[str, list] = {}
         for run in finished:
-            rows.setdefault(run.config["model_name"], []).append(run.rows)
+            model, power = run.config["model_name"], run.config["power_s"]
+            name = f"{model}, s = {power}" if power and len(powers) > 1 else model
+            rows.setdefault(name, []).append(run.rows)
         figures.draw_comparison(rows, out / "curves.png", title)
 
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 import mhe
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 - the backend is chosen above
+import matplotlib.pyplot as plt
 
 FILE = Path(__file__).parent / "_static" / "spread.png"
 BEFORE, AFTER = "#b8475a", "#2b6ca3"

@@ -1,5 +1,6 @@
 """Every block of the README, of CONTRIBUTING and of the documentation's pages runs, or names only
-what there is."""
+what there is.
+"""
 
 import configparser
 import re

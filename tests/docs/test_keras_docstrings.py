@@ -27,7 +27,7 @@ def test_links(to_rst):
 
 def test_indented_text_is_shown_as_it_is(to_rst):
     text = [
-        "The distances are",
+        "The distances:",
         "",
         "    a    d",
         "    [x](https://y.z)",
@@ -36,7 +36,7 @@ def test_indented_text_is_shown_as_it_is(to_rst):
         "",
         "After.",
     ]
-    shown = ["The distances are", "", "::", "", *text[2:]]
+    shown = ["The distances:", "", "::", "", *text[2:]]
     assert to_rst(text) == shown
 
 

@@ -10,6 +10,14 @@ from mhe.harness.figures import canvas
 Rows = Sequence[Mapping[str, float]]
 
 _MOST_PANELS = 12
+_MEAN_NORM = "norm"
+# What a comparison shows of the logs that have it.
+_COMPARED = {
+    "val_accuracy": "test accuracy",
+    "cross_entropy": "training cross-entropy",
+    "energy": "mean hyperspherical energy",
+    _MEAN_NORM: "norm of a kernel",
+}
 
 
 def draw_curves(rows: Rows, path: str | Path, title: str = "") -> None:
@@ -151,7 +159,11 @@ def draw_named(
 
 
 def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title: str = "") -> None:
-    """Draws the test accuracy and the energy of several models with several seeds each.
+    """Draws how several models train, each with several seeds.
+
+    There is a panel for each of these that was logged: test accuracy, training loss without
+    regularizers, energy, and the norm of the kernels. A thin line is one seed, a thick one the
+    mean over seeds; the norm is the geometric mean over kernels.
 
     Args:
         runs: The logs of each model, one per seed.
@@ -161,30 +173,39 @@ def draw_comparison(runs: Mapping[str, Sequence[Rows]], path: str | Path, title:
     Example:
 
     >>> import tempfile
-    >>> rows = [{"epoch": 1, "val_accuracy": 0.4, "energy": 0.7}]
+    >>> rows = [{"epoch": 1, "val_accuracy": 0.4, "energy": 0.7, "norm/conv/kernel": 2.0}]
     >>> path = Path(tempfile.mkdtemp(), "comparison.png")
     >>> draw_comparison({"baseline": [rows, rows], "mhe": [rows]}, path)
     >>> path.exists()
     True
     """
-    figure = canvas.blank(10, 4, title)
-    panels = figure.subplots(1, 2)
-    names = {"val_accuracy": "test accuracy", "energy": "mean hyperspherical energy"}
+    logs = {
+        model: [[_with_mean_norm(row) for row in rows] for rows in seeds]
+        for model, seeds in runs.items()
+    }
+    logged = {name for seeds in logs.values() for rows in seeds for row in rows for name in row}
+    names = {name: label for name, label in _COMPARED.items() if name in logged}
+    figure = canvas.blank(5 * len(names), 4, title)
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, (name, label) in zip(panels, names.items(), strict=True):
-        for color, (model, seeds) in enumerate(runs.items()):
+        for color, (model, seeds) in enumerate(logs.items()):
             for rows in seeds:
-                axes.plot(*_curve(rows, name), color=f"C{color}", alpha=0.25, linewidth=1)
-            epochs = min(len(rows) for rows in seeds)
-            mean = np.mean([_curve(rows, name)[1][:epochs] for rows in seeds], axis=0)
+                axes.plot(*_curve(rows, name), color=f"C{color}", alpha=0.35, linewidth=1)
+            curves = [_curve(rows, name) for rows in seeds]
+            length = min(len(values) for _, values in curves)
+            mean = np.mean([values[:length] for _, values in curves], axis=0)
             axes.plot(
-                _curve(seeds[0], name)[0][:epochs],
+                curves[0][0][:length],
                 mean,
                 color=f"C{color}",
+                linewidth=2.5,
                 label=f"{model}, mean of {len(seeds)}",
                 marker=_marker(mean),
             )
         canvas.label(axes, "epoch", label)
-        axes.legend()
+        if name == _MEAN_NORM:
+            axes.set_yscale("log")
+    panels[0].legend()
     canvas.save(figure, path)
 
 
@@ -237,6 +258,13 @@ def draw_angles(
         axes.set_axis_off()
     panels[0].legend(fontsize=8)
     canvas.save(figure, path)
+
+
+def _with_mean_norm(row: Mapping[str, float]) -> dict[str, float]:
+    norms = [value for name, value in row.items() if name.startswith("norm/")]
+    if not norms:
+        return dict(row)
+    return {**row, _MEAN_NORM: float(np.exp(np.mean(np.log(np.maximum(norms, 1e-12)))))}
 
 
 def _curve(rows: Rows, name: str) -> tuple[list[float], list[float]]:

@@ -67,10 +67,21 @@ def test_comparison_draws_the_mean_over_seeds(tmp_path, drawn):
     other = [{**row, "val_accuracy": 3 * row["val_accuracy"]} for row in ROWS]
     runs = {"baseline": [ROWS, other], "mhe": [ROWS[:2]]}
     figures.draw_comparison(runs, tmp_path / "comparison.png")
-    accuracy, energy = drawn[0].axes
+    accuracy, energy = drawn[0].axes  # no cross-entropy and no norms in these logs
     assert lines(accuracy)["baseline, mean of 2"] == pytest.approx([0.1, 0.2, 0.3])
     assert lines(accuracy)["mhe, mean of 1"] == pytest.approx([0.05, 0.1])
     assert lines(energy)["mhe, mean of 1"] == [2.0, 1.0]
+
+
+def test_comparison_draws_loss_and_norms_if_they_were_logged(tmp_path, drawn):
+    rows = [
+        {**row, "cross_entropy": 2.0, "norm/a/kernel": 0.5, "norm/b/kernel": 8.0} for row in ROWS
+    ]
+    figures.draw_comparison({"mhe": [rows]}, tmp_path / "comparison.png")
+    _, loss, _, norm = drawn[0].axes
+    assert lines(loss)["mhe, mean of 1"] == [2.0] * len(ROWS)
+    # The geometric mean over kernels.
+    assert lines(norm)["mhe, mean of 1"] == pytest.approx([2.0] * len(ROWS))
 
 
 def test_named_results_stand_below_each_other(tmp_path, drawn):
