@@ -8,7 +8,9 @@ import re
 from typing import Any
 
 _LINK = re.compile(r"\[([^\]]+)\]\((https?://[^)\s]+)\)")
-_SECTION = re.compile(r"^[A-Z][\w ]*:$")
+_SECTION = re.compile(
+    r"^(Args|Attributes|Call arguments|Examples?|Notes?|Raises|References?|Returns|Yields):$"
+)
 
 
 def to_rst(lines: list[str]) -> list[str]:
