@@ -75,10 +75,10 @@ def draw_sphere(axes: plt.Axes, neurons: np.ndarray, color: str, title: str) -> 
         ends = np.stack([np.zeros(3), neuron], axis=1)
         axes.plot(*ends, color=color, linewidth=1.8, alpha=alpha)
         axes.plot(*ends[:, 1:], "o", color=color, markersize=6, alpha=alpha)
-    axes.set_box_aspect((1, 1, 1), zoom=1.5)
+    axes.set_box_aspect((1, 1, 1), zoom=1.42)
     axes.set_axis_off()
     axes.view_init(elev=18, azim=np.degrees(AZIMUTH))
-    axes.set_title(title, fontsize=11, y=1.0)
+    axes.set_title(title, fontsize=11, y=1.05)
 
 
 def main() -> None:
