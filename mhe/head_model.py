@@ -71,7 +71,7 @@ class HeadModel(keras.Model):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Inputs → logits, or features and logits in training."""
         features = self.backbone(inputs, training=training)
-        # Passed explicitly, as JAX's training step bypasses what would propagate it. A head that sees
+        # Explicit, as JAX's training step bypasses what would propagate it. A head that sees
         # labels trains when it is called with them: its batch norms must not move twice.
         logits = self.head(features, training=training and not self._sees_labels)
         return (features, logits) if training else logits
