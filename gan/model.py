@@ -9,9 +9,10 @@ from keras import ops
 
 import mhe
 from gan.losses import check_kind
-from gan.networks import to_pixels
+from gan.networks import check_range, to_pixels
 from gan.sides import BothOptimizers, DiscriminatorSide, GeneratorSide, Sides
 from gan.stateless import Values, variables_of
+from mhe import keras_internals
 from mhe.checks import check_count, check_number
 from mhe.types import Tensor
 
@@ -122,7 +123,27 @@ class GAN(keras.Model):
             GeneratorSide(*parts, name="generator"),
             DiscriminatorSide(*parts, name="discriminator"),
         )
-        self.built = True
+        # Records the input shape, which `export` needs.
+        self.build(generator.input_shape)
+        keras_internals.unlock(self)  # a subclass may add layers
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Does nothing: the networks are built already."""
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains like `keras.Model.fit`, after checking the range of images in an array.
+
+        Raises:
+            ValueError: If an array of floats holds pixels 0…255.
+        """
+        if isinstance(x, np.ndarray):
+            check_range(x)
+        return super().fit(x, *args, **kwargs)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Exports the program from latents to images, as `keras.Model.export` does."""
+        self(ops.zeros((1, *self.generator.input_shape[1:])))  # a model must have been called
+        super().export(*args, **kwargs)
 
     @property
     def sampler(self) -> keras.Model:

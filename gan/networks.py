@@ -173,6 +173,27 @@ def from_pixels(images: Tensor) -> Tensor:
     return ops.cast(images, "float32") / 127.5 - 1.0
 
 
+def check_range(images: np.ndarray) -> None:
+    """Raises a `ValueError` if floats are pixels 0…255, which a GAN would take for −1…1.
+
+    Example:
+
+    >>> check_range(np.array([0.0, 255.0]))
+    Traceback (most recent call last):
+    ValueError: Images of floats must be from -1 to 1; pass pixels 0...255 as integers. \
+Received: float64 from 0 to 255
+    """
+    if images.dtype.kind != "f" or not images.size:
+        return
+    low, high = float(np.min(images)), float(np.max(images))
+    # A little more than 1 may come from resizing.
+    if low < -2 or high > 2:
+        raise ValueError(
+            "Images of floats must be from -1 to 1; pass pixels 0...255 as integers. "
+            f"Received: {images.dtype} from {low:g} to {high:g}"
+        )
+
+
 def to_pixels(images: np.ndarray) -> np.ndarray:
     """Numbers −1…1 → uint8 pixels, rounded and clipped.
 

@@ -145,6 +145,33 @@ def check_same_length(**arrays: Any) -> None:
         raise ValueError(f"There must be as many {' as '.join(arrays)}. Received: {received}")
 
 
+def read_class_names(name: str, labels: Any) -> np.ndarray:
+    """Returns labels `(N,)`, integers or names, as an array of integers or strings.
+
+    Object arrays, such as a column of pandas, are taken for what they hold.
+
+    Raises:
+        ValueError: If they are something else.
+
+    Example:
+
+    >>> read_class_names("labels", np.array(["a", "b"], object)).dtype.kind
+    'U'
+    """
+    array = np.asarray(labels)
+    if array.dtype.kind == "O" and array.ndim == 1:
+        for kind, dtype in (((str,), str), ((int, np.integer), np.int64)):
+            if all(isinstance(each, kind) and not isinstance(each, bool) for each in array):
+                array = array.astype(dtype)
+                break
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        raise ValueError(
+            f"`{name}` must be integers or names (N,). "
+            f"Received: shape {array.shape}, dtype {array.dtype}"
+        )
+    return array
+
+
 def check_labels(labels: Any, classes: int, ignore_class: int | None = None) -> None:
     """Raises a `ValueError` unless every label is a class or is ignored.
 

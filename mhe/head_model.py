@@ -16,8 +16,8 @@ class HeadModel(keras.Model):
     Some heads need the labels in training: class means are updated by class, margins apply to the
     true class. Labels are never model inputs here, so the model is the same in training and in use:
     `fit`, `evaluate` and `predict` take the arguments that every model takes, and `model(images)`
-    returns logits. In training the head is called once more, with the labels, for the loss; metrics
-    see the logits without labels.
+    returns logits. In training a head that needs labels is called once more, with them, for the
+    loss; metrics see its logits without labels, as in use.
 
     Args:
         backbone: A model or layer from inputs to features, one tensor.
@@ -56,11 +56,24 @@ class HeadModel(keras.Model):
         self._sees_labels = "labels" in inspect.signature(head.call).parameters
         self._head_loss = _HeadLoss(head) if callable(getattr(head, "loss", None)) else None
 
+        if backbone.built and _is_shape(getattr(backbone, "output_shape", None)):
+            # So that weights can be loaded, counted and attached to before the first fit.
+            self.build(backbone.input_shape)
+            keras_internals.unlock(self)  # a subclass may add more layers
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the backbone, then the head on its output."""
+        if not self.backbone.built:
+            self.backbone.build(input_shape)
+        if not self.head.built:
+            self.head.build(self.backbone.compute_output_shape(input_shape))
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Inputs → logits, or features and logits in training."""
         features = self.backbone(inputs, training=training)
-        # Passed explicitly, as JAX's training step bypasses what would propagate it.
-        logits = self.head(features, training=training)
+        # Explicit, as JAX's training step bypasses what would propagate it. A head that sees
+        # labels trains when it is called with them: its batch norms must not move twice.
+        logits = self.head(features, training=training and not self._sees_labels)
         return (features, logits) if training else logits
 
     def compute_loss(
@@ -116,6 +129,11 @@ class _HeadLoss(keras.losses.Loss):
         return self.head.loss(y_true, y_pred)
 
 
+def _is_shape(shape: Any) -> bool:
+    """Whether this is the shape of one tensor."""
+    return isinstance(shape, tuple) and not isinstance(shape[0], tuple)
+
+
 def _check_fit(backbone: Any, head: Any) -> None:
     """Raises a `ValueError` if the backbone's known output shape does not fit the head.
 
@@ -124,7 +142,7 @@ def _check_fit(backbone: Any, head: Any) -> None:
     shape = getattr(backbone, "output_shape", None)
     if shape is None:
         return
-    if not isinstance(shape, tuple) or isinstance(shape[0], tuple):
+    if not _is_shape(shape):
         raise ValueError(f"The backbone must have one output. Received: outputs {shape}")
     for axis, size in getattr(head.input_spec, "axes", {}).items():
         if shape[axis] not in (size, None):

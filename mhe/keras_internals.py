@@ -45,6 +45,11 @@ def build_shapes(layer: Layer) -> dict[str, Any] | None:
     return layer._build_shapes_dict
 
 
+def unlock(layer: Layer) -> None:
+    """Lets a built layer get more sublayers and weights, as an unbuilt one may."""
+    layer._tracker.unlock()
+
+
 def has_compiled_loss(model: keras.Model) -> bool:
     """Whether `compile` was given a loss."""
     return model._compile_loss is not None

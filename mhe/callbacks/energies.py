@@ -5,13 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from mhe.attach.neurons import NeuronWeight, neuron_weights
-from mhe.attach.selection import select
+from mhe.attach.neurons import NeuronWeight
+from mhe.callbacks.watched import WeightLogger
 from mhe.energy import check_options, hyperspherical_energy
 from mhe.metrics import angle_blocks, unit_neurons
 
 
-class EnergyLogger(keras.callbacks.Callback):
+class EnergyLogger(WeightLogger):
     """Adds the hyperspherical energy of every layer to the logs at the end of each epoch.
 
     It logs `energy/<weight's path>` for every weight that holds neurons, and `energy`, the mean
@@ -30,7 +30,7 @@ class EnergyLogger(keras.callbacks.Callback):
             `angle/mean/<path>`, over all pairs of neurons. They are computed on the CPU.
 
     Raises:
-        ValueError: If an option is unknown or, when training begins, no layer matches.
+        ValueError: If an option is unknown or, in training, no layer matches.
 
     Example:
 
@@ -58,29 +58,18 @@ class EnergyLogger(keras.callbacks.Callback):
         layers: Any = None,
         angles: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(layers)
         check_options(s, distance, space)
         self.s = s
         self.distance = distance
         self.space = space
-        self.layers = layers
         self.angles = angles
-        self._weights: list[NeuronWeight] = []
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Finds the weights to watch."""
-        watch_all = self.layers is None
-        self._weights = neuron_weights(self.model) if watch_all else select(self.model, self.layers)
-        if not self._weights:
-            raise ValueError(
-                f"EnergyLogger needs a model with neurons. Received: {self.model.name!r}"
-            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds to `logs`, which Keras passes on to the callbacks after this one."""
         logs = {} if logs is None else logs
         energies = []
-        for weight in self._weights:
+        for weight in self.watched():
             # No gradient is needed, and half precision would show three digits of the energy.
             values = keras.ops.cast(keras.ops.stop_gradient(weight.variable), "float32")
             energy = hyperspherical_energy(

@@ -1,13 +1,10 @@
 """A callback that logs the norms of kernels and their effective learning rates."""
 
-from typing import Any
-
 import keras
 import numpy as np
 
 from mhe import keras_internals
-from mhe.attach.neurons import NeuronWeight, neuron_weights
-from mhe.attach.selection import select
+from mhe.callbacks.watched import WeightLogger
 
 _NORMS = (
     keras.layers.BatchNormalization,
@@ -42,7 +39,7 @@ def is_normalized(layer: keras.layers.Layer) -> bool:
     return centered or not getattr(layer, "use_bias", True)
 
 
-class NormLogger(keras.callbacks.Callback):
+class NormLogger(WeightLogger):
     """Adds the norm of every kernel, and effective learning rates, to the logs after each epoch.
 
     The logs gain `norm/<weight's path>`, the Frobenius norm ‖w‖, for every weight that holds
@@ -57,7 +54,7 @@ class NormLogger(keras.callbacks.Callback):
         layers: Which layers to watch, as `mhe.attach` takes it; None watches all.
 
     Raises:
-        ValueError: When training begins, if no layer matches.
+        ValueError: In training, if no layer matches.
 
     Example:
 
@@ -75,25 +72,11 @@ class NormLogger(keras.callbacks.Callback):
         ([arXiv:1706.05350](https://arxiv.org/abs/1706.05350)), section 3.
     """
 
-    def __init__(self, layers: Any = None) -> None:
-        super().__init__()
-        self.layers = layers
-        self._weights: list[NeuronWeight] = []
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Finds the weights to watch."""
-        every = self.layers is None
-        self._weights = neuron_weights(self.model) if every else select(self.model, self.layers)
-        if not self._weights:
-            raise ValueError(
-                f"NormLogger needs a model with neurons. Received: {self.model.name!r}"
-            )
-
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds to `logs`, which the following callbacks receive too."""
         logs = {} if logs is None else logs
         optimizer = getattr(self.model, "optimizer", None)
-        for weight in self._weights:
+        for weight in self.watched():
             values = np.asarray(keras.ops.convert_to_numpy(weight.variable), "float64")
             norm = float(np.linalg.norm(values))
             logs[f"norm/{weight.path}"] = norm

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mhe.checks import check_count
+from mhe.checks import check_count, read_class_names
 
 _NAMED = 3  # An error names this many classes and counts the others.
 
@@ -65,12 +65,7 @@ class Episodes:
             ("seed", seed, 0),
         ):
             check_count(name, value, least)
-        labels = np.asarray(labels)
-        if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-            raise ValueError(
-                "`labels` must be integers or names (N,). "
-                f"Received: shape {labels.shape}, dtype {labels.dtype}"
-            )
+        labels = read_class_names("labels", labels)
         classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
         small = counts < shots + queries
         if small.any() and not skip_small:

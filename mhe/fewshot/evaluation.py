@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from mhe.checks import check_count, check_same_length
+from mhe.checks import check_count, check_same_length, read_class_names
 from mhe.fewshot.episodes import Episodes, describe_classes
 from mhe.fewshot.network import check_distance
 from mhe.types import Tensor
@@ -92,8 +92,8 @@ def evaluate(
     """
     check_distance(distance)
     check_count("episodes", episodes, least=2)
+    labels = read_class_names("labels", labels)
     drawn = Episodes(labels, ways, shots, queries, seed, skip_small)
-    labels = np.asarray(labels)
     check_same_length(images=images, labels=labels)
     embeddings = np.asarray(ops.convert_to_numpy(embed(images)), np.float64)
     if embeddings.ndim != 2 or len(embeddings) != len(labels):

@@ -215,3 +215,23 @@ def test_what_is_no_game():
     model.compile()
     with pytest.raises(NotImplementedError, match="generate images and score them"):
         model.evaluate(np.zeros((2, *SHAPE)), verbose=0)
+
+
+def test_floats_that_are_pixels_are_refused():
+    model = GAN(*small_networks())
+    model.compile()
+    with pytest.raises(ValueError, match=r"from -1 to 1; .* Received: float32 from 0 to 255"):
+        model.fit(np.linspace(0, 255, 16, dtype="float32").reshape(4, *SHAPE))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModel is TensorFlow's")
+@pytest.mark.usefixtures("weights_from_numpy")
+def test_export_needs_no_call_before(tmp_path):
+    import tensorflow as tf
+
+    model = GAN(*small_networks())
+    model.export(tmp_path / "gan", verbose=False)
+    latents = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    loaded = tf.saved_model.load(str(tmp_path / "gan"))  # kept, or its variables are deleted
+    images = loaded.serve(latents)
+    np.testing.assert_allclose(images, array(model(latents)), atol=1e-6)

@@ -124,3 +124,72 @@ def test_parts_that_do_not_fit():
     unbuilt = keras.Sequential([keras.layers.Dense(7)])
     with pytest.raises(ValueError, match="have value 5, but received"):
         mhe.HeadModel(unbuilt, head)(data()[0])
+
+
+def test_a_built_backbone_builds_the_head(tmp_path):
+    model = mhe.HeadModel(backbone(), mhe.layers.LearntPrototypes(3, 5))
+    assert model.built
+    assert model.head.prototypes.shape == (3, 5)
+    assert model.count_params() == 5 * 5 + 3 * 5
+    table = mhe.attach(model, mhe.MHE(1.0))
+    assert len(table) == 1
+    assert table.skipped == ()
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    other = mhe.HeadModel(backbone(), mhe.layers.LearntPrototypes(3, 5))
+    other.load_weights(path)
+    for mine, theirs in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(array(mine), array(theirs))
+
+
+def test_build_builds_backbone_and_head(tmp_path):
+    def deferred():
+        return mhe.HeadModel(keras.Sequential([keras.layers.Dense(5)]), Margin())
+
+    model = deferred()
+    assert not model.built
+    model.build((None, 4))
+    assert [tuple(weight.shape) for weight in model.weights] == [(4, 5), (5,), (5, 3)]
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    other = deferred()
+    other.build((None, 4))
+    other.load_weights(path)
+    np.testing.assert_array_equal(array(model.head.kernel), array(other.head.kernel))
+    x, _ = data()
+    np.testing.assert_array_equal(array(model(x)), array(other(x)))
+
+
+def test_a_subclass_may_add_layers():
+    class Extended(mhe.HeadModel):
+        def __init__(self, backbone, head):
+            super().__init__(backbone, head)
+            self.more = keras.layers.Dense(2)
+
+    model = Extended(backbone(), Margin())
+    model.more.build((None, 3))
+    assert len(model.weights) == 5
+
+
+@keras.saving.register_keras_serializable(package="test_head_model")
+class NormedMargin(Margin):
+    """A margin head with a batch norm of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.BatchNormalization(momentum=0.5)
+
+    def call(self, features, labels=None, training=None):
+        return super().call(self.norm(features, training=training), labels)
+
+
+def test_a_batch_norm_in_the_head_moves_once_per_step():
+    x, y = data()
+    head = NormedMargin()
+    model = mhe.HeadModel(backbone(), head)
+    model.compile("sgd")
+    features = array(model.backbone(x))
+    model.fit(x, y, verbose=0, batch_size=len(x))
+    np.testing.assert_allclose(
+        array(head.norm.moving_mean), 0.5 * features.mean(axis=0), rtol=1e-5, atol=1e-6
+    )

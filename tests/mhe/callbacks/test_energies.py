@@ -160,3 +160,9 @@ def test_a_model_without_neurons_is_refused():
     model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
     with pytest.raises(ValueError, match="needs a model with neurons"):
         logged(model, EnergyLogger())
+
+
+def test_a_model_built_in_its_first_step_is_watched():
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4, name="late")])
+    log = fit(model, EnergyLogger())
+    assert list(by_layer(log)) == ["late"]

@@ -83,3 +83,12 @@ def test_a_model_without_neurons_is_refused():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="NormLogger needs a model with neurons"):
         model.fit(np.ones((2, 3)), np.ones((2, 3)), verbose=0, callbacks=[NormLogger()])
+
+
+def test_a_model_built_in_its_first_step_is_watched():
+    model = keras.Sequential([keras.layers.Dense(4)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = np.ones((4, 3))
+    log = model.fit(x, np.ones((4, 4)), verbose=0, callbacks=[NormLogger()]).history
+    (norm,) = (values[-1] for name, values in log.items() if name.startswith("norm/"))
+    assert norm == pytest.approx(np.linalg.norm(keras.ops.convert_to_numpy(model.layers[0].kernel)))

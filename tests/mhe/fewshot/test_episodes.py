@@ -61,3 +61,12 @@ def test_small_classes_are_skipped_by_choice(names):
     episodes = Episodes(names, ways=3, shots=1, queries=3, skip_small=True)
     assert episodes.classes.tolist() == ["a", "b", "c"]
     assert 12 not in np.concatenate(episodes[0], axis=1)
+
+
+def test_labels_in_object_arrays_are_what_they_hold(names):
+    plain = Episodes(names, ways=3, shots=1, queries=2, skip_small=True)
+    held = Episodes(np.array(names, object), ways=3, shots=1, queries=2, skip_small=True)
+    for one, other in zip(plain[0], held[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match=r"`labels` must be integers or names .* dtype object"):
+        Episodes(np.array(["a", 1, None], object), ways=2, shots=1, queries=1)
