@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -21,6 +22,11 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # The arrays of tests are small: what is saved in running them is less than it costs to compile.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# A third of the time it takes to compile the program of a small array goes into this. XLA aborts if
+# it does not know a flag, so only versions that were tried get it.
+if os.environ["KERAS_BACKEND"] == "jax" and metadata.version("jaxlib").startswith("0.10."):
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 
 import keras
 import numpy as np
