@@ -29,7 +29,7 @@ MODULES = [
     "gan.scores",
 ]
 # Shown beside what they check or describe.
-INTERNAL = {"mhe.regularizers.describe", "gan.losses.check_kind"}
+INTERNAL = {"mhe.regularizers.describe", "gan.losses.check_kind", "gan.networks.check_range"}
 
 # Returned by a function that shows them, or raised.
 SHOWN_ELSEWHERE = {
