@@ -85,13 +85,16 @@ class HeadModel(keras.Model):
         training: bool = True,
     ) -> Tensor:
         """The total loss of a batch; in training, with the head's logits given the labels."""
+        added: list[Tensor] = []
         if training:
             features, y_pred = y_pred
             if self._sees_labels:
-                y_pred = self.head(features, labels=y, training=True)
+                y_pred, added = keras_internals.call_in_compute_loss(
+                    self.head, features, labels=y, training=True
+                )
         if keras_internals.has_compiled_loss(self) or self._head_loss is None:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        loss = self._head_loss(y, y_pred, sample_weight)
+            return sum(added, super().compute_loss(x, y, y_pred, sample_weight, training))
+        loss = sum(added, self._head_loss(y, y_pred, sample_weight))
         # Keras assigns each of TensorFlow's replicas its share of the regularizers.
         return loss + super().compute_loss(x, y, y_pred, training=training) if self.losses else loss
 

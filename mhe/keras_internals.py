@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 from keras.layers import Layer
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
 from mhe.types import Tensor
 
@@ -58,6 +59,25 @@ def has_compiled_loss(model: keras.Model) -> bool:
 def added_losses(layer: Layer) -> list[Tensor]:
     """The list of what `add_loss` collected during the last call."""
     return layer._losses
+
+
+def call_in_compute_loss(layer: Layer, *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
+    """Calls a layer from `compute_loss`: its outputs, and the added losses that Keras would miss.
+
+    JAX's training step collects what `add_loss` is given in the forward pass only.
+    """
+    if not in_stateless_scope():
+        return layer(*args, **kwargs), []
+    scope = get_stateless_scope()
+    collected, before = scope.collect_losses, len(scope.losses)
+    scope.collect_losses = True
+    try:
+        outputs = layer(*args, **kwargs)
+    finally:
+        scope.collect_losses = collected
+    added = scope.losses[before:]
+    del scope.losses[before:]
+    return outputs, added
 
 
 def nodes(operation: keras.Operation) -> tuple[list[Any], list[Any]]:
