@@ -1,6 +1,7 @@
 """Make compiled models notice that the losses of their layers have changed."""
 
 import gc
+from typing import Any
 
 import keras
 from keras.layers import Layer
@@ -31,12 +32,15 @@ def retrace(model: Layer) -> None:
     ]
     for each in models:
         keras_internals.drop_traces(each)
-    if models and keras.backend.backend() == "jax":
+    if keras.backend.backend() == "jax":
         # The one spot that needs JAX itself: equal methods, such as the train step of a model
         # before and after, share what `jax.jit` traced as long as the older one lives.
         import jax
 
-        jax.clear_caches()
+        for each in models:
+            for step in (each.train_step, each.test_step):
+                traced: Any = jax.jit(step, donate_argnums=0)
+                traced.clear_cache()
 
 
 def _descendants(kind: type) -> set[type]:

@@ -203,6 +203,17 @@ def test_the_next_fit_feels_it():
     np.testing.assert_allclose(fit(), model.evaluate(x, y, verbose=0), rtol=1e-4)
 
 
+def test_steps_that_were_traced_before_and_live_on_are_not_used_again():
+    x, y = data()
+    model = compiled(mlp(), 0.0)
+    before = model.fit(x, y, verbose=0).history["loss"][0], model.evaluate(x, y, verbose=0)
+    steps = model.train_function, model.test_function
+    added = sum(map(value, attach(model, MHE(1.0))))
+    after = model.fit(x, y, verbose=0).history["loss"][0], model.evaluate(x, y, verbose=0)
+    np.testing.assert_allclose(after, np.add(before, added), rtol=1e-5)
+    del steps
+
+
 def test_a_compiled_model_around_feels_it():
     x, y = data()
     inner = mlp()
