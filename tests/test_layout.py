@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "mhe").rglob("*.py"))

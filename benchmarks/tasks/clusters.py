@@ -21,6 +21,7 @@ from mhe.harness.errors import BadInput
 from mhe.layers import Representatives, mixture_posterior
 from mhe.losses import MagnetLoss, RepMetLoss
 from mhe.types import Tensor
+from tasks.unit_norm import UnitNorm
 
 MODELS = ("softmax", "magnet", "repmet1", "repmet2")
 
@@ -54,7 +55,7 @@ def build(args: argparse.Namespace, data: Dataset, steps: int) -> Network:
             embeddings
         )
     elif args.embedding_norm == "unit":
-        embeddings = keras.layers.UnitNormalization(name="embedding_norm")(embeddings)
+        embeddings = UnitNorm(name="embedding_norm")(embeddings)
     embed = keras.Model(network.inputs, embeddings)
     metrics: list[Callable | str] = []
     if args.model_name == "softmax":

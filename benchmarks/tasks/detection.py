@@ -12,6 +12,7 @@ from mhe.layers import Representatives, region_logits
 from mhe.losses import repmet_loss
 from mhe.types import Tensor
 from tasks import boxes, new_classes, scenes
+from tasks.unit_norm import UnitNorm
 
 # Of one class on one canvas: boxes `(N, 4)` and their scores `(N,)`.
 Detections = tuple[np.ndarray, np.ndarray]
@@ -76,7 +77,7 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> tuple[keras.Mod
     shape = (scenes.REGION, scenes.REGION, 1)
     network = models.build(args.arch, shape, args.dims, args.width, args.weight_decay)
     # Between unit vectors distances are at most 2, so background cannot move infinitely far away.
-    unit = keras.layers.UnitNormalization(name="embedding_norm")(network.outputs[0])
+    unit = UnitNorm(name="embedding_norm")(network.outputs[0])
     embed = keras.Model(network.inputs, unit)
     head = Representatives(classes, args.per_class, args.dims, name="representatives")
     model = keras.Model(embed.inputs, head(embed.output), name=args.model_name)

@@ -16,9 +16,7 @@ SMALL = [
 ]
 MAGNET = [*SMALL, "--model_name", "magnet", "--epochs", "2"]
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a program over parts tested on every backend"
-)
+pytestmark = pytest.mark.one_backend
 from_numpy = pytest.mark.usefixtures("weights_from_numpy")
 
 

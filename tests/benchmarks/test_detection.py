@@ -2,15 +2,12 @@
 
 import json
 
-import keras
 import pytest
 
 from mhe.harness.flags import program
 from mhe.harness.run import Run
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a program over tested parts"
-)
+pytestmark = pytest.mark.one_backend
 
 SMALL = [
     *("--dataset", "digits", "--scenes", "6", "--epochs", "1", "--batch_size", "16"),

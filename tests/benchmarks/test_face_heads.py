@@ -55,7 +55,7 @@ def test_ratios_to_the_plain_softmax(benchmark, tmp_path, capsys, monkeypatch):
     assert "nothing is overwritten" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="no backend computes anything")
+@pytest.mark.one_backend
 def test_a_process_that_dies_is_told_of(benchmark, monkeypatch):
     dies = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     ask = benchmark.ask

@@ -12,9 +12,7 @@ from PIL import Image
 
 from mhe.harness.flags import program
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a program over parts tested on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 SMALL = [
     *("--dataset", "digits", "--ways", "4", "--shots", "1", "--queries", "2"),

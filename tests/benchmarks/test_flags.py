@@ -5,12 +5,9 @@ import importlib
 import re
 from pathlib import Path
 
-import keras
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="no numerics: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 PROGRAMS = Path(__file__).parents[2] / "benchmarks"
 BENCHMARKS = sorted(path.stem for path in PROGRAMS.glob("*.py"))

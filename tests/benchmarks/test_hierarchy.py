@@ -4,7 +4,6 @@ import csv
 import doctest
 import json
 
-import keras
 import numpy as np
 import pytest
 
@@ -17,17 +16,13 @@ SMALL = [
     *("--epochs", "3", "--dims", "2"),
 ]
 
-tensorflow_only = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the same on every backend"
-)
-
 
 @pytest.fixture
 def hierarchy(load):
     return load("hierarchy")
 
 
-@tensorflow_only
+@pytest.mark.one_backend
 def test_without_flags_it_is_metric_guided_prototypes_on_cifar100(hierarchy, parsed):
     args = parsed(hierarchy)
     assert (args.model_name, args.dataset, args.tree) == ("metric_guided", "cifar100", "cifar100")
@@ -67,7 +62,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     }
 
 
-@tensorflow_only
+@pytest.mark.one_backend
 def test_a_list_is_a_folder_of_runs_and_a_table(hierarchy, small, load, tmp_path, capsys):
     asked = ["--model_name", "softmax", "fixed_metric", "--epochs", "1", "--validation", "0.2"]
     argv = [*SMALL, *asked, "--out", str(tmp_path)]
@@ -95,7 +90,7 @@ def test_a_list_is_a_folder_of_runs_and_a_table(hierarchy, small, load, tmp_path
     assert (tmp_path / "again/table.csv").read_text() == (tmp_path / "table.csv").read_text()
 
 
-@tensorflow_only
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -113,7 +108,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(hierarchy, flags, message, ass
     assert_refused(hierarchy.main, ["--dataset", "digits", *flags], message)
 
 
-@tensorflow_only
+@pytest.mark.one_backend
 def test_examples_run(hierarchy, load_task):
     for module in (hierarchy, load_task("hierarchy")):
         tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)

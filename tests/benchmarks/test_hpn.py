@@ -4,7 +4,6 @@ import csv
 import doctest
 import json
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,10 +88,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     assert f"--dims 7 contradicts the run in {unbroken}" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="what it calls is tested on every backend; this only calls it several times",
-)
+@pytest.mark.one_backend
 @from_numpy
 def test_a_list_is_a_folder_of_runs_and_a_table(hpn, small, tmp_path, capsys):
     asked = ["--model_name", "baseline", "hpn", "--dims", "2", "--epochs", "1"]

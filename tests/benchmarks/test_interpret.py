@@ -4,16 +4,13 @@ import csv
 import doctest
 import json
 
-import keras
 import numpy as np
 import pytest
 
 from mhe.harness.flags import program
 from mhe.harness.run import Run
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a program over parts tested on every backend"
-)
+pytestmark = pytest.mark.one_backend
 SMALL = [
     *("--dataset", "digits", "--train_images", "60", "--batch_size", "30", "--epochs", "2"),
     *("--per_class", "2", "--base_lr", "0.01"),

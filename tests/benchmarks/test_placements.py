@@ -9,7 +9,7 @@ import pytest
 from mhe.harness.flags import program
 from mhe.prototypes import cosine_lower_bound
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.fixture

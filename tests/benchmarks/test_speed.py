@@ -14,12 +14,9 @@ from mhe.harness.flags import program
 
 BACKEND = keras.backend.backend()
 SMALL = ("--backends", BACKEND, "--rounds", "3", "--seconds", "0.01")
+
+
 # A process for each backend is what these take; one backend's tells whether the program is right.
-on_one_backend = pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="the program is the same; what differs is tested by itself"
-)
-
-
 @pytest.fixture
 def speed(load):
     return load("speed")
@@ -30,7 +27,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-@on_one_backend
+@pytest.mark.one_backend
 def test_table_from_end_to_end(speed, tmp_path, capsys):
     out = tmp_path / "speed"
     flags = ["--layers", "16x8", "16x12", "--spaces", "half", "--powers", "0", "2"]
@@ -57,7 +54,7 @@ def test_table_from_end_to_end(speed, tmp_path, capsys):
     assert "left" not in printed.err
 
 
-@on_one_backend
+@pytest.mark.one_backend
 def test_peaks_are_measured_for_what_was_timed(speed, tmp_path, capsys):
     out = tmp_path / "speed"
     flags = ["--layers", "64x600", "--spaces", "full", "--distances", "euclidean"]
@@ -72,7 +69,7 @@ def test_peaks_are_measured_for_what_was_timed(speed, tmp_path, capsys):
     assert square / 2 < float(rows["kernel", "2"]["memory_mib"]) < 40 * square
 
 
-@on_one_backend
+@pytest.mark.one_backend
 def test_memory_of_wide_layers(speed, tmp_path, capsys):
     out = tmp_path / "memory"
     speed.main(["--backends", BACKEND, "--memory", "16x3000", "--out", str(out)])

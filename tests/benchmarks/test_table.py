@@ -12,7 +12,7 @@ from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
 from mhe.harness.run import Run
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 ONE = Comparison(
     "benchmarks/x.py",

@@ -32,10 +32,6 @@ SMALL = [
 
 
 from_numpy = pytest.mark.usefixtures("weights_from_numpy")
-tensorflow_only = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="what it calls is tested on every backend; this only calls it several times",
-)
 
 
 @pytest.fixture
@@ -267,10 +263,7 @@ def test_a_folder_is_named_after_the_flags_by_default(train, monkeypatch):
     assert folders == ["runs/cifar100-half_mhe-2-seed3", "runs/small-baseline-seed0"]
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="resuming is tested on every backend with the runs; this kills a process",
-)
+@pytest.mark.one_backend
 def test_interrupted_killed_and_resumed_it_ends_as_an_unbroken_run(
     train, small, tmp_path, capsys, log, assert_same_log
 ):
@@ -441,7 +434,7 @@ def test_a_folder_in_use_is_refused_before_data_are_loaded(train, tmp_path, caps
     assert "mine.txt cannot be written to: Not a directory" in capsys.readouterr().err
 
 
-@tensorflow_only
+@pytest.mark.one_backend
 def test_a_comparison_is_a_folder_of_runs_a_table_and_figures(
     train, small, tmp_path, capsys, monkeypatch
 ):
@@ -487,7 +480,7 @@ def test_a_comparison_is_a_folder_of_runs_a_table_and_figures(
     assert runs[0].result["metrics"] == pytest.approx(before)
 
 
-@tensorflow_only
+@pytest.mark.one_backend
 def test_digits_compares_what_it_trains_and_repeats_nothing(train, small, load, tmp_path, capsys):
     digits = load("digits")
     argv = ["--seeds", "1", "--train_images", "20", "--epochs", "1", "--out", str(tmp_path)]

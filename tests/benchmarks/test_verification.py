@@ -8,7 +8,7 @@ import pytest
 from mhe.harness.flags import program
 
 pytest.importorskip("sklearn")
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_a_row_for_every_method(load, tmp_path, capsys, clock):

@@ -41,7 +41,7 @@ SHOWN_ELSEWHERE = {
     "sphereface_plus.verification.Verification",
 }
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def documented():

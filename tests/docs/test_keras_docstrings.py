@@ -7,7 +7,7 @@ import pytest
 
 PATH = Path(__file__).parents[2] / "docs" / "_ext" / "keras_docstrings.py"
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,6 @@ from gan.scores import Reference, frechet_distance, inception_score, precision_r
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
 
-only_once = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the same on every backend"
-)
 SHAPE = (8, 8, 1)
 
 
@@ -72,7 +69,7 @@ def test_features_and_probabilities(tmp_path):
     assert classifier.name == f"mine.keras ({classifier.digest[:8]})"
 
 
-@only_once
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("activation", "after"),
     [
@@ -101,7 +98,7 @@ def test_what_follows_the_last_kernel(activation, after):
     assert_allclose(probabilities, softmax(logits), rtol=1e-4, atol=1e-5)
 
 
-@only_once
+@pytest.mark.one_backend
 def test_maps_of_features_are_averaged():
     inputs = keras.Input(SHAPE)
     features = keras.layers.Conv2D(2, 3)(inputs)
@@ -113,7 +110,7 @@ def test_maps_of_features_are_averaged():
     assert_allclose(found, maps.mean(axis=(1, 2)), rtol=1e-4, atol=1e-3)
 
 
-@only_once
+@pytest.mark.one_backend
 def test_classifiers_that_are_refused(tmp_path):
     def refused(complaint, **options):
         with pytest.raises(BadInput, match=complaint):
@@ -160,7 +157,7 @@ def test_classifiers_that_are_refused(tmp_path):
         classifier.score(pixels(2))
 
 
-@only_once
+@pytest.mark.one_backend
 def test_inception_gets_pixels_as_it_was_trained_on(tmp_path, monkeypatch):
     """299×299 from −1 to 1; its place is taken by a network that is quick to build."""
 
@@ -189,7 +186,7 @@ def test_inception_gets_pixels_as_it_was_trained_on(tmp_path, monkeypatch):
         classifier_files.load(path)
 
 
-@only_once
+@pytest.mark.one_backend
 def test_reference_and_all_scores(tmp_path):
     classifier = classifiers.Classifier(linear(), "mine", "0" * 64, SHAPE)
     images, fake = pixels(60), pixels(50, seed=1) // 2
@@ -237,7 +234,7 @@ def test_reference_and_all_scores(tmp_path):
         Reference.of(images, classifier, cache=kept)
 
 
-@only_once
+@pytest.mark.one_backend
 def test_train_classifier(tmp_path, monkeypatch, capsys):
     """Stopped after an epoch and resumed; what it keeps scores pixels as the run did."""
     from gan import train_classifier

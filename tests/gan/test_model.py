@@ -181,12 +181,7 @@ def test_goes_on_where_it_was_saved(tmp_path):
     assert len(mhe.attached(loaded.discriminator)) == 1
 
 
-only_once = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the same on every backend"
-)
-
-
-@only_once
+@pytest.mark.one_backend
 def test_what_is_no_game():
     generator, discriminator = small_networks()
     unbuilt = keras.Sequential([keras.layers.Dense(1)])

@@ -21,9 +21,7 @@ from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
 from mhe.harness.run import Run
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="programs over parts tested on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "table.py"
 SMALL = [

@@ -5,7 +5,7 @@ import pytest
 
 from mhe import checks
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def of_equation_4(embeddings, labels, index, alpha):
     return np.array(result), variance
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 def test_index_is_k_means_of_each_class_and_its_losses():
     embeddings = embedded()
     index = clusters.cluster(embeddings, LABELS, per_class=2, alpha=2.0, seed=4)
@@ -54,7 +54,7 @@ def test_index_is_k_means_of_each_class_and_its_losses():
     np.testing.assert_array_equal(again.assignments, index.assignments)
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 def test_degenerate_clusters_have_finite_losses():
     embeddings = embedded()[:6]
     each_its_own = clusters.cluster(embeddings, [0, 0, 1, 1, 2, 2], per_class=2)
@@ -69,7 +69,7 @@ def test_degenerate_clusters_have_finite_losses():
     np.testing.assert_array_equal(clusters.cluster(embeddings, [0] * 6, per_class=2).losses, 0)
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("embeddings", "labels", "named"),
     [
@@ -94,7 +94,7 @@ def test_bad_embeddings_and_labels_name_the_class(embeddings, labels, named):
         clusters.cluster(embeddings, labels, per_class=2, class_names=["cat", "dog"])
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 @pytest.mark.parametrize("neighbours", [2, 4, 128])
 def test_knc_is_the_share_of_the_nearest_clusters(neighbours):
     index = clusters.cluster(embedded(), LABELS, per_class=2)
@@ -113,7 +113,7 @@ def test_knc_is_the_share_of_the_nearest_clusters(neighbours):
         clusters.knc([[0, 0, 0], [0, np.inf, 0]], index)
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 def test_concentration_counts_neighbours_alike(monkeypatch):
     # In blocks, of which the last is smaller.
     monkeypatch.setattr("mhe.clusters.distances._BLOCK", 4 * 21)
@@ -155,7 +155,7 @@ def batches(**options):
     return clusters.MagnetBatches(images, LABELS, **options)
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 def test_a_batch_is_a_seed_and_the_nearest_clusters_of_other_classes():
     drawn = batches(members=4)
     drawn.refresh(embedded(), epoch=5)
@@ -190,7 +190,7 @@ def test_a_batch_is_a_seed_and_the_nearest_clusters_of_other_classes():
     assert not np.array_equal(again[7][0], drawn[7][0])
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 def test_before_there_is_an_index_clusters_are_parts_of_classes():
     drawn = batches(transform=lambda images, rng: images + 100)
     images, pairs = drawn[0]
@@ -204,7 +204,7 @@ def test_before_there_is_an_index_clusters_are_parts_of_classes():
     assert {int(drawn[place][1][0, 1]) for place in range(40)} == set(range(6))
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -32,7 +32,7 @@ assert mhe.prototype_regularizers.Distortion is mhe.Distortion is Distortion
 """
 
 
-@pytest.mark.numpy_only
+@pytest.mark.one_backend
 def test_old_names_in_a_fresh_process():
     environment = {**os.environ, "PYTHONPATH": str(Path(mhe.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True, timeout=300)

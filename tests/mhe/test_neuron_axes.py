@@ -6,7 +6,7 @@ from keras import layers
 
 from mhe.neuron_axes import neuron_kernels
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.mark.parametrize(

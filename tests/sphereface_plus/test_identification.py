@@ -1,15 +1,12 @@
 """Identification against ranks that are counted one by one."""
 
-import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sphereface_plus.identification import identify, templates
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 
 def test_ranks_are_those_of_people(monkeypatch):

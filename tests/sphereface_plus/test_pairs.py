@@ -1,15 +1,12 @@
 """Lists of pairs in the forms of Labeled Faces in the Wild, right and wrong."""
 
-import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from sphereface_plus.pairs import read_pairs
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 IMAGES = [
     *("lfw/Ann/Ann_0001.jpg", "lfw/Ann/Ann_0002.jpg", "lfw/Ann/Ann_0013.JPEG"),

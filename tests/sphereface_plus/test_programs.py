@@ -4,7 +4,6 @@ import csv
 import json
 import re
 
-import keras
 import numpy as np
 import pytest
 
@@ -15,9 +14,7 @@ from sphereface_plus import faces, plane, test, train
 from sphereface_plus.heads import SphereFace, SphereFacePlus
 from sphereface_plus.program import figures, head_flags, trained
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="programs over parts tested on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 SMALL = [
     *("--arch", "sfnet4", "--width", "0.06", "--dims", "8", "--image_size", "16x16"),

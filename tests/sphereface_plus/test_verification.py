@@ -1,15 +1,12 @@
 """Verification against scikit-learn's curves and a search over every threshold."""
 
-import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sphereface_plus import verification
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 
 def drawn(dtype="float32", digits=8, matches=60, others=340):

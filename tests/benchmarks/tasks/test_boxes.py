@@ -2,11 +2,10 @@
 
 import doctest
 
-import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="NumPy only")
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """How the networks of the comparison of softmax, Magnet loss and RepMet are scored."""
 
-import keras
 import numpy as np
 import pytest
 
 from mhe import clusters
 from mhe.harness import recipes
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a program over parts tested on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 FLAGS = [
     *("--dataset", "digits", "--train_images", "60", "--batch_size", "12", "--dims", "3"),

@@ -2,13 +2,10 @@
 
 import doctest
 
-import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a program over tested parts"
-)
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.fixture

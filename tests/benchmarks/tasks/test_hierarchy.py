@@ -8,10 +8,6 @@ import pytest
 
 import mhe
 
-tensorflow_only = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the same on every backend"
-)
-
 
 @pytest.fixture
 def hierarchy(load):
@@ -103,7 +99,7 @@ def test_losses_of_the_tree_take_their_flags(hierarchy, task, model, parsed):
     assert float(loss(LABELS, logits)) == pytest.approx(mean, rel=1e-5)
 
 
-@tensorflow_only
+@pytest.mark.one_backend
 def test_a_tree_has_the_classes_in_the_order_of_their_labels(task, tmp_path):
     file = tmp_path / "tree.txt"
     file.write_text("# what they are\nanimal/dog/poodle\n\nanimal/cat\nplant/oak\nfake/cat\n")

@@ -8,9 +8,7 @@ import pytest
 
 from mhe.harness.batches import normalize
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a program over parts tested on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 FLAGS = [
     *("--dataset", "digits", "--train_images", "60", "--batch_size", "30", "--epochs", "2"),

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.fixture

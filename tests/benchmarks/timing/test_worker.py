@@ -77,10 +77,7 @@ def test_step_of_a_network_with_and_without_energies(worker, monkeypatch, clock)
     }
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="the measure is the same; that energies are is tested by itself",
-)
+@pytest.mark.one_backend
 def test_sampled_energies_scatter_about_the_exact_one(worker):
     job = {"kind": "random", "dims": 8, "neurons": 60, "space": "half", "draws": 30, "seed": 0}
     few, many, every = (worker.spread_of_samples({**job, "sample": k})[0] for k in (5, 40, 60))

@@ -12,7 +12,7 @@ from gan.scores import (
     precision_recall,
 )
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_inception_score_of_closed_forms():

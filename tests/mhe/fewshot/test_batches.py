@@ -5,7 +5,7 @@ import pytest
 
 from mhe.fewshot import EpisodeBatches, Episodes
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_batches_hold_the_images_of_their_episode(names):

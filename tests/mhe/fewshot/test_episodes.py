@@ -7,7 +7,7 @@ import pytest
 
 from mhe.fewshot import Episodes
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_support_and_query_share_no_image_and_stand_in_rows_of_one_class():

@@ -7,7 +7,7 @@ import pytest
 
 from mhe.fewshot import Episodes, evaluate
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.mark.parametrize("distance", ["squared", "cosine"])

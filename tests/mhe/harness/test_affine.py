@@ -5,7 +5,7 @@ import pytest
 
 from mhe.harness.affine import random_affine
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 NONE = {"degrees": 0, "stretch": 0, "shear": 0, "shift": 0}
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 
-import keras
 import numpy as np
 import pytest
 
@@ -10,9 +9,7 @@ from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput
 from mhe.harness.run import Run
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="no numerics: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 ONE = Comparison(
     "benchmarks/x.py",

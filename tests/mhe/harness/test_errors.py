@@ -4,7 +4,7 @@ import pytest
 
 from mhe.harness.errors import BadInput, as_bad_input
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.mark.parametrize(("prefix", "expected"), [("--dims", "--dims: a b"), ("", "a b")])

@@ -8,7 +8,7 @@ import pytest
 from mhe.harness.errors import BadInput
 from mhe.harness.events import EventWriter, require_tensorboardx
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def read(folder):

@@ -7,7 +7,7 @@ import pytest
 from mhe.harness.errors import BadInput
 from mhe.harness.files import PARTIAL, read_json, replacing, write_csv, write_json
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from mhe.harness.tables import text_table
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_columns_align_left_and_right_without_trailing_spaces():

@@ -10,7 +10,7 @@ import pytest
 import mhe
 from mhe.hierarchy import ClassTree
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 UNEVEN = ["animal/dog/poodle", "animal/dog/husky", "animal/cat", "plant/oak", "stone"]
 

@@ -11,7 +11,6 @@ from mhe import layers
 array = ops.convert_to_numpy
 # What is the same on every backend is tested on one.
 tensorflow = keras.backend.backend() == "tensorflow"
-only_once = pytest.mark.skipif(not tensorflow, reason="the same on every backend")
 IMAGE = (2, 5, 5, 3)
 # A layer, the shape of its inputs, and where the axes of its outputs are.
 KINDS = {
@@ -133,7 +132,7 @@ def test_the_gradient_goes_through_the_norm(
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@only_once
+@pytest.mark.one_backend
 def test_keras_overwrites_the_kernel_and_this_does_not(draw):
     x, kernel = draw(3, 6), kernel_with_a_gap((6, 4), (-1,), draw).astype("float32")
     mine = layers.SpectralNorm(keras.layers.Dense(4), power_iterations=12)
@@ -246,7 +245,7 @@ def test_half_precision_and_degenerate_kernels(draw, gradient_step):
     np.testing.assert_array_equal(vectors(norm)[0], before)
 
 
-@only_once
+@pytest.mark.one_backend
 def test_energies_are_those_of_the_kernel():
     model = discriminator(kernel_regularizer="l2")
     kernel = model.layers[0].kernel
@@ -290,14 +289,14 @@ def test_a_call_that_fails_leaves_the_kernel(draw):
     assert norm.layer.kernel is kernel
 
 
-@only_once
+@pytest.mark.one_backend
 def test_masks_pass():
     norm = layers.SpectralNorm(keras.layers.Embedding(5, 3, mask_zero=True))
     tokens = np.array([[1, 0, 2]])
     np.testing.assert_array_equal(array(norm.compute_mask(tokens)), [[True, False, True]])
 
 
-@only_once
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "make",
     [
@@ -315,7 +314,7 @@ def test_what_has_no_kernel_of_its_own_is_refused(make):
         layers.SpectralNorm(make())
 
 
-@only_once
+@pytest.mark.one_backend
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="`power_iterations` must be an integer >= 1"):
         layers.SpectralNorm(keras.layers.Dense(2), power_iterations=0)

@@ -11,7 +11,7 @@ from mhe.prototypes import closed_forms, cosine_lower_bound, separation
 from mhe.prototypes.bounds import levenshtein
 from mhe.prototypes.configurations import catalogue
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 # Cohn and Kumar, Universally optimal distribution of points on spheres, table 1: each meets
 # Levenshtein's bound.

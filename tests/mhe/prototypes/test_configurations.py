@@ -9,7 +9,7 @@ import pytest
 from mhe.prototypes import closed_forms, codes, separation
 from mhe.prototypes.configurations import catalogue, compose, derive
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 FAMILIES = sorted(
     {each.name for each in catalogue() if each.dims <= 301 and "BCH" not in each.name}

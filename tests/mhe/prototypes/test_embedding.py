@@ -11,7 +11,7 @@ from mhe import metrics
 from mhe.prototypes import embedding
 from mhe.prototypes.embedding import classical_scaling, embed, find
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 UNEVEN = mhe.ClassTree.from_paths(["a/b/c", "a/b/d", "a/e", "f", "g/h", "g/i"]).cost_matrix()
 

@@ -20,7 +20,7 @@ from mhe.prototypes.optimize import (
     soft_maximum,
 )
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 GROUP = np.stack([np.linalg.matrix_power(TURN, power) for power in range(4)])

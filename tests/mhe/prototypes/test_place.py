@@ -13,7 +13,7 @@ from mhe import prototypes
 from mhe.prototypes import cosine_lower_bound, find, order_kept, place, separation
 from mhe.prototypes.__main__ import run
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.mark.parametrize(

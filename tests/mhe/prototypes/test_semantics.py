@@ -17,7 +17,7 @@ from mhe.prototypes.semantics import (
     unit_semantics,
 )
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 RNG = np.random.default_rng(0)
 WORDS = RNG.normal(size=(9, 5))

@@ -9,7 +9,7 @@ import pytest
 
 from mhe.prototypes import vectors
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 WORDS = {
     "the": [0.5, -1.0, 2.0],

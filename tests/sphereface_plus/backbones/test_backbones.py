@@ -6,9 +6,7 @@ import pytest
 
 from sphereface_plus.backbones import iresnet, sfnet
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="Keras layers alone: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 
 class Reference:
@@ -112,7 +110,7 @@ def test_embeddings(build, options, formula):
     expected = getattr(reference, formula)(images)
     # All that the network has is in the formula.
     assert reference.used == {name for name, weights in reference.weights.items() if weights}
-    found = np.asarray(model(images.astype("float32")))
+    found = keras.ops.convert_to_numpy(model(images.astype("float32")))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
@@ -153,9 +151,10 @@ def test_depths_and_first_weights():
 @pytest.mark.usefixtures("weights_from_numpy")
 def test_weight_decay_is_half_the_sum_of_squares_of_all_but_biases():
     model = sfnet(4, 2, (16, 16, 1), batch_norm=True, width=1 / 32, weight_decay=0.5)
-    decayed = [np.asarray(weight) for weight in model.trainable_weights if weight.name != "bias"]
-    expected = 0.25 * sum(np.sum(np.square(each)) for each in decayed)
-    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+    decayed = [weight for weight in model.trainable_weights if weight.name != "bias"]
+    expected = 0.25 * sum(np.sum(keras.ops.convert_to_numpy(each) ** 2) for each in decayed)
+    found = keras.ops.convert_to_numpy(sum(model.losses))
+    assert found == pytest.approx(expected, rel=1e-5)
     assert not sfnet(4, 2, (16, 16, 1), width=1 / 32, weight_decay=0).losses
 
 

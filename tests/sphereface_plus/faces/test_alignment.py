@@ -1,12 +1,9 @@
-import keras
 import numpy as np
 import pytest
 
 from sphereface_plus.faces import align, crop, reference, similarity
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 # SphereFace's five points at 112x96 and ArcFace's at 112x112, as their sources print them.
 SPHEREFACE = [

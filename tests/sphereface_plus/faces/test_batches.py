@@ -9,10 +9,6 @@ from sphereface_plus.faces import FaceBatches, align, crop, find_people, load, r
 SIZE = (14, 12)
 IMAGES = {"ann": 3, "ben": 5, "cid": 4, "dora": 2}
 
-numpy_only = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
-
 
 @pytest.fixture
 def people(tmp_path):
@@ -42,7 +38,7 @@ def assert_same(some, others):
         np.testing.assert_array_equal(images, other_images)
 
 
-@numpy_only
+@pytest.mark.one_backend
 @pytest.mark.parametrize("channels", [1, 3])
 def test_load_crops_or_aligns_and_counts_channels(people, channels):
     points = reference(SIZE) * 1.2 + 2
@@ -65,7 +61,7 @@ def test_load_crops_or_aligns_and_counts_channels(people, channels):
     np.testing.assert_array_equal(load(people, None, SIZE)[grey], load(people, [grey], SIZE)[0])
 
 
-@numpy_only
+@pytest.mark.one_backend
 def test_an_epoch_holds_every_face_once_normalised_and_mirrored_half_the_time(people):
     faces = load(people, None, SIZE)
     plain = FaceBatches(people, 4, size=SIZE, flip=False, shuffle=False)
@@ -89,7 +85,7 @@ def test_an_epoch_holds_every_face_once_normalised_and_mirrored_half_the_time(pe
     assert first.tolist() != people.labels.tolist()
 
 
-@numpy_only
+@pytest.mark.one_backend
 @pytest.mark.parametrize("per_person", [None, 2])
 def test_batches_depend_on_seed_epoch_and_place_alone(people, per_person):
     def batches(**changes):
@@ -108,7 +104,7 @@ def test_batches_depend_on_seed_epoch_and_place_alone(people, per_person):
     assert [labels for _, labels in drawn(batches(seed=4), [0, 1])] != [y for _, y in wanted]
 
 
-@numpy_only
+@pytest.mark.one_backend
 def test_per_person_draws_different_images_of_different_people(people):
     faces = (load(people, None, SIZE).astype(np.float32) - 127.5) / 128
     batches = FaceBatches(people, 4, size=SIZE, per_person=2, flip=False, seed=2)
@@ -132,7 +128,7 @@ def test_per_person_draws_different_images_of_different_people(people):
     assert images_seen == set(range(14))
 
 
-@numpy_only
+@pytest.mark.one_backend
 def test_what_no_batch_can_be_made_of_is_named(people, tmp_path):
     with pytest.raises(BadInput, match=r"per_person=3, a person .* Received: dora \(2\)$"):
         FaceBatches(people, 6, per_person=3)

@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,9 +5,7 @@ from PIL import Image
 from mhe.harness.errors import BadInput
 from sphereface_plus.faces import find_people, read_landmarks
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 FIVE = [30, 52, 66, 52, 48, 72, 34, 92, 63, 92.5]
 

@@ -2,7 +2,6 @@ import io
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,9 +9,7 @@ from PIL import Image
 from mhe.harness.errors import BadInput
 from sphereface_plus.faces import find_people
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 
 def pixels(seed, shape=(10, 9)):

@@ -263,7 +263,7 @@ def drawn(built):
     return packed.astype("float32")
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the next test has it all")
+@pytest.mark.one_backend
 def test_logits_and_losses(built, drawn):
     """One by one, so that it can be told what is wrong."""
     for number, (name, (head, formula, losses)) in enumerate(built.items()):
@@ -364,7 +364,7 @@ def test_bad_labels(one_of_each_loss):
             head.loss(labels, logits)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="configs are Python's alone")
+@pytest.mark.one_backend
 def test_configs(built):
     regularized = heads.SphereFacePlus(
         CLASSES, energy=mhe.MHE(2.0, s=0), kernel_regularizer=keras.regularizers.L2(0.5)
@@ -378,7 +378,7 @@ def test_configs(built):
         assert config["registered_name"].startswith("sphereface_plus>")
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bad arguments are Python's")
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("kind", "options", "named"),
     [

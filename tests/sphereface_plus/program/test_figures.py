@@ -1,6 +1,5 @@
 """Figures show the numbers that they are given."""
 
-import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -10,9 +9,7 @@ from sphereface_plus.program import figures
 from sphereface_plus.verification import roc_curve
 
 pytest.importorskip("matplotlib")
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="NumPy only: the same on every backend"
-)
+pytestmark = pytest.mark.one_backend
 
 
 @pytest.fixture

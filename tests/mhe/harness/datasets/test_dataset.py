@@ -6,7 +6,7 @@ import pytest
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_classes_to_test_on_must_be_trained_on():

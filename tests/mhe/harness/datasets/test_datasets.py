@@ -8,7 +8,7 @@ import pytest
 from mhe.harness.datasets import load
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_digits_are_embedded_and_split_the_same_every_time():

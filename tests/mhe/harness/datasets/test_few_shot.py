@@ -12,7 +12,7 @@ from mhe.harness.datasets import (
 )
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def made(names, name="data.zip", disjoint=False):

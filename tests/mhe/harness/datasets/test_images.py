@@ -9,7 +9,7 @@ from PIL import Image
 from mhe.harness.datasets.images import decode, fit, grey_or_rgb, open_image, unreadable
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def png(pixels):

@@ -10,7 +10,7 @@ from PIL import Image
 from mhe.harness.datasets import load_one_shot_runs
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def drawing(seed):

@@ -6,7 +6,7 @@ import pytest
 from mhe.harness.datasets import balanced_subset, held_out
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_balanced_subset():

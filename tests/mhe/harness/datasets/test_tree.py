@@ -7,7 +7,7 @@ import pytest
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 FILES = {"train/a/1.png": b"one", "train/a/0.png": b"zero", "train/.hidden/2.png": b"?"}
 

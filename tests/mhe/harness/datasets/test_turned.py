@@ -5,7 +5,7 @@ import pytest
 
 from mhe.harness.datasets import turned
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def disc(size):

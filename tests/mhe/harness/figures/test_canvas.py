@@ -7,7 +7,7 @@ import pytest
 from mhe.harness import figures
 from mhe.harness.errors import BadInput
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from mhe.harness import figures
 from mhe.harness.figures import cosines as module
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import pytest
 from mhe.harness import figures
 from mhe.harness.figures import prototypes as module
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 NAMES = ["cat", "dog", "eel"]
 LABELS = np.array([0, 0, 1, 2, 2, 1])

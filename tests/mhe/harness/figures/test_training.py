@@ -5,7 +5,7 @@ import pytest
 
 from mhe.harness import figures
 
-pytestmark = pytest.mark.numpy_only
+pytestmark = pytest.mark.one_backend
 
 ROWS = [
     {
