@@ -8,7 +8,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 2
+# Tests and documentation run in as many processes; each takes some 2 GB.
+JOBS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 4))")
 PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -43,8 +44,9 @@ lint: venv
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# The notebooks are executed in parallel with the pages; those that did not change are not repeated.
+# Notebooks that did not change are not executed again.
 docs: $(VENV)/docs
+	$(PY) docs/run_notebooks.py
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet --jobs $(JOBS) -b html docs docs/_build/html
 
 # Keras itself cannot be imported without a backend, so one is added once it is clear that the
