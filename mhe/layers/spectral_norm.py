@@ -138,7 +138,10 @@ class SpectralNorm(keras.layers.Wrapper):
     third weight. All this is arithmetic on weights: it works the same in TensorFlow's graphs, JAX's
     stateless calls and eager PyTorch, and in a resumed run.
 
-    Without `training=True`, or with `trainable=False`, u and v stay fixed. A step that calls the
+    When the layer is built, `warm_up` iterations bring u and v near the singular vectors of the
+    kernel it then has, so that inference with a fresh layer, or with one that was trained before it
+    was wrapped, divides by about σ(W). Without `training=True`, or with `trainable=False`, u and v
+    stay fixed. A step that calls the
     layer again after an update of W, as the generator's step of a GAN calls a discriminator that
     was just trained, would count as another training step. `hold_spectral_norms` prevents that, and
     `update_spectral_norms` iterates on demand:
@@ -154,16 +157,19 @@ class SpectralNorm(keras.layers.Wrapper):
         layer: A `Dense`, `Conv1D/2D/3D`, `Conv1D/2D/3DTranspose`, `DepthwiseConv1D/2D` or
             `Embedding`, built or not, without LoRA and not quantized.
         power_iterations: Number of power iterations per update.
+        warm_up: Number of power iterations when the layer is built, as many as in PyTorch's
+            `spectral_norm` by default.
         **kwargs: `name` and `trainable`, as for every Keras layer. The dtype is always that of the
             wrapped layer.
 
     Attributes:
         layer: The wrapped layer.
-        u: Approximate first left singular vector `(outputs,)`, random at first.
+        u: Approximate first left singular vector `(outputs,)`.
         v: The right one, `(rest,)`, zeros before the first iteration.
 
     Raises:
-        ValueError: If the layer is of another type, or `power_iterations` is not an integer >= 1.
+        ValueError: If the layer is of another type, `power_iterations` is not an integer >= 1, or
+            `warm_up` not an integer >= 0.
 
     Example:
 
@@ -182,8 +188,15 @@ class SpectralNorm(keras.layers.Wrapper):
         ([arXiv:1802.05957](https://arxiv.org/abs/1802.05957)).
     """
 
-    def __init__(self, layer: keras.layers.Layer, power_iterations: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        power_iterations: int = 1,
+        warm_up: int = 15,
+        **kwargs: Any,
+    ) -> None:
         checks.check_count("power_iterations", power_iterations, 1)
+        checks.check_count("warm_up", warm_up, 0)
         _check_layer(layer)
         # Not in half precision: the layer casts its inputs itself, and σ needs all digits of W.
         kwargs = {**kwargs, "dtype": layer.variable_dtype}
@@ -191,6 +204,7 @@ class SpectralNorm(keras.layers.Wrapper):
         self.autocast = False
         self.supports_masking = layer.supports_masking
         self.power_iterations = int(power_iterations)
+        self.warm_up = int(warm_up)
         self._holds = 0
 
     @property
@@ -209,7 +223,7 @@ class SpectralNorm(keras.layers.Wrapper):
         kernel = self.kernel
         outputs, rest = kernel_matrix(keras.KerasTensor(kernel.shape), self._output_axes).shape
         dtype = keras.backend.result_type(kernel.dtype, "float32")
-        self.u = self._state("u", (outputs,), dtype, _random_unit_vector)
+        self.u = self._state("u", (outputs,), dtype, self._first_vector)
         self.v = self._state("v", (rest,), dtype)
         self._iterated = self._state("iterated", kernel.shape, kernel.dtype)
 
@@ -247,7 +261,11 @@ class SpectralNorm(keras.layers.Wrapper):
         return self.layer.compute_mask(inputs, mask)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "power_iterations": self.power_iterations}
+        return {
+            **super().get_config(),
+            "power_iterations": self.power_iterations,
+            "warm_up": self.warm_up,
+        }
 
     @property
     def _output_axes(self) -> tuple[int, ...]:
@@ -274,6 +292,15 @@ class SpectralNorm(keras.layers.Wrapper):
             autocast=False,
             aggregation="only_first_replica",
         )
+
+    def _first_vector(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        """A random unit vector after the iterations of the warm-up."""
+        u = unit_vectors(keras.initializers.RandomNormal(stddev=1.0)(shape, dtype=dtype))
+        if not self.warm_up:
+            return u
+        warm, _ = power_iteration(self._matrix(), u, self.warm_up)
+        # Kernels of zeros, or that are not finite, have no vectors.
+        return ops.where(ops.sum(ops.square(warm)) > 0.5, warm, u)
 
     def _matrix(self) -> Tensor:
         return kernel_matrix(at_least_float32(self.kernel), self._output_axes)
@@ -358,10 +385,6 @@ def hold_spectral_norms(model: keras.layers.Layer) -> Iterator[None]:
 
 def _spectral_norms(model: keras.layers.Layer) -> list[SpectralNorm]:
     return [layer for layer in flat_layers(model) if isinstance(layer, SpectralNorm)]
-
-
-def _random_unit_vector(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-    return unit_vectors(keras.initializers.RandomNormal(stddev=1.0)(shape, dtype=dtype))
 
 
 def _check_layer(layer: keras.layers.Layer) -> None:

@@ -132,6 +132,27 @@ def test_the_gradient_goes_through_the_norm(
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+def test_a_layer_that_is_built_or_wrapped_divides_by_about_its_norm(draw):
+    x = draw(3, 40)
+    dense = keras.layers.Dense(30, use_bias=False)
+    dense.build(x.shape)
+    kernel = draw(40, 30)
+    dense.kernel.assign(kernel)  # trained before
+    for layer in (keras.layers.Dense(30, use_bias=False), dense):
+        norm = layers.SpectralNorm(layer)
+        norm.build(x.shape)
+        largest = np.linalg.svd(array(norm.kernel), compute_uv=False)[0]
+        assert 0.93 * largest <= array(norm.sigma) <= largest * (1 + 1e-6)
+        expected = x @ array(norm.kernel) / array(norm.sigma)
+        np.testing.assert_allclose(array(norm(x)), expected, rtol=1e-4, atol=1e-5)
+    cold = layers.SpectralNorm(keras.layers.Dense(30), warm_up=0)
+    cold.build(x.shape)
+    assert array(cold.sigma) < 0.93 * np.linalg.svd(array(cold.kernel), compute_uv=False)[0]
+    zeros = layers.SpectralNorm(keras.layers.Dense(30, kernel_initializer="zeros"))
+    zeros.build(x.shape)
+    assert np.linalg.norm(array(zeros.u)) == pytest.approx(1, rel=1e-5)
+
+
 @pytest.mark.one_backend
 def test_keras_overwrites_the_kernel_and_this_does_not(draw):
     x, kernel = draw(3, 6), kernel_with_a_gap((6, 4), (-1,), draw).astype("float32")
@@ -318,6 +339,8 @@ def test_what_has_no_kernel_of_its_own_is_refused(make):
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="`power_iterations` must be an integer >= 1"):
         layers.SpectralNorm(keras.layers.Dense(2), power_iterations=0)
+    with pytest.raises(ValueError, match="`warm_up` must be an integer >= 0"):
+        layers.SpectralNorm(keras.layers.Dense(2), warm_up=-1)
     with pytest.raises(ValueError, match=r"without LoRA.*Received: layer='low' with LoRA"):
         layers.SpectralNorm(keras.layers.Dense(2, lora_rank=1, name="low"))
     norm = layers.SpectralNorm(keras.layers.Dense(2, name="whole"))
