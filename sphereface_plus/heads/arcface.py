@@ -18,6 +18,7 @@ def arcface_logits(
     scale: float = 64,
     m: float = 0.5,
     easy_margin: bool = False,
+    detach: bool = False,
 ) -> Tensor:
     """s·cos(θ_y + m) for the true class y, s·cos θ_j for the others.
 
@@ -30,12 +31,16 @@ def arcface_logits(
     Without the easy margin the logit always falls with the angle, with a step down at π - m; with
     it, there is a step up at π/2.
 
+    InsightFace's code for large data sets does neither: it takes cos(θ_y + m) at every angle, and
+    gives it the gradient of cos θ_y. That is `detach=True`.
+
     Args:
         cosines: Tensor `(B, classes)`.
         labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
         scale: s.
         m: The margin in radians, in [0, π/2].
         easy_margin: Whether only features within a right angle of their class get a margin.
+        detach: Whether cos(θ_y + m) - cos θ_y gets no gradient, and is taken beyond π - m, too.
 
     Returns:
         A tensor `(B, classes)`, float64 for float64 cosines, else float32. Its gradient is finite
@@ -43,7 +48,7 @@ def arcface_logits(
 
     Raises:
         ValueError: If there is not one label per sample, or a label in an array or list is not a
-            class.
+            class, or if `detach` and `easy_margin` are combined.
 
     Example:
 
@@ -57,9 +62,12 @@ def arcface_logits(
         Deng et al., ArcFace: additive angular margin loss for deep face recognition, CVPR 2019
         ([arXiv:1801.07698](https://arxiv.org/abs/1801.07698)), equation 3.
     """
+    _check_combination(easy_margin, detach)
 
     def with_angle_added(cosine: Tensor) -> Tensor:
         rotated = cosine * math.cos(m) - sine(cosine) * math.sin(m)
+        if detach:
+            return cosine + ops.stop_gradient(rotated - cosine)
         if easy_margin:
             return ops.where(cosine > 0, rotated, cosine)
         return ops.where(cosine > math.cos(math.pi - m), rotated, cosine - m * math.sin(m))
@@ -77,6 +85,8 @@ class ArcFace(MarginHead):
         m: The margin in radians, in [0, π/2].
         easy_margin: Whether only features within a right angle of their class get a margin; see
             `arcface_logits` for what happens beyond π.
+        detach: Whether the margin gets no gradient and has no end, as in InsightFace's code; see
+            `arcface_logits`.
         **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
 
     Raises:
@@ -102,23 +112,26 @@ class ArcFace(MarginHead):
         scale: float = 64,
         m: float = 0.5,
         easy_margin: bool = False,
+        detach: bool = False,
         **kwargs: Any,
     ) -> None:
         checks.check_number("scale", scale, above=0)
         checks.check_number("m", m, least=0)
         if m > math.pi / 2:
             raise ValueError(f"`m` must be at most π/2, in radians. Received: m={m!r}")
+        _check_combination(easy_margin, detach)
         super().__init__(classes, **kwargs)
         self.scale = float(scale)
         self.m = float(m)
         self.easy_margin = bool(easy_margin)
+        self.detach = bool(detach)
 
     def call(
         self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
         """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         cosines = self.cosines(features)
-        return arcface_logits(cosines, labels, self.scale, self.m, self.easy_margin)
+        return arcface_logits(cosines, labels, self.scale, self.m, self.easy_margin, self.detach)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -126,4 +139,12 @@ class ArcFace(MarginHead):
             "scale": self.scale,
             "m": self.m,
             "easy_margin": self.easy_margin,
+            "detach": self.detach,
         }
+
+
+def _check_combination(easy_margin: bool, detach: bool) -> None:
+    if easy_margin and detach:
+        raise ValueError(
+            "`detach` takes the margin at every angle. Received: easy_margin=True, detach=True"
+        )

@@ -83,7 +83,8 @@ def sphereface2_logits(
         similarities = cosines + ops.stop_gradient(similarities - cosines)
     if labels is not None:
         _, is_true = true_class(labels, cosines)
-        similarities = similarities + ops.where(is_true, -m, m)
+        margins = ops.full_like(similarities, m)
+        similarities = similarities + ops.where(is_true, -margins, margins)
     return scale * similarities + bias
 
 
@@ -118,7 +119,8 @@ def binary_losses(labels: Tensor, logits: Tensor, scale: float = 40, weight: flo
     def binary(index: Tensor, logits: Tensor) -> Tensor:
         _, is_true = true_class(index, logits)
         losses = ops.softplus(ops.where(is_true, -logits, logits))
-        return ops.sum(losses * ops.where(is_true, weight / scale, (1.0 - weight) / scale), axis=-1)
+        true, other = (ops.full_like(losses, each / scale) for each in (weight, 1.0 - weight))
+        return ops.sum(losses * ops.where(is_true, true, other), axis=-1)
 
     return label_losses(labels, logits, binary)
 

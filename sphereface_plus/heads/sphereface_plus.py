@@ -104,7 +104,9 @@ class SphereFacePlus(SphereFace):
     class among all classes, as published: then it is part of the per-sample losses
     `head.loss(labels, logits)`; see `class_energies`.
 
-    The published model was fine-tuned from a trained SphereFace.
+    The published model was fine-tuned from a trained SphereFace. The Caffe layer published with it
+    computes another loss than the paper: the inverse of a mean, α·N / Σ‖w_i - w_y‖², over the
+    classes of a batch only, where the paper and this class take the mean of inverses.
 
     Args:
         classes: Number of classes, at least 2.

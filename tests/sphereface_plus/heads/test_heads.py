@@ -79,6 +79,11 @@ def arc_face(easy):
     return logits
 
 
+def arc_face_detached(x, w, start):
+    theta, theta0 = angles(x, w), angles(*start)
+    return 6 * put(np.cos(theta), true(np.cos(theta) + np.cos(theta0 + 0.8) - np.cos(theta0)))
+
+
 def sphere_face(m, annealing):
     def logits(x, w, start):
         theta = angles(x, w)
@@ -166,6 +171,8 @@ def cases():
     for easy in (False, True)[: 1 + all_variants]:
         head = heads.ArcFace(CLASSES, 6, 0.8, easy_margin=easy)
         yield f"arcface, easy {easy}", head, arc_face(easy)
+    if all_variants:
+        yield "arcface, detach", heads.ArcFace(CLASSES, 6, 0.8, detach=True), arc_face_detached
     yield "sphereface", heads.SphereFace(CLASSES, 4, **annealed), sphere_face(4, 2)
     yield "sphereface+ angle", *with_energy(3, 2, "angle", "full")
     if all_variants:
@@ -417,7 +424,8 @@ def test_unknown_dims():
 
 
 @not_jax
-def test_dtypes():
+@pytest.mark.parametrize("kind", [heads.ArcFace, heads.SphereFace2])
+def test_dtypes(kind):
     x = np.random.default_rng(0).normal(size=(3, 8)).astype("float16")
     kernel = np.random.default_rng(1).normal(size=(8, 4)).astype("float32")
     options = {"kernel_initializer": keras.initializers.Constant(1.0)}
@@ -425,7 +433,7 @@ def test_dtypes():
     # What the other backends make of float64 depends on their settings.
     doubled = ["float64"] if keras.backend.backend() == "tensorflow" else []
     for dtype in ("float32", "mixed_float16", *doubled):
-        head = heads.ArcFace(4, dtype=dtype, **options)
+        head = kind(4, dtype=dtype, **options)
         head.build((None, 8))
         head.kernel.assign(kernel)
         logits = head(x, labels=[1, 2, 3])
