@@ -8,8 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from mhe import checks
 from mhe.hierarchy import drawing, reading
 from mhe.hierarchy.edges import checked_classes, find_root, listed, parents_by_name
+
+KINDS = ("path", "height")
 
 
 @keras.saving.register_keras_serializable(package="mhe")
@@ -279,18 +282,26 @@ class ClassTree:
         """
         return cls(reading.pairs(reading.ready_path(name)))
 
-    def cost_matrix(self, lengths: Sequence[float] | None = None) -> np.ndarray:
-        """The cost of predicting one class for another: the length of the path between two leaves.
+    def cost_matrix(self, lengths: Sequence[float] | None = None, kind: str = "path") -> np.ndarray:
+        """The cost of predicting one class for another.
+
+            kind="path"      the length of the path between two classes
+            kind="height"    the height of their lowest common ancestor: the length of the longest
+                             path from there down to a class
+
+        Where all classes are equally deep a path is twice a height. Where they are not, the two
+        rank mistakes differently.
 
         Args:
             lengths: Length of the edges at each level, `depth` numbers > 0, from the root down; by
                 default every edge has length 1.
+            kind: `"path"` or `"height"`.
 
         Returns:
             A float64 array `(classes, classes)`, symmetric with a zero diagonal.
 
         Raises:
-            ValueError: If there is not one length per level.
+            ValueError: If there is not one length per level, or `kind` is unknown.
 
         Example:
 
@@ -299,11 +310,18 @@ class ClassTree:
         array([[ 0.,  2., 13.],
                [ 2.,  0., 13.],
                [13., 13.,  0.]])
+        >>> tree.cost_matrix(kind="height")
+        array([[0., 1., 3.],
+               [1., 0., 3.],
+               [3., 3., 0.]])
 
         Reference:
-            Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype
-            learning ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
+            Paths: Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype
+            learning ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)). Heights: Bertinetto et
+            al., Making better mistakes ([arXiv:1912.09393](https://arxiv.org/abs/1912.09393)),
+            section 3.
         """
+        checks.check_choice("kind", kind, KINDS)
         edges = np.ones(self.depth) if lengths is None else np.asarray(lengths, np.float64)
         if edges.shape != (self.depth,) or not np.all((edges > 0) & np.isfinite(edges)):
             raise ValueError(
@@ -311,12 +329,18 @@ class ClassTree:
                 f"tree. Received: lengths={edges.tolist()}"
             )
         from_root = np.concatenate([[0.0], np.cumsum(edges)])
-        shared = np.zeros((len(self.classes),) * 2, int)
-        for level in range(1, self.depth + 1):
-            ancestors = self._ancestors(level)
-            shared += ancestors[:, None] == ancestors
+        common = self._common_ancestors()
+        shared = from_root[self.depths[common]]
         reach = from_root[self.depths[self.leaves]]
-        costs = reach[:, None] + reach - 2 * from_root[shared]
+        if kind == "path":
+            costs = reach[:, None] + reach - 2 * shared
+        else:
+            deepest = from_root[self.depths]
+            # Children come after their parents.
+            for place in range(len(self.nodes) - 1, 0, -1):
+                above = self.parents[place]
+                deepest[above] = max(deepest[above], deepest[place])
+            costs = deepest[common] - shared
         np.fill_diagonal(costs, 0.0)
         return costs
 
@@ -404,6 +428,14 @@ class ClassTree:
         return (
             f"ClassTree({len(self.classes)} classes, {len(self.nodes)} nodes, depth {self.depth})"
         )
+
+    def _common_ancestors(self) -> np.ndarray:
+        """The lowest node above both of two classes, `(classes, classes)`; a class with itself."""
+        common = np.zeros((len(self.classes),) * 2, int)
+        for level in range(1, self.depth + 1):
+            ancestors = self._ancestors(level)
+            common = np.where(ancestors[:, None] == ancestors, ancestors, common)
+        return common
 
     def _ancestors(self, level: int) -> np.ndarray:
         """The node above each class at a level, or the class itself if it is not that deep."""

@@ -88,7 +88,7 @@ class HierarchicalDistance(LabelMetric):
     Reference:
         Bertinetto et al., Making better mistakes: leveraging class hierarchies with deep networks,
         CVPR 2020 ([arXiv:1912.09393](https://arxiv.org/abs/1912.09393)), "average
-        hierarchical distance of top-k", whose cost is the height of the lowest common ancestor.
+        hierarchical distance of top-k", whose cost is `ClassTree.cost_matrix(kind="height")`.
     """
 
     def __init__(

@@ -51,6 +51,47 @@ def test_costs_are_lengths_of_paths(tree):
     assert np.allclose(tree.cost_matrix(lengths), path_lengths(tree, lengths), rtol=1e-14)
 
 
+def lca_heights(tree, lengths):
+    """Heights of lowest common ancestors, by the sets of classes below every node."""
+    above = dict(zip(tree.nodes, tree.parents, strict=True))
+    below, height = {}, dict.fromkeys(tree.nodes, 0.0)
+    for name in tree.classes:
+        node, length = name, 0.0
+        while True:
+            below.setdefault(node, set()).add(name)
+            height[node] = max(height[node], length)
+            if above[node] < 0:
+                break
+            length += lengths[tree.depths[tree.nodes.index(node)] - 1]
+            node = tree.nodes[above[node]]
+
+    def cost(one, other):
+        common = [node for node, classes in below.items() if {one, other} <= classes]
+        return 0.0 if one == other else height[min(common, key=lambda node: len(below[node]))]
+
+    return np.array([[cost(one, other) for other in tree.classes] for one in tree.classes])
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [ClassTree.from_paths(UNEVEN), ClassTree.from_linkage([[0, 3], [1, 4], [2, 5]])],
+    ids=["uneven", "linkage"],
+)
+def test_costs_are_heights_of_common_ancestors(tree):
+    lengths = [0.5, 3.0, 1.25][: tree.depth]
+    found = tree.cost_matrix(lengths, kind="height")
+    assert np.allclose(found, lca_heights(tree, lengths), rtol=1e-14)
+    # They rank mistakes otherwise than paths do.
+    assert np.argsort(found[0]).tolist() != np.argsort(tree.cost_matrix(lengths)[0]).tolist()
+
+
+def test_heights_of_a_level_tree_are_half_its_paths():
+    tree = ClassTree.ready("cifar100")
+    assert np.array_equal(2 * tree.cost_matrix(kind="height"), tree.cost_matrix())
+    with pytest.raises(ValueError, match="'sum'"):
+        tree.cost_matrix(kind="sum")
+
+
 def test_nodes_stand_after_their_parents():
     tree = ClassTree.from_paths(UNEVEN)
     assert tree.nodes[0] == "/"
