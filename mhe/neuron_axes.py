@@ -63,7 +63,8 @@ def neuron_kernels(layer: layers.Layer) -> tuple[NeuronKernel, ...]:
 
     A layer need not have all of them. `EinsumDense` kernels, and with them the projections of
     attention layers, count neurons along the axes that occur in the output; a kernel without
-    another axis only scales its input and holds no neurons.
+    another axis only scales its input and holds no neurons. Layers of this library name theirs in
+    the class attribute `NEURONS`.
 
     Args:
         layer: A layer, built or not.
@@ -73,6 +74,9 @@ def neuron_kernels(layer: layers.Layer) -> tuple[NeuronKernel, ...]:
     >>> [(each.name, each.axis) for each in neuron_kernels(layers.SeparableConv2D(8, 3))]
     [('depthwise_kernel', (-2, -1)), ('pointwise_kernel', -1)]
     """
+    named: tuple[NeuronKernel, ...] | None = getattr(type(layer), "NEURONS", None)
+    if named is not None:
+        return named
     if isinstance(layer, layers.EinsumDense):
         return (NeuronKernel("kernel", _einsum_axes(layer.equation), "kernel_regularizer"),)
     return next(kernels for kinds, kernels in _TABLE if isinstance(layer, kinds))

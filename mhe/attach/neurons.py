@@ -88,6 +88,7 @@ def neuron_weights(model: Layer, quantized: bool = False) -> list[NeuronWeight]:
       the output. A kernel with no other axis only scales its input and holds no neurons.
     - `Embedding`: the rows.
     - Cells of recurrent layers: the last axis of `kernel` and of `recurrent_kernel`.
+    - Prototypes and representatives of the heads of `mhe.layers`: one neuron each.
     - Any other layer with a variable `kernel` of two or more axes: the last axis.
 
     Wrappers and nested models are included. Kernels quantized to integers are left out because they

@@ -79,6 +79,11 @@ def as_matrix(weights: Tensor, axis: int | tuple[int, ...]) -> tuple[Tensor, Lay
     if not keras.backend.is_float_dtype(weights.dtype):
         weights = ops.cast(weights, "float32")
     shape = tuple(weights.shape)
+    if None in shape:
+        raise ValueError(
+            "Energies are of weights, whose shape is known; as an `activity_regularizer` they have "
+            f"no meaning. Received: a tensor of shape {shape}"
+        )
     axes = neuron_axes(axis, len(shape))
     in_order = tuple(range(len(shape)))
     others = tuple(a for a in in_order if a not in axes)

@@ -8,6 +8,7 @@ from keras import ops
 from mhe import checks
 from mhe.layers.distance import check_distance, distances
 from mhe.layers.head import Head, initial_value
+from mhe.neuron_axes import NeuronKernel
 from mhe.serialization import array_from_config, array_to_config
 from mhe.types import Tensor
 
@@ -55,6 +56,8 @@ class LearntPrototypes(Head):
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
         ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)).
     """
+
+    NEURONS = (NeuronKernel("prototypes", 0, "prototypes_regularizer"),)
 
     def __init__(
         self,

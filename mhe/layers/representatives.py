@@ -8,6 +8,7 @@ from keras import ops
 from mhe import checks
 from mhe.layers.distance import distances
 from mhe.layers.head import Head, initial_value
+from mhe.neuron_axes import NeuronKernel
 from mhe.precision import at_least_float32
 from mhe.serialization import array_from_config, array_to_config
 from mhe.types import Tensor
@@ -156,6 +157,8 @@ class Representatives(Head):
         Karlinsky et al., RepMet: Representative-based metric learning for classification and
         few-shot object detection, CVPR 2019 ([arXiv:1806.04728](https://arxiv.org/abs/1806.04728)).
     """
+
+    NEURONS = (NeuronKernel("representatives", (0, 1), None),)
 
     def __init__(
         self,

@@ -131,8 +131,9 @@ def test_a_built_backbone_builds_the_head(tmp_path):
     assert model.built
     assert model.head.prototypes.shape == (3, 5)
     assert model.count_params() == 5 * 5 + 3 * 5
+    (backbone_kernel,) = model.backbone.trainable_variables[:1]
     table = mhe.attach(model, mhe.MHE(1.0))
-    assert len(table) == 1
+    assert [row.weight.variable for row in table] == [backbone_kernel, model.head.prototypes]
     assert table.skipped == ()
     path = tmp_path / "model.weights.h5"
     model.save_weights(path)

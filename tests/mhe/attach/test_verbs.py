@@ -11,6 +11,7 @@ from mhe import MHE, Sum
 from mhe.attach import Attached, Attachments, attach, attached, detach
 from mhe.attach.neurons import neuron_weights
 from mhe.callbacks import EnergyLogger
+from mhe.layers import LearntPrototypes, Representatives
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 
@@ -101,6 +102,31 @@ def test_losses_are_the_energies(make, tmp_path, energy):
         np.testing.assert_allclose(loss(each), before, rtol=1e-6)
         assert "mhe" not in each.to_json()
     assert model.get_config() == config
+
+
+@pytest.mark.parametrize(
+    ("head", "axis", "is_saved"),
+    [
+        (lambda: LearntPrototypes(4, 5, prototypes_regularizer="l2"), 0, True),
+        (lambda: Representatives(4, 2, 5), (0, 1), False),
+    ],
+)
+def test_prototypes_are_neurons(head, axis, is_saved, tmp_path, energy):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5), head()])
+    before = loss(model)
+    (row,) = attach(model, MHE(2.0), layers=type(model.layers[-1]))
+    expected = 2 * energy(row.weight.variable, axis)
+    assert value(row) == pytest.approx(expected, rel=1e-5)
+    assert loss(model) == pytest.approx(before + expected, rel=1e-5)
+    assert row.saved is is_saved
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loss(loaded) == pytest.approx(before + expected * is_saved, rel=1e-5)
+    detach(model)
+    assert loss(model) == pytest.approx(before, rel=1e-6)
+    hidden, found = attach(model, MHE(1.0), head=MHE(3.0))
+    assert value(found) == pytest.approx(3 * energy(row.weight.variable, axis), rel=1e-5)
+    assert hidden.weight.layer is model.layers[0]
 
 
 def test_json_keeps_it():

@@ -233,6 +233,11 @@ def test_bad_arguments(options, words):
         mhe.MHE(**options)
 
 
+def test_energies_of_activations_are_refused():
+    with pytest.raises(ValueError, match=r"as an `activity_regularizer`.*\(None, 4\)"):
+        mhe.MHE()(keras.KerasTensor((None, 4)))
+
+
 def test_bad_axis_for_the_weight():
     with pytest.raises(ValueError, match="out of range for a weight of 2 axes"):
         mhe.MHE(axis=3)(kernel(3, 4))
