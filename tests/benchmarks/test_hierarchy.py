@@ -33,6 +33,7 @@ def test_without_flags_it_is_metric_guided_prototypes_on_cifar100(hierarchy, par
     assert parsed(hierarchy, "--model_name", "deepncm").distance == "squared"
 
 
+@pytest.mark.one_backend
 def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     hierarchy, small, tmp_path, log, assert_same_log, interrupted
 ):

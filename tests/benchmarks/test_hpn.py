@@ -54,6 +54,7 @@ def test_without_flags_it_is_the_published_recipe(hpn, task, small, monkeypatch,
         assert float(model.optimizer.learning_rate) == pytest.approx(rate)
 
 
+@pytest.mark.one_backend
 def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     hpn, task, small, tmp_path, capsys, monkeypatch, log, assert_same_log, interrupted
 ):

@@ -120,6 +120,7 @@ def test_the_warm_up_of_a_short_run_is_a_tenth_of_it(train, parsed):
 
 @from_numpy
 @pytest.mark.parametrize("kernels", ["decayed", "undecayed", "fixed"])
+@pytest.mark.one_backend
 def test_kernels_before_batch_norm_can_be_left_alone(build, train, parsed, kernels):
     flags = ["--normalized_kernels", kernels, "--model_name", "baseline", "--width", "0.06"]
     model = build(parsed(train, *flags), (8, 8, 1), 10, 100)

@@ -364,6 +364,7 @@ def test_defaults_are_resolved_and_checked_for_new_runs_only(tmp_path):
         (["--seeds", "2"], {"name_single_runs": True}, ["tiny-tiny/a-seed0", "tiny-tiny/a-seed1"]),
     ],
 )
+@pytest.mark.one_backend
 def test_runs_are_named_after_the_flags_by_default(tmp_path, monkeypatch, flags, own, folders):
     monkeypatch.chdir(tmp_path)
     make_program(**own).main([*flags, "--steps", "1"])
@@ -373,6 +374,7 @@ def test_runs_are_named_after_the_flags_by_default(tmp_path, monkeypatch, flags,
     assert found == set(folders)
 
 
+@pytest.mark.one_backend
 def test_lists_of_flags_make_a_table_and_are_resumed(tmp_path, capsys, monkeypatch):
     titles = []
     one = make_program(title=lambda args: titles.append(args.dataset) or "tiny")
@@ -404,6 +406,7 @@ def test_lists_of_flags_make_a_table_and_are_resumed(tmp_path, capsys, monkeypat
         one.main([*flags, "--steps", "5"])
 
 
+@pytest.mark.one_backend
 def test_a_program_may_expand_its_lists_by_itself(tmp_path):
     def expand(args):
         runs = COMPARISON.combinations(args)
