@@ -1,12 +1,15 @@
 """Lists of pairs of images to verify, such as `pairs.txt` of Labeled Faces in the Wild."""
 
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
+
+from mhe.text import read_text
 
 _MOST_FAULTS = 10
 
@@ -30,10 +33,11 @@ def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
     r"""Reads a list of pairs in the format of Labeled Faces in the Wild.
 
     A line is `name n1 n2`, two images of one person, or `name1 n1 name2 n2`, images of two people,
-    separated by tabs or spaces; names with spaces need tabs. Image 7 of `Ann` is `Ann/Ann_0007`
-    with any extension, in any parent folder. An optional first line of two numbers, such as
-    `10 300`, says that the pairs come in 10 folds with 300 pairs of each kind; a single number,
-    such as the 500 of `pairsDevTest.txt`, is the number of pairs of each kind.
+    separated by tabs or spaces; names with spaces need tabs. Equal names are one person, too. Image
+    7 of `Ann` is `Ann/Ann_0007` with any extension, in any parent folder. An optional first line of
+    two numbers, such as `10 300`, says that the pairs come in 10 folds with 300 pairs of each kind;
+    a single number, such as the 500 of `pairsDevTest.txt`, is the number of pairs of each kind.
+    Pairs of an image with itself, and pairs listed twice, are kept, with a warning.
 
     Args:
         path: The list.
@@ -66,12 +70,10 @@ def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
         unconstrained environments, University of Massachusetts, Amherst, 07-49, 2007.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [(number, _fields(line)) for number, line in enumerate(file, 1)]
+        text = read_text(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be a list of pairs as text. Received: {error}") from error
+    lines = [(number, _fields(line)) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, fields) for number, fields in lines if fields]
     header: list[int] = []
     if lines and len(lines[0][1]) <= 2 and all(field.isdecimal() for field in lines[0][1]):
@@ -81,16 +83,19 @@ def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
     by_name = defaultdict(list)
     for row, image in enumerate(images):
         by_name[_without_extension(image)].append(row)
-    rows, faults = [], []
+    rows, same, faults = [], [], []
     for number, fields in lines:
         try:
-            rows.append([_row(name, by_name, images) for name in _names(fields)])
+            one, other = _names(fields)
+            rows.append([_row(name, by_name, images) for name in (one, other)])
+            same.append(PurePosixPath(one).parent == PurePosixPath(other).parent)
         except _WrongLineError as error:
             faults.append(f"line {number}: {error}")
     if faults:
         raise ValueError(_listed(path, faults))
-    same = np.array([len(fields) == 3 for _, fields in lines])
-    return Pairs(np.array(rows), same, _folds(path, same, header))
+    pairs = Pairs(np.array(rows), np.array(same), _folds(path, np.array(same), header))
+    _warn_of_repeats(path, rows, [number for number, _ in lines])
+    return pairs
 
 
 class _WrongLineError(Exception):
@@ -104,14 +109,31 @@ def _fields(line: str) -> list[str]:
 
 def _names(fields: list[str]) -> tuple[str, str]:
     """The two images of a line, such as `Ann/Ann_0007`."""
-    if len(fields) == 3:
-        fields = [fields[0], fields[1], fields[0], fields[2]]
-    if len(fields) != 4 or not (fields[1].isdecimal() and fields[3].isdecimal()):
+    whole = [fields[0], fields[1], fields[0], fields[2]] if len(fields) == 3 else fields
+    if len(whole) != 4 or not (whole[1].isdecimal() and whole[3].isdecimal()):
+        files = any(PurePosixPath(field).suffix for field in fields[1:])
+        hint = "; an image such as Ann_0007.jpg is number 7 of Ann" if files else ""
         raise _WrongLineError(
-            f"it must be a name and two numbers, or two names and numbers, not {fields}"
+            f"it must be a name and two numbers, or two names and numbers, not {fields}{hint}"
         )
-    one, first, other, second = fields
+    one, first, other, second = whole
+    if max(map(len, (first, second))) > 9:
+        raise _WrongLineError("the number of an image must have at most 9 digits")
     return f"{one}/{one}_{int(first):04d}", f"{other}/{other}_{int(second):04d}"
+
+
+def _warn_of_repeats(path: str | os.PathLike, rows: list[list[int]], numbers: list[int]) -> None:
+    """Warns of pairs of an image with itself, and of pairs listed more than once."""
+    alike = [number for number, (one, other) in zip(numbers, rows, strict=True) if one == other]
+    seen, twice = set(), []
+    for number, row in zip(numbers, rows, strict=True):
+        if frozenset(row) in seen:
+            twice.append(number)
+        seen.add(frozenset(row))
+    for found, what in ((alike, "of an image with itself"), (twice, "listed before")):
+        if found:
+            count = f"{len(found):,} pair{'s' * (len(found) > 1)}"
+            warnings.warn(f"{path} has {count} {what}, first in line {found[0]}", stacklevel=3)
 
 
 def _without_extension(image: str) -> str:

@@ -23,6 +23,7 @@ TOOLS = {
     "mhe.precision",
     "mhe.seeds",
     "mhe.serialization",
+    "mhe.text",
     "mhe.types",
 }
 # What parts of the library may import from it besides the tools and themselves.

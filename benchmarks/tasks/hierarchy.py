@@ -21,6 +21,7 @@ from mhe.harness import figures, models, recipes
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.run import Run
+from mhe.text import read_text
 
 MODELS = (
     "softmax",
@@ -122,7 +123,7 @@ def read_tree(tree: str, class_names: Sequence[str]) -> mhe.ClassTree:
 
 def _paths(file: Path, class_names: Sequence[str]) -> list[str]:
     """Returns the path in a file that leads to each class."""
-    lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(file).splitlines()]
     paths = [line for line in lines if line and not line.startswith("#")]
     # Keyed by every end of a path: a class may be "poodle", "dog/poodle" or the whole path.
     found: dict[str, list[str]] = {}

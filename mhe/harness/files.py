@@ -1,6 +1,7 @@
 """Files that are written in one step: a process killed at any moment leaves the old or the new."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mhe.harness.errors import BadInput
+from mhe.text import read_text
 
 PARTIAL = "partial-"
 
@@ -62,12 +64,39 @@ def read_json(path: Path) -> dict[str, Any]:
         BadInput: If the file cannot be read or holds something else.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path} must hold a JSON object. Received: {type(content).__name__}")
     return content
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Reads the rows of a CSV file with a line of column names.
+
+    Args:
+        path: The file.
+
+    Raises:
+        BadInput: If the file cannot be read, or a row has more or fewer cells than columns.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "table.csv")
+    >>> write_csv(path, [{"epoch": 1, "loss": 0.5}])
+    >>> read_csv(path)
+    [{'epoch': '1', 'loss': '0.5'}]
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise BadInput(f"{path}, row {number}: a row must have a cell for each column")
+    return rows
 
 
 def write_csv(

@@ -11,7 +11,6 @@ at any moment leaves a folder that can be resumed.
 """
 
 import argparse
-import csv
 import importlib.metadata
 import math
 import os
@@ -28,7 +27,7 @@ import numpy as np
 
 from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.events import EventWriter
-from mhe.harness.files import PARTIAL, read_json, replacing, write_csv, write_json
+from mhe.harness.files import PARTIAL, read_csv, read_json, replacing, write_csv, write_json
 from mhe.version import __version__
 
 _KEPT_CHECKPOINTS = 2
@@ -388,14 +387,13 @@ class Run:
         if not path.exists():
             return []
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = [
-                    # A number that this epoch does not have is an empty cell.
-                    {name: float(cell) for name, cell in row.items() if cell != ""}
-                    for row in csv.DictReader(file)
-                ]
+            rows = [
+                # A number that this epoch does not have is an empty cell.
+                {name: float(cell) for name, cell in row.items() if cell != ""}
+                for row in read_csv(path)
+            ]
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, OverflowError) as error:
             raise BadInput(f"{path} is not a run's log: {error}") from error
 
     def _write_log(self) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mhe.text import read_text
+
 _TREES = Path(__file__).parent / "trees"
 _RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 
@@ -47,18 +49,17 @@ def pairs(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     >>> list(pairs(ready_path("cifar100")))[-1]
     ('worm', 'non-insect_invertebrates')
     """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            names = line.split()
-            if not names or names[0].startswith("#"):
-                continue
-            if len(names) != 2:
-                raise ValueError(
-                    f"{path}, line {number}: a line must be a parent and its child. "
-                    f"Received: {line.strip()!r}"
-                )
-            parent, child = names
-            yield child, parent
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        names = line.split()
+        if not names or names[0].startswith("#"):
+            continue
+        if len(names) != 2:
+            raise ValueError(
+                f"{path}, line {number}: a line must be a parent and its child. "
+                f"Received: {line.strip()!r}"
+            )
+        parent, child = names
+        yield child, parent
 
 
 def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
@@ -74,11 +75,11 @@ def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
         ValueError: If the file is neither.
         OSError: If the file cannot be opened.
     """
-    with open(path, encoding="utf-8") as file:
-        try:
-            stored = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} must be a JSON file. Received: {error}") from error
+    text = read_text(path)
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be a JSON file. Received: {error}") from error
     rows = stored.get("categories") if isinstance(stored, dict) else stored
     if not isinstance(rows, list) or not rows:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mhe.prototypes import METHODS, cosine_lower_bound, find, order_kept, separation, vectors
+from mhe.text import read_text
 
 _PROG = "python -m mhe.prototypes"
 
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "semantics" in flags:
         names = None
         if "names" in flags:
-            names = Path(flags["names"]).read_text("utf-8").splitlines()
+            names = read_text(flags["names"]).splitlines()
         semantics = vectors.read(flags["semantics"], names)
     placement = find(
         *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),

@@ -1,5 +1,6 @@
 """Semantic vectors of classes, read from a file of word vectors."""
 
+import codecs
 import gzip
 import os
 import re
@@ -181,6 +182,8 @@ def _lines(file: _File, path: str | os.PathLike) -> Iterator[tuple[int, str, byt
     count = dims = None
     words = 0
     for line, text in enumerate(file, 1):
+        if line == 1:
+            text = text.removeprefix(codecs.BOM_UTF8)
         text = text.replace(b"\t", b" ").rstrip()
         if not text:
             continue

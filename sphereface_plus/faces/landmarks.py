@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mhe.harness.errors import BadInput
+from mhe.text import read_text
 from sphereface_plus.faces.alignment import fault_of
 from sphereface_plus.faces.people import People, some
 
@@ -58,8 +59,8 @@ def read_landmarks(path: str | os.PathLike, people: People) -> dict[str, np.ndar
     """
     source = os.fspath(path)
     try:
-        lines = Path(path).expanduser().read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(Path(path).expanduser()).splitlines()
+    except (OSError, ValueError) as error:
         raise BadInput(f"{source}: the landmarks cannot be read: {error}") from error
     times = Counter(name.rsplit("/", 1)[-1] for name in people.known)
     alone = [name for name in people.known if times[name.rsplit("/", 1)[-1]] == 1]

@@ -14,14 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mhe.harness.datasets.images import grey_or_rgb, open_image, pillow, unreadable
+from mhe.harness.datasets.images import SUFFIXES, grey_or_rgb, open_image, pillow, unreadable
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
-_KINDS = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    *(".pgm", ".ppm", ".pbm", ".pnm"),
-)
 _CHUNK = 256  # images that a thread checks at a time
 _NAMED = 3  # people or files that an error names, before it only counts
 
@@ -160,12 +156,12 @@ def find_people(
     if not Path(path).expanduser().exists():
         raise BadInput(f"{source} does not exist: expected a folder or zip of <person>/<image>")
     tree = Tree(path)
-    every = [name for name in tree.names if name.lower().endswith(_KINDS)]
+    every = [name for name in tree.names if name.lower().endswith(SUFFIXES)]
     images = [name for name in every if fnmatchcase(name.rsplit("/", 1)[-1], pattern)]
     if not images:
         raise BadInput(
             f"{source} has no images: expected <person>/<image> with names like {pattern} and a "
-            f"suffix of {' '.join(_KINDS)}"
+            f"suffix of {' '.join(SUFFIXES)}"
         )
     wrapper = _wrapper(images)
     members, misplaced = _members(tree.names, images, wrapper)

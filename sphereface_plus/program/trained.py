@@ -1,6 +1,5 @@
 """What a run of `sphereface_plus/train.py` leaves: its network, and the people it knows."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import keras
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.files import write_csv
+from mhe.harness.files import read_csv, write_csv
 from mhe.harness.run import Run
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import People
@@ -62,12 +61,8 @@ def trained_people(folder: Path) -> list[str]:
 
 
 def _read_people(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
-    if any(tuple(row) != _COLUMNS or None in row.values() for row in rows):
+    rows = read_csv(path)
+    if any(tuple(row) != _COLUMNS for row in rows):
         raise BadInput(f"{path} must have the columns {', '.join(_COLUMNS)}. Received: others")
     return rows
 

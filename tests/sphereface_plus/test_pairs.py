@@ -29,6 +29,7 @@ def read(tmp_path):
     ("header", "folds"),
     [(["2 1"], [0, 0, 1, 1]), (["2\t1"], [0, 0, 1, 1]), (["2"], None), ([], None)],
 )
+@pytest.mark.filterwarnings("ignore:.*listed before")
 def test_lists_of_lfw(read, header, folds):
     pairs = read(*header, SAME, OTHER, OTHER, "Ann 1 2")
     assert_array_equal(pairs.rows, [[0, 2], [1, 3], [1, 3], [0, 1]])
@@ -45,7 +46,12 @@ def test_lists_of_lfw(read, header, folds):
             "2 lines .* line 1: .* Ann/Ann_0003.*; line 3: .* Di/Di_0001",
         ),
         (["Ann 1 Cy 1"], r"line 1: Cy/Cy_0001 may be lfw/Cy/Cy_0001.jpg or lfw/Cy/Cy_0001.png"),
-        (["Ann one two"], "line 1: it must be a name and two numbers"),
+        (
+            ["Ann one two"],
+            r"line 1: it must be a name and two numbers.*not \['Ann', 'one', 'two'\]$",
+        ),
+        (["Ann Ann_0001.jpg Ann_0002.jpg"], "image such as Ann_0007.jpg is number 7 of Ann"),
+        (["Ann 1 9999999999"], "must have at most 9 digits"),
         ([SAME, "Ann"], "line 2: it must be a name and two numbers"),
         (["Di 1 2"] * 12, "12 lines .* line 10: [^;]*; …$"),
         (["2 1", SAME, OTHER], "must hold 4 pairs, .* Received: 2"),
@@ -60,9 +66,20 @@ def test_wrong_lists_are_named(read, lines, named):
         read(*lines)
 
 
+def test_equal_names_are_one_person(read):
+    assert_array_equal(read("Ann 1 Ann 2", OTHER).same, [True, False])
+
+
+def test_repeats_are_warned_of(read):
+    with pytest.warns(UserWarning, match="has 1 pair of an image with itself, first in line 2"):
+        assert_array_equal(read(OTHER, "Ann 1 1").same, [False, True])
+    with pytest.warns(UserWarning, match="has 2 pairs listed before, first in line 2"):
+        read("Ann 1 2", "Ann 2 1", "Ann 1 2")
+
+
 def test_unreadable_lists_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.txt cannot be read"):
         read_pairs(tmp_path / "none.txt", IMAGES)
     (tmp_path / "image.txt").write_bytes(b"\x89PNG\xff")
-    with pytest.raises(ValueError, match=r"image\.txt must be a list of pairs as text"):
+    with pytest.raises(ValueError, match=r"image\.txt must be UTF-8 text"):
         read_pairs(tmp_path / "image.txt", IMAGES)

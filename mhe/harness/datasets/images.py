@@ -14,6 +14,11 @@ from mhe.harness.errors import BadInput
 if TYPE_CHECKING:
     from PIL import Image
 
+# By which files beside images, such as notes or thumbnails, are passed over.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".pgm", ".ppm", ".pbm", ".pnm"),
+)
 _CHUNK = 256  # images that a thread decodes at a time
 _NAMED = 3  # files that an error names; the others are counted
 

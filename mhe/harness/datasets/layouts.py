@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset
-from mhe.harness.datasets.images import decode
+from mhe.harness.datasets.images import SUFFIXES, decode
 from mhe.harness.datasets.subsets import held_out
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
@@ -62,7 +62,7 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
             continue
         if len(inside) == 2:
             members = files[split].setdefault(inside[0], [])
-            if inside[1]:
+            if inside[1].lower().endswith(SUFFIXES):
                 members.append(name)
         elif inside != [""] and not (len(inside) == 3 and inside[2] == ""):
             raise BadInput(f"{tree.name}: images must be in {split}/<class>/. Received: {name}")
@@ -72,7 +72,10 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
             raise BadInput(f"{tree.name} has no {split}/ folder with a folder per class")
         for label, members in classes.items():
             if not members:
-                raise BadInput(f"{tree.name}: the class {split}/{label}/ has no images")
+                raise BadInput(
+                    f"{tree.name}: the class {split}/{label}/ has no images, which are files with "
+                    f"a suffix of {' '.join(SUFFIXES)}"
+                )
     class_names = tuple(sorted(files["train"]))
     for label in files["test"]:
         if label not in files["train"]:

@@ -5,12 +5,15 @@ short run and twice the space. Reading members in place also means that no archi
 anywhere.
 """
 
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from mhe.harness.errors import BadInput
+from mhe.text import LARGEST, decode_text, read_text
 
 # A single top folder of a zip that holds one of these is a wrapper and not part of the layout.
 _MARKS = ("wnids.txt", "train.csv", "train/")
@@ -69,14 +72,18 @@ class Tree:
         return self._archive.read(self._prefix + name)
 
     def text(self, name: str) -> str:
-        """Returns the text of a UTF-8 file.
+        """Returns the text of a file, see `mhe.text.read_text`.
 
         Raises:
-            BadInput: If the file cannot be read as UTF-8.
+            BadInput: If the file cannot be read: it is damaged, encrypted, compressed by an unknown
+                method, too large, or no text.
         """
         try:
-            return self.read(name).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+            if self._archive is None:
+                return read_text(self._root / name)
+            with self._archive.open(self._prefix + name) as file:
+                return decode_text(file.read(LARGEST + 1), name)
+        except _UNREADABLE as error:
             raise BadInput(f"{self.name}: {name} cannot be read: {error}") from error
 
     def __enter__(self) -> "Tree":
@@ -97,5 +104,15 @@ class Tree:
             yield from ((inside / name).as_posix() for name in files)
 
 
+# What reading a member of a zip raises: for one that is encrypted it is a RuntimeError, for unknown
+# methods of compression a NotImplementedError, which is one.
+_UNREADABLE = (
+    *(OSError, ValueError, RuntimeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+# What Windows leaves in folders, in any case.
+_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+
+
 def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")
+    return name.startswith((".", "__MACOSX")) or name.lower() in _SYSTEM

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mhe.harness.errors import BadInput
-from mhe.harness.files import PARTIAL, read_json, replacing, write_csv, write_json
+from mhe.harness.files import PARTIAL, read_csv, read_json, replacing, write_csv, write_json
 
 pytestmark = pytest.mark.one_backend
 
@@ -61,6 +61,21 @@ def test_what_is_not_a_json_object_is_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(BadInput, match=rf"a\.json {message}"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1\n", "row 1: a row must have a cell for each column"),
+        ("a\n1,2\n", "row 1: a row must have a cell for each column"),
+        ("a\n" + "1" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_tables_that_are_none_are_refused(tmp_path, content, message):
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(BadInput, match=rf"a\.csv.*{message}"):
+        read_csv(path)
 
 
 def test_csv_keeps_every_digit_and_leaves_out_what_is_missing(tmp_path):

@@ -89,6 +89,9 @@ def test_hidden_files_are_skipped(kind, tmp_path):
             "train/.DS_Store": b"?",
             "train/a/.DS_Store": b"?",
             "train/a/Thumbs.db": b"?",
+            "train/a/ehthumbs.db": b"?",
+            "train/a/notes.txt": b"?",
+            "train/Desktop.ini": b"?",
             "test/.cache/x/y.png": b"?",
         }
     )
@@ -231,7 +234,7 @@ def test_tiny_imagenet(kind, prefix, tmp_path):
         ),
         ({"wnids.txt": b"n01\nn02\n"}, "wnids.txt lacks the class of train/n03/images/n03_0.JPEG"),
         ({"wnids.txt": b"n01\nn02\nn03\nn04"}, "the class train/n04/images/ has no images"),
-        ({"wnids.txt": b"\xff\xfe"}, "wnids.txt cannot be read: "),
+        ({"wnids.txt": b"\xe9"}, "wnids.txt cannot be read: "),
         ({"val/images/val_0.JPEG": b"text"}, "val/images/val_0.JPEG \\(not an image"),
     ],
 )

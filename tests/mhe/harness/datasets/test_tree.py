@@ -1,5 +1,6 @@
 """Files of a folder and of a zip, by the same paths."""
 
+import struct
 import zipfile
 
 import pytest
@@ -50,13 +51,41 @@ def test_members_that_point_outside_are_never_written(tmp_path):
 
 def test_text_is_utf8_with_or_without_a_byte_order_mark(tmp_path):
     (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbfid")
-    (tmp_path / "wrong.csv").write_bytes(b"\xff\xfe")
+    (tmp_path / "wrong.csv").write_bytes(b"\xe9")
     with Tree(tmp_path) as tree:
         assert tree.text("marked.csv") == "id"
         with pytest.raises(BadInput, match=r"wrong\.csv cannot be read: "):
             tree.text("wrong.csv")
         with pytest.raises(BadInput, match=r"missing\.csv cannot be read: "):
             tree.text("missing.csv")
+
+
+def changed_headers(data, offset, value):
+    """A zip of one stored member, with a field of both of its headers changed."""
+    data = bytearray(data)
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        struct.pack_into("<H", data, data.index(signature) + place + offset, value)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: changed_headers(data, 0, 1), "encrypted"),
+        (lambda data: changed_headers(data, 2, 97), "compression method"),
+        (lambda data: data.replace(b"n01 dog", b"n01 cat"), "Bad CRC-32"),
+        (lambda data: changed_headers(data, 2, zipfile.ZIP_DEFLATED), ""),
+        (lambda data: changed_headers(data, 2, zipfile.ZIP_LZMA), ""),
+    ],
+    ids=["encrypted", "unknown method", "damaged", "damaged deflate", "damaged lzma"],
+)
+def test_text_that_cannot_be_unpacked_is_one_line(tmp_path, damage, message):
+    path = zipped(tmp_path / "data.zip", {"words.txt": b"n01 dog"})
+    path.write_bytes(damage(path.read_bytes()))
+    with Tree(path) as tree, pytest.raises(BadInput) as caught:
+        tree.text("words.txt")
+    assert "words.txt cannot be read: " in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_neither_folder_nor_zip(tmp_path):
