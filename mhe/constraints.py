@@ -25,6 +25,8 @@ class PixelRange(keras.constraints.Constraint):
     >>> import numpy as np
     >>> np.asarray(PixelRange(-1, 1)(np.array([-3.0, 0.5], "float32")))
     array([-1. ,  0.5], dtype=float32)
+    >>> layer = keras.layers.Dense(3, kernel_constraint=PixelRange(-1, 1))
+    >>> model = keras.Sequential([keras.Input((4,)), layer])
     """
 
     def __init__(self, low: float = -1.0, high: float = 1.0) -> None:

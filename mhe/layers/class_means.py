@@ -62,12 +62,14 @@ class NearestClassMean(Head):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> import numpy as np
     >>> head = mhe.layers.NearestClassMean(2, 1)
     >>> _ = head(np.array([[1.0], [3.0], [10.0]]), labels=[0, 0, 1], training=True)
     >>> keras.ops.convert_to_numpy(head(np.array([[3.0]])))
     array([[ -1., -49.]], dtype=float32)
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model = mhe.HeadModel(backbone, head)  # passes the labels in training
 
     Reference:
         Guerriero, Caputo and Mensink, DeepNCM: deep nearest class mean classifiers, ICLR 2018

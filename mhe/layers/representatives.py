@@ -145,13 +145,15 @@ class Representatives(Head):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> import numpy as np
     >>> few = np.array([[[0.0, 0.0], [0.0, 1.0]], [[3.0, 4.0], [3.0, 3.0]]])  # two of each class
     >>> head = mhe.layers.Representatives(2, 2, 2, representatives=few)
     >>> keras.ops.convert_to_numpy(head(np.array([[0.0, 0.0]], "float32"))).round(4)
     array([[[ 0.,  1.],
             [25., 18.]]], dtype=float32)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), head])
+    >>> model.compile("sgd", mhe.losses.RepMetLoss())
 
     Reference:
         Karlinsky et al., RepMet: Representative-based metric learning for classification and

@@ -115,11 +115,13 @@ class SquaredEarthMover(LabelLoss):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> loss = mhe.losses.SquaredEarthMover(tree.cost_matrix(), mu=0)
     >>> round(float(loss([0, 1], [[5.0, 4.0, 0.0], [5.0, 0.0, 4.0]])), 3)
     3.172
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile("sgd", loss)
 
     Reference:
         Hou, Yu and Samaras, Squared earth mover's distance-based loss for training deep neural

@@ -151,11 +151,13 @@ class HierarchicalCrossEntropy(LabelLoss):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> loss = mhe.losses.HierarchicalCrossEntropy(tree, alpha=0.5)
     >>> round(float(loss([0, 1], [[5.0, 4.0, 0.0], [5.0, 0.0, 4.0]])), 2)
     1.07
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile("sgd", loss)
 
     Reference:
         Bertinetto et al., Making better mistakes: leveraging class hierarchies with deep networks,

@@ -114,12 +114,14 @@ class MagnetLoss(keras.losses.Loss):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> import numpy as np
     >>> embeddings = np.array([[0.0, 1.0], [0.0, -1.0], [2.0, 1.0], [2.0, -1.0]], "float32")
     >>> pairs = np.array([[0, 5], [0, 5], [1, 7], [1, 7]])  # clusters 5 and 7 of classes 0 and 1
     >>> round(float(mhe.losses.MagnetLoss(alpha=2.0)(pairs, embeddings)), 6)
     0.5
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile("sgd", mhe.losses.MagnetLoss())  # and fit it on `mhe.clusters.MagnetBatches`
 
     Reference:
         Rippel et al., Metric learning with adaptive density discrimination, ICLR 2016

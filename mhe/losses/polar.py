@@ -85,10 +85,12 @@ class PolarLoss(keras.losses.Loss):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> loss = mhe.losses.PolarLoss(low=1600, high=2000)
     >>> round(float(loss([1800, 2000], [[1700.0], [2000.0]])), 6)
     0.125
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", loss)
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019

@@ -75,10 +75,13 @@ class PrototypeLoss(LabelLoss):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> loss = mhe.losses.PrototypeLoss()
     >>> round(float(loss([0, 1], [[0.5, -0.5], [0.0, 1.0]])), 6)
     0.125
+    >>> head = mhe.layers.PrototypeHead(mhe.prototypes.place(5, 3))
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), head])
+    >>> model.compile("sgd", loss)
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019

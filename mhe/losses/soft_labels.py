@@ -136,11 +136,13 @@ class SoftLabelCrossEntropy(LabelLoss):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> loss = mhe.losses.SoftLabelCrossEntropy(tree.cost_matrix(), beta=4)
     >>> round(float(loss([0, 1], [[5.0, 4.0, 0.0], [5.0, 0.0, 4.0]])), 3)
     2.699
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile("sgd", loss)
 
     Reference:
         Bertinetto et al., Making better mistakes: leveraging class hierarchies with deep networks,

@@ -28,12 +28,15 @@ class AverageCost(LabelMetric):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> metric = mhe.metrics.AverageCost(tree.cost_matrix())
     >>> metric.update_state([0, 1], [[0.1, 0.7, 0.2], [0.0, 0.4, 0.6]])  # cat for dog, oak for cat
     >>> float(metric.result())  # the mean of 2 and 3
     2.5
+    >>> outputs = keras.layers.Dense(3, activation="softmax")
+    >>> model = keras.Sequential([keras.Input((4,)), outputs])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy", metrics=[metric])
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
@@ -78,12 +81,15 @@ class HierarchicalDistance(LabelMetric):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> metric = mhe.metrics.HierarchicalDistance(tree.cost_matrix(), k=2)
     >>> metric.update_state([0], [[0.7, 0.1, 0.2]])  # dog itself, then oak
     >>> float(metric.result())
     1.5
+    >>> outputs = keras.layers.Dense(3, activation="softmax")
+    >>> model = keras.Sequential([keras.Input((4,)), outputs])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy", metrics=[metric])
 
     Reference:
         Bertinetto et al., Making better mistakes: leveraging class hierarchies with deep networks,
@@ -134,13 +140,16 @@ class LevelError(LabelMetric):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> rates = [mhe.metrics.LevelError(tree, level) for level in (1, 2)]
     >>> for rate in rates:
     ...     rate.update_state([0, 1], [[0.1, 0.7, 0.2], [0.0, 0.4, 0.6]])  # cat and oak
     >>> [float(rate.result()) for rate in rates]
     [0.5, 1.0]
+    >>> outputs = keras.layers.Dense(3, activation="softmax")
+    >>> model = keras.Sequential([keras.Input((4,)), outputs])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy", metrics=rates)
     """
 
     def __init__(

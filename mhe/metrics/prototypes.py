@@ -139,11 +139,13 @@ class Distortion(keras.metrics.Metric):
 
     Example:
 
-    >>> import mhe
+    >>> import keras, mhe
     >>> metric = mhe.metrics.Distortion([[0, 2, 6], [2, 0, 4], [6, 4, 0]])
     >>> metric.update_state([[0.0], [1.0], [3.0]])
     >>> float(metric.result())
     0.0
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", mhe.losses.MagnetLoss(), metrics=[metric])
     """
 
     def __init__(

@@ -84,6 +84,7 @@ class Distortion(Weighted):
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> guide = mhe.Distortion(tree.cost_matrix())
     >>> layer = keras.layers.Embedding(3, 2, embeddings_regularizer=guide)
+    >>> model = keras.Sequential([keras.Input((1,)), layer])
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning

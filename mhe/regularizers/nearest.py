@@ -108,6 +108,9 @@ class NearestImagePull(Weighted):
     >>> pull = mhe.NearestImagePull(np.zeros((5, 8, 8, 1)), strength=0.1)
     >>> encoder = keras.layers.Flatten()
     >>> head = mhe.layers.InputPrototypes(10, 3, encoder=encoder, prototypes_regularizer=pull)
+    >>> model = keras.Sequential([keras.Input((8, 8, 1)), head])
+    >>> len(model.losses)
+    1
     """
 
     def __init__(self, images: Tensor, strength: float = 1.0, labels: Tensor = None) -> None:

@@ -101,6 +101,7 @@ class Rank(Weighted):
     >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
     >>> guide = mhe.Rank(tree.cost_matrix(), strength=0.5)
     >>> layer = keras.layers.Embedding(3, 2, embeddings_regularizer=guide)
+    >>> model = keras.Sequential([keras.Input((1,)), layer])
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning

@@ -64,6 +64,9 @@ class TotalVariation(Weighted):
     >>> encoder = keras.layers.Flatten()
     >>> smooth = mhe.TotalVariation(1e-3)
     >>> head = mhe.layers.InputPrototypes(10, 3, encoder=encoder, prototypes_regularizer=smooth)
+    >>> model = keras.Sequential([keras.Input((8, 8, 1)), head])
+    >>> len(model.losses)
+    1
 
     Reference:
         Rudin, Osher and Fatemi, Nonlinear total variation based noise removal algorithms,

@@ -100,6 +100,9 @@ class ArcFace(MarginHead):
     >>> logits = keras.ops.convert_to_numpy(head(features, labels=[0]))
     >>> round(float(logits[0, 0]), 4)  # cos 0.5
     0.8776
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile("sgd")  # its loss is the head's own
 
     Reference:
         Deng et al., ArcFace: additive angular margin loss for deep face recognition, CVPR 2019

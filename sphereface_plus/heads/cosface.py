@@ -62,6 +62,9 @@ class CosFace(MarginHead):
     >>> margin = head(features) - head(features, labels=[3])
     >>> round(float(keras.ops.convert_to_numpy(margin)[0, 3]), 3)
     22.4
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile("sgd")  # its loss is the head's own
 
     Reference:
         Wang et al., CosFace: large margin cosine loss for deep face recognition, CVPR 2018

@@ -31,6 +31,9 @@ class NormFace(MarginHead):
     >>> head = sphereface_plus.heads.NormFace(10)
     >>> tuple(head(keras.ops.ones((4, 16))).shape), tuple(head.kernel.shape)
     ((4, 10), (16, 10))
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile("sgd")  # its loss is the head's own
 
     Reference:
         Wang et al., NormFace: L2 hypersphere embedding for face verification, ACM MM 2017

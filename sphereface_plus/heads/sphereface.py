@@ -152,6 +152,9 @@ class SphereFace(MarginHead):
     >>> logits = head(keras.ops.ones((2, 16)), labels=[3, 4], training=True)
     >>> int(head.step), round(float(head.annealing()), 2)
     (1, 892.86)
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile("sgd")  # its loss is the head's own
 
     Reference:
         Liu et al., SphereFace: deep hypersphere embedding for face recognition, CVPR 2017

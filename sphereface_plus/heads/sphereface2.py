@@ -191,6 +191,9 @@ class SphereFace2(MarginHead):
     >>> head.build((None, 16))
     >>> round(float(head.bias.numpy()), 3)
     5.637
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile("sgd")  # its loss is the head's own
 
     Reference:
         Wen et al., SphereFace2: binary classification is all you need for deep face recognition,

@@ -133,6 +133,9 @@ class SphereFacePlus(SphereFace):
     >>> logits = head(keras.ops.ones((2, 16)), labels=[3, 4], training=True)
     >>> len(head.losses)
     1
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile("sgd")  # its loss is the head's own
 
     Reference:
         Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018

@@ -170,6 +170,9 @@ class SphereFaceR(MarginHead):
     >>> logits = head(keras.ops.ones((4, 16)), training=True)  # features of length 4
     >>> round(float(keras.ops.convert_to_numpy(head.losses[0])), 3)
     0.26
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile("sgd")  # its loss is the head's own
 
     Reference:
         Liu et al., SphereFace revived: unifying hyperspherical face recognition, TPAMI 2022
