@@ -2,7 +2,10 @@
 
 import codecs
 import os
-import stat
+import unicodedata
+from collections.abc import Iterable
+
+from mhe.reading import regular_size
 
 # Word vectors, which are larger, are read as a stream.
 LARGEST = 2**28
@@ -35,12 +38,27 @@ def read_text(path: str | os.PathLike) -> str:
     'animal/dog\n'
     """
     path = os.fspath(path)
-    mode = os.stat(path).st_mode
-    # A folder is left to `open`, whose error says what it is.
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise ValueError(f"{path} must be a regular file. Received: a device, pipe or socket")
+    check_size(regular_size(path), path)
     with open(path, "rb") as file:
-        return decode_text(file.read(LARGEST + 1), path)
+        return decode_text(file.read(), path)
+
+
+def check_size(size: int, name: str) -> None:
+    """Raises a `ValueError` if a text file is larger than 256 MiB.
+
+    Args:
+        size: Its bytes.
+        name: What the error calls the file.
+
+    Example:
+
+    >>> check_size(10**9, "words.txt")
+    Traceback (most recent call last):
+        ...
+    ValueError: words.txt must have at most 268,435,456 bytes. Received: 1,000,000,000 bytes
+    """
+    if size > LARGEST:
+        raise ValueError(f"{name} must have at most {LARGEST:,} bytes. Received: {size:,} bytes")
 
 
 def decode_text(data: bytes, name: str) -> str:
@@ -51,7 +69,7 @@ def decode_text(data: bytes, name: str) -> str:
         name: What errors call the file.
 
     Raises:
-        ValueError: If there are more than 256 MiB, or they are neither UTF-8 nor UTF-16.
+        ValueError: If they are neither UTF-8 nor UTF-16.
 
     Example:
 
@@ -61,8 +79,6 @@ def decode_text(data: bytes, name: str) -> str:
     ValueError: people.txt must be UTF-8 text. Received: byte 0xeb on line 1. Convert text in
     another encoding, for example with `iconv -f LATIN1 -t UTF-8`
     """
-    if len(data) > LARGEST:
-        raise ValueError(f"{name} must be text of at most {LARGEST:,} bytes. Received: more")
     mark = next((mark for mark in _MARKS if data.startswith(mark)), b"")
     try:
         return data.decode(_MARKS.get(mark, "utf-8"))
@@ -72,3 +88,46 @@ def decode_text(data: bytes, name: str) -> str:
             f"{name} must be UTF-8 text. Received: byte 0x{data[error.start]:02x} on line {line}. "
             "Convert text in another encoding, for example with `iconv -f LATIN1 -t UTF-8`"
         ) from error
+
+
+def is_utf8(name: str) -> bool:
+    r"""Whether a name can be written as UTF-8: not that of a file whose bytes are something else.
+
+    Example:
+
+    >>> is_utf8("Zoë"), is_utf8(b"Zo\xeb".decode("utf-8", "surrogateescape"))
+    (True, False)
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def lookalike(name: str, known: Iterable[str]) -> str:
+    r"""Says, for an error about a missing name, that one that looks the same is there.
+
+    Letters with accents may be one character (NFC) or two (NFD, as in archives from macOS).
+
+    Args:
+        name: The missing name.
+        known: The names that are there.
+
+    Returns:
+        Text to append to the error, empty if no name looks the same.
+
+    Example:
+
+    >>> lookalike("Zo\u00eb", ["Zoe\u0308"])
+    ' (it is there in another Unicode normalization form)'
+    >>> lookalike("Zoë", ["Zoe", "Zoé"])
+    ''
+    """
+    if name.isascii():
+        return ""
+    wanted = unicodedata.normalize("NFC", name)
+    found = any(
+        unicodedata.normalize("NFC", each) == wanted for each in known if not each.isascii()
+    )
+    return " (it is there in another Unicode normalization form)" if found else ""

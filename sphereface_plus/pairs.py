@@ -9,9 +9,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from mhe.text import read_text
+from mhe.text import lookalike, read_text
 
 _MOST_FAULTS = 10
+_MOST_DIGITS = 9
+_QUOTED = 200  # characters of a line that an error quotes
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,20 @@ def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
     lines = [(number, _fields(line)) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, fields) for number, fields in lines if fields]
     header: list[int] = []
-    if lines and len(lines[0][1]) <= 2 and all(field.isdecimal() for field in lines[0][1]):
+    if lines and len(lines[0][1]) <= 2 and all(map(_is_number, lines[0][1])):
         header = [int(field) for field in lines.pop(0)[1]]
     if not lines:
         raise ValueError(f"{path} must be a list of pairs. Received: no pairs")
     by_name = defaultdict(list)
     for row, image in enumerate(images):
         by_name[_without_extension(image)].append(row)
-    rows, same, faults = [], [], []
+    rows, same = [], []
+    faults: list[str] = []
     for number, fields in lines:
         try:
             one, other = _names(fields)
-            rows.append([_row(name, by_name, images) for name in (one, other)])
+            hinted = len(faults) < _MOST_FAULTS
+            rows.append([_row(name, by_name, images, hinted) for name in (one, other)])
             same.append(PurePosixPath(one).parent == PurePosixPath(other).parent)
         except _WrongLineError as error:
             faults.append(f"line {number}: {error}")
@@ -107,18 +111,21 @@ def _fields(line: str) -> list[str]:
     return [field.strip() for field in line.strip().split(separator)]
 
 
+def _is_number(field: str) -> bool:
+    return field.isdecimal() and len(field) <= _MOST_DIGITS
+
+
 def _names(fields: list[str]) -> tuple[str, str]:
     """The two images of a line, such as `Ann/Ann_0007`."""
     whole = [fields[0], fields[1], fields[0], fields[2]] if len(fields) == 3 else fields
-    if len(whole) != 4 or not (whole[1].isdecimal() and whole[3].isdecimal()):
+    if len(whole) != 4 or not (_is_number(whole[1]) and _is_number(whole[3])):
         files = any(PurePosixPath(field).suffix for field in fields[1:])
         hint = "; an image such as Ann_0007.jpg is number 7 of Ann" if files else ""
         raise _WrongLineError(
-            f"it must be a name and two numbers, or two names and numbers, not {fields}{hint}"
+            "it must be a name and two numbers, or two names and numbers, not "
+            f"{str(fields)[:_QUOTED]}{hint}"
         )
     one, first, other, second = whole
-    if max(map(len, (first, second))) > 9:
-        raise _WrongLineError("the number of an image must have at most 9 digits")
     return f"{one}/{one}_{int(first):04d}", f"{other}/{other}_{int(second):04d}"
 
 
@@ -141,10 +148,11 @@ def _without_extension(image: str) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
-def _row(name: str, by_name: dict[str, list[int]], images: Sequence[str]) -> int:
+def _row(name: str, by_name: dict[str, list[int]], images: Sequence[str], hinted: bool) -> int:
     rows = by_name.get(name, [])
     if not rows:
-        raise _WrongLineError(f"there is no image {name}.*")
+        hint = lookalike(name, by_name) if hinted else ""
+        raise _WrongLineError(f"there is no image {name}.*{hint}")
     if len(rows) > 1:
         raise _WrongLineError(f"{name} may be {images[rows[0]]} or {images[rows[1]]}")
     return rows[0]

@@ -21,6 +21,7 @@ TOOLS = {
     "mhe.labels",
     "mhe.neuron_axes",
     "mhe.precision",
+    "mhe.reading",
     "mhe.seeds",
     "mhe.serialization",
     "mhe.text",

@@ -21,7 +21,7 @@ from mhe.harness import figures, models, recipes
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.run import Run
-from mhe.text import read_text
+from mhe.text import lookalike, read_text
 
 MODELS = (
     "softmax",
@@ -137,7 +137,7 @@ def _paths(file: Path, class_names: Sequence[str]) -> list[str]:
             known = f"{len(leading)} paths that end in" if leading else "no path that ends in"
             raise BadInput(
                 f"--tree {file} must have a path to each class of the dataset, such as "
-                f"animal/dog/poodle. Received: {known} {name}"
+                f"animal/dog/poodle. Received: {known} {name}{lookalike(name, found)}"
             )
     return [found[name][0] for name in class_names]
 

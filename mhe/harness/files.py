@@ -90,13 +90,52 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     [{'epoch': '1', 'loss': '0.5'}]
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    except (OSError, ValueError, csv.Error) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
-    for number, row in enumerate(rows, 1):
+    rows = table_rows(text, str(path))
+    for line, row in rows:
         if None in row or None in row.values():
-            raise BadInput(f"{path}, row {number}: a row must have a cell for each column")
-    return rows
+            raise BadInput(f"{path}, line {line}: a row must have a cell for each column")
+    return [row for _, row in rows]
+
+
+def table_rows(
+    text: str, name: str, columns: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    r"""Splits CSV text into rows by column.
+
+    Args:
+        text: A line of column names, and the rows.
+        name: What errors call the table.
+        columns: Columns that it must have; there may be others.
+
+    Returns:
+        The number of the line that ends each row, and the row.
+
+    Raises:
+        BadInput: If the text is no CSV or lacks a column.
+
+    Example:
+
+    >>> table_rows("id,year\n7,1630\n", "train.csv", ["year"])
+    [(2, {'id': '7', 'year': '1630'})]
+    """
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        header = list(rows.fieldnames or ())
+        twice = sorted({column for column in header if header.count(column) > 1})
+        if twice:
+            raise BadInput(f"{name} must have each column once. Received: {', '.join(twice)} twice")
+        for column in columns:
+            if column not in header:
+                raise BadInput(
+                    f"{name} must have the column {column}. "
+                    f"Received: {', '.join(header) or 'an empty file'}"
+                )
+        return [(rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        raise BadInput(f"{name}, line {rows.line_num}, is no CSV: {error}") from error
 
 
 def write_csv(

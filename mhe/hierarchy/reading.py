@@ -1,5 +1,6 @@
 """Readers of files and arrays that hold a hierarchy of classes."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
         Tuples of names, from the kingdom to the category's own.
 
     Raises:
-        ValueError: If the file is neither.
+        ValueError: If the file is neither, or has an id twice.
         OSError: If the file cannot be opened.
     """
     text = read_text(path)
@@ -98,6 +99,12 @@ def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:
                 f"`kingdom` to `genus`. Received: {each!r:.200}"
             )
     rows = sorted(rows, key=lambda each: each["id"])
+    for one, other in itertools.pairwise(rows):
+        if one["id"] == other["id"]:
+            raise ValueError(
+                f"{path}: a category must have an id of its own. Received: id {one['id']} of "
+                f"{one['name']!r:.80} and {other['name']!r:.80}"
+            )
     return [
         (*(str(each[rank]) for rank in _RANKS if each.get(rank)), str(each["name"]))
         for each in rows

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.text import read_text
+from mhe.text import lookalike, read_text
 from sphereface_plus.faces.alignment import fault_of
 from sphereface_plus.faces.people import People, some
 
@@ -82,7 +82,8 @@ def read_landmarks(path: str | os.PathLike, people: People) -> dict[str, np.ndar
             name, points = parsed
             image = by_name.get("/".join(name.split("/")[-2:]))
             if image is None:
-                fault = f"there is no image {name}"
+                hint = lookalike(name, by_name) if len(faults) < _NAMED else ""
+                fault = f"there is no image {name}{hint}"
             elif image in landmarks:
                 fault = f"{name} is repeated"
             else:
@@ -109,13 +110,14 @@ def _is_title(line: str, number: int) -> bool:
 def _parsed(line: str) -> tuple[str, np.ndarray] | None:
     """The image and the points of a line, or None unless the line ends in ten numbers."""
     # Names may contain spaces, so numbers are counted from the end.
-    end = re.search(rf"(?:[\s,]+[^\s,]+){{{_NUMBERS}}}[\s,]*$", line)
+    end = re.match(rf"[\s,]*(?:[^\s,]+[\s,]+){{{_NUMBERS}}}", line[::-1])
     if end is None:
         return None
-    numbers = [number for word in _words(end[0]) if (number := _number(word)) is not None]
+    start = len(line) - end.end()
+    numbers = [number for word in _words(line[start:]) if (number := _number(word)) is not None]
     if len(numbers) != _NUMBERS:
         return None
-    return line[: end.start()].strip(), np.reshape(numbers, (-1, 2))
+    return line[:start].strip(), np.reshape(numbers, (-1, 2))
 
 
 def _words(line: str) -> list[str]:

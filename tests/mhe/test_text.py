@@ -38,13 +38,11 @@ def test_what_might_never_end_is_not_read(tmp_path):
         read_text(tmp_path)
 
 
-def test_text_has_a_largest_size():
-    class Huge(bytes):
-        def __len__(self):
-            return LARGEST + 1
-
-    with pytest.raises(ValueError, match="at most 268,435,456 bytes"):
-        decode_text(Huge(), "bomb.txt")
+def test_text_has_a_largest_size(tmp_path):
+    with open(tmp_path / "words.txt", "wb") as file:
+        file.truncate(LARGEST + 1)
+    with pytest.raises(ValueError, match=r"words\.txt must have at most 268,435,456 bytes"):
+        read_text(tmp_path / "words.txt")
 
 
 def test_trees_and_word_vectors_with_a_mark(tmp_path):

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.one_backend
 IMAGES = [
     *("lfw/Ann/Ann_0001.jpg", "lfw/Ann/Ann_0002.jpg", "lfw/Ann/Ann_0013.JPEG"),
     *("lfw/Bo van Es/Bo van Es_0001.png", "lfw/Cy/Cy_0001.jpg", "lfw/Cy/Cy_0001.png"),
+    "lfw/Cy\u00e9/Cy\u00e9_0001.png",
 ]
 SAME, OTHER = "Ann\t1\t13", "Ann\t2\tBo van Es\t1"
 
@@ -19,7 +20,7 @@ SAME, OTHER = "Ann\t1\t13", "Ann\t2\tBo van Es\t1"
 def read(tmp_path):
     def reading(*lines):
         path = tmp_path / "pairs.txt"
-        path.write_text("\n".join(lines) + "\n\n")
+        path.write_text("\n".join(lines) + "\n\n", "utf-8")
         return read_pairs(path, IMAGES)
 
     return reading
@@ -51,7 +52,11 @@ def test_lists_of_lfw(read, header, folds):
             r"line 1: it must be a name and two numbers.*not \['Ann', 'one', 'two'\]$",
         ),
         (["Ann Ann_0001.jpg Ann_0002.jpg"], "image such as Ann_0007.jpg is number 7 of Ann"),
-        (["Ann 1 9999999999"], "must have at most 9 digits"),
+        (["Ann 1 9999999999"], "line 1: it must be a name and two numbers"),
+        (["Ann 1 " + "9" * 5000], "line 1: it must be a name and two numbers.{,300}$"),
+        (["9" * 5000, SAME], "line 1: it must be a name and two numbers.{,300}$"),
+        (["1 " + "9" * 9, SAME], "must hold 1,999,999,998 pairs, .* Received: 1"),
+        (["Cye\u0301 1 2"], r"Cye\u0301_0001\.\* \(it is there in another Unicode normalization"),
         ([SAME, "Ann"], "line 2: it must be a name and two numbers"),
         (["Di 1 2"] * 12, "12 lines .* line 10: [^;]*; …$"),
         (["2 1", SAME, OTHER], "must hold 4 pairs, .* Received: 2"),

@@ -65,7 +65,8 @@ def load(
       are one dataset, in which a drawing that several of them have counts once. A fixed quarter of
       each character's drawings is the test set.
 
-    Hidden files are skipped. Images have one channel only if all of them are grayscale.
+    Hidden files are skipped. Images have one channel only if all of them are grayscale. Their EXIF
+    orientation is ignored, as it is for faces.
 
     Args:
         dataset: `"digits"`, scikit-learn's embedded 8×8 digits, which need no network (a fixed

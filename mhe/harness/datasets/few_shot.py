@@ -15,6 +15,7 @@ import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset, Split
 from mhe.harness.errors import BadInput
+from mhe.text import lookalike
 
 _TEST_FRACTION = 4  # one class in four is tested on
 _LEAST_TESTED = 5
@@ -181,7 +182,8 @@ def _named(flag: str, names: Sequence[str], known: np.ndarray) -> np.ndarray:
     for name in names:
         if name not in known:
             some = ", ".join(dict.fromkeys(known.tolist()))
-            raise BadInput(f"{flag} must be among: {some[:500]}. Received: {name!r}")
+            hint = lookalike(name, known.tolist())
+            raise BadInput(f"{flag} must be among: {some[:500]}. Received: {name!r}{hint}")
     return np.isin(known, names)
 
 

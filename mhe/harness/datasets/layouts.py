@@ -1,8 +1,6 @@
 """The layouts of published image archives, in a folder or a zip."""
 
-import csv
 import dataclasses
-import io
 import math
 import re
 from collections import Counter
@@ -16,10 +14,13 @@ from mhe.harness.datasets.images import SUFFIXES, decode
 from mhe.harness.datasets.subsets import held_out
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
+from mhe.harness.files import table_rows
+from mhe.text import lookalike
 
 # Fixed, so that every run is tested on the same drawings.
 _OMNIGLOT_SEED = 0
 _OMNIGLOT_TEST = 0.25
+_LAST_YEAR = 9999
 
 
 def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
@@ -79,7 +80,10 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
     class_names = tuple(sorted(files["train"]))
     for label in files["test"]:
         if label not in files["train"]:
-            raise BadInput(f"{tree.name}: the class {label} is in test/ but not in train/")
+            raise BadInput(
+                f"{tree.name}: the class {label} is in test/ but not in train/"
+                + lookalike(label, files["train"])
+            )
 
     train, test = (
         [(name, label) for label, members in files[split].items() for name in members]
@@ -91,6 +95,7 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
 def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
     """Loads Tiny ImageNet, with the validation set as test set: its test images have no labels."""
     wnids = tree.text("wnids.txt").split()
+    _refuse_twice(f"{tree.name}: wnids.txt", wnids)
     listed = set(wnids)
     train = []
     for name in tree.names:
@@ -111,22 +116,28 @@ def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
         name, _, rest = line.partition("\t")
         wnid = rest.split("\t")[0]
         if f"val/images/{name}" not in images:
-            raise BadInput(f"{where} names an image that is not in val/images/. Received: {name}")
+            raise BadInput(
+                f"{where} names an image that is not in val/images/. Received: {name}"
+                + lookalike(f"val/images/{name}", images)
+            )
         if wnid not in listed:
             raise BadInput(f"{where} names a class that wnids.txt lacks. Received: {wnid}")
         test.append((f"val/images/{name}", wnid))
+    _refuse_twice(f"{tree.name}: val/val_annotations.txt", [name for name, _ in test])
     for name in sorted(images - {name for name, _ in test}):
         raise BadInput(f"{tree.name}: val/val_annotations.txt has no line for {name}")
 
     dataset = _dataset(tree, train, test, wnids, size)
     words = tree.text("words.txt") if "words.txt" in tree.names else ""
-    class_names = _first_synonyms(wnids, words.splitlines())
+    class_names = _first_synonyms(tree.name, wnids, words.splitlines())
     return dataclasses.replace(dataset, class_names=class_names)
 
 
-def _first_synonyms(wnids: list[str], lines: list[str]) -> tuple[str, ...]:
+def _first_synonyms(source: str, wnids: list[str], lines: list[str]) -> tuple[str, ...]:
     """The first name of each class that no other class shares, as word vectors would know it."""
-    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    pairs = [line.split("\t", 1) for line in lines if "\t" in line]
+    _refuse_twice(f"{source}: words.txt", [wnid for wnid, _ in pairs])
+    words = dict(pairs)
     synonyms = [[name.strip() for name in words.get(wnid, wnid).split(",")] for wnid in wnids]
     count = Counter(name for names in synonyms for name in set(names))
     return tuple(
@@ -142,25 +153,24 @@ def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
     for split in ("train", "test"):
         if f"{split}.csv" not in known:
             raise BadInput(f"{tree.name} lacks {split}.csv")
-        rows = csv.DictReader(io.StringIO(tree.text(f"{split}.csv")))
-        for column in ("omni_id", "creation_year", label):
-            if column not in (rows.fieldnames or ()):
-                raise BadInput(
-                    f"{tree.name}: {split}.csv must have the column {column}. "
-                    f"Received: {', '.join(rows.fieldnames or ()) or 'an empty file'}"
-                )
+        source = f"{tree.name}: {split}.csv"
+        columns = ("omni_id", "creation_year", label)
         listed, years = [], []
-        for row in rows:
-            where = f"{tree.name}: {split}.csv, line {rows.line_num}"
+        for line, row in table_rows(tree.text(f"{split}.csv"), source, columns):
+            where = f"{source}, line {line}"
             name = f"{split}/{row['omni_id']}.jpg"
             if name not in known:
-                raise BadInput(f"{where} names an image that is missing. Received: {name}")
+                raise BadInput(
+                    f"{where} names an image that is missing. Received: {name}"
+                    + lookalike(name, known)
+                )
             if not row[label]:
                 raise BadInput(f"{where} has no {label}")
             listed.append((name, row[label]))
             years.append(_year(row["creation_year"], where))
         if not listed:
-            raise BadInput(f"{tree.name}: {split}.csv lists no images")
+            raise BadInput(f"{source} lists no images")
+        _refuse_twice(source, [name for name, _ in listed])
         parts[split] = listed, np.array(years, np.float32)
     (train, train_years), (test, test_years) = parts["train"], parts["test"]
     class_names = sorted({label for _, label in train})
@@ -168,6 +178,7 @@ def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
         if each not in class_names:
             raise BadInput(
                 f"{tree.name}: the {label} of {name} is not in train.csv. Received: {each}"
+                + lookalike(each, class_names)
             )
     dataset = _dataset(tree, train, test, class_names, size)
     return dataclasses.replace(dataset, values=(train_years, test_years))
@@ -178,9 +189,20 @@ def _year(text: str | None, where: str) -> float:
         year = float(text or "")
     except ValueError:
         year = math.nan
-    if not math.isfinite(year):
-        raise BadInput(f"{where}: creation_year must be a number. Received: {text or 'nothing'}")
+    if not abs(year) <= _LAST_YEAR:
+        raise BadInput(
+            f"{where}: creation_year must be a number from -{_LAST_YEAR} to {_LAST_YEAR}. "
+            f"Received: {text or 'nothing'}"
+        )
     return year
+
+
+def _refuse_twice(source: str, names: Iterable[str]) -> None:
+    """Raises a `BadInput` if a list names something twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+        raise BadInput(f"{source} must list everything once. Received: {twice[0]}{more} twice")
 
 
 _DRAWING = re.compile(r"(?:[^/]+/)*([^/]+/character\d+)/([^/]+\.png)")

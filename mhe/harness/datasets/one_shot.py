@@ -21,6 +21,7 @@ from mhe.harness.datasets.few_shot import bright_strokes
 from mhe.harness.datasets.images import decode
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
+from mhe.text import lookalike
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,12 @@ def _run(tree: Tree, listed: str, size: int | None) -> OneShotRun:
             )
         for name in pair:
             if name not in known:
-                raise BadInput(f"{where} names an image that is missing. Received: {name}")
+                raise BadInput(
+                    f"{where} names an image that is missing. Received: {name}"
+                    + lookalike(name, known)
+                )
+        if pair[0] in items:
+            raise BadInput(f"{where} names an item for the second time. Received: {pair[0]}")
         if pair[1] not in support:
             raise BadInput(f"{where} must name an image in {folder}training/. Received: {pair[1]}")
         items.append(pair[0])

@@ -7,16 +7,24 @@ anywhere.
 
 import lzma
 import os
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
+from mhe.harness.datasets.images import SUFFIXES
 from mhe.harness.errors import BadInput
-from mhe.text import LARGEST, decode_text, read_text
+from mhe.reading import regular_size
+from mhe.text import check_size, decode_text, is_utf8
 
 # A single top folder of a zip that holds one of these is a wrapper and not part of the layout.
 _MARKS = ("wnids.txt", "train.csv", "train/")
+# A folder is not searched to its end if there are so many files, or so many other files besides ten
+# per image: it is the root of a disk or somebody's home, which may take hours.
+_MOST = 20_000_000
+_MOST_OTHERS = 100_000
+_PART = 4096  # bytes of a member to unpack at once
 
 
 class Tree:
@@ -30,7 +38,8 @@ class Tree:
         names: The paths in alphabetical order, without hidden files; folders end in `/`.
 
     Raises:
-        BadInput: If `path` is neither a folder nor a readable zip.
+        BadInput: If `path` is neither a folder nor a readable zip, a name in it is not UTF-8, a
+            link leads around in a circle, or the folder holds far more files than images.
 
     Example:
 
@@ -49,13 +58,24 @@ class Tree:
         path = Path(path).expanduser()
         if path.is_dir():
             self._root = path
-            names = self._walk()
+            try:
+                names = list(self._walk())
+            except OSError as error:
+                raise BadInput(f"{path} cannot be searched: {error}") from error
         else:
             try:
+                regular_size(path)
                 self._archive = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as error:
+            except _UNREADABLE as error:
                 raise BadInput(f"{path} is not a readable zip: {error}") from error
             names = self._archive.namelist()
+            odd = next((name for name in names if "\\" in name), None)
+            if odd is not None:
+                self._archive.close()
+                raise BadInput(
+                    f"{path}: folders in a zip must end in slashes; unpack and zip it anew. "
+                    f"Received: {odd}"
+                )
             tops = {name.split("/")[0] for name in names if not _hidden(name.split("/")[0])}
             marks = tuple(f"{top}/{mark}" for top in tops for mark in _MARKS)
             if len(tops) == 1 and any(name.startswith(marks) for name in names):
@@ -64,26 +84,40 @@ class Tree:
         self.names = sorted(
             name for name in inside if name and not any(map(_hidden, name.split("/")))
         )
+        for name in self.names:
+            if not is_utf8(name):
+                raise BadInput(f"{path}: the names of files must be UTF-8. Received: {name!a}")
 
     def read(self, name: str) -> bytes:
-        """Returns the bytes of a file."""
-        if self._archive is None:
-            return (self._root / name).read_bytes()
-        return self._archive.read(self._prefix + name)
+        """Returns the bytes of a file.
+
+        Raises:
+            BadInput: If the file cannot be read: it is missing, damaged, encrypted, compressed by
+                an unknown method, too large, or a pipe or device. The message leaves out its name.
+        """
+        try:
+            if self._archive is None:
+                path = self._root / name
+                check_size(regular_size(path), "a file")
+                return path.read_bytes()
+            member = self._archive.getinfo(self._prefix + name)
+            check_size(member.file_size, "a file")
+            with self._archive.open(member) as file:
+                # In small parts: bzip2 and LZMA unpack all that they are given, which may be far
+                # more than the size that the archive states.
+                return b"".join(iter(lambda: file.read(_PART), b""))
+        except _UNREADABLE as error:
+            raise BadInput(str(error)) from error
 
     def text(self, name: str) -> str:
         """Returns the text of a file, see `mhe.text.read_text`.
 
         Raises:
-            BadInput: If the file cannot be read: it is damaged, encrypted, compressed by an unknown
-                method, too large, or no text.
+            BadInput: If the file cannot be read, see `read`, or is no text.
         """
         try:
-            if self._archive is None:
-                return read_text(self._root / name)
-            with self._archive.open(self._prefix + name) as file:
-                return decode_text(file.read(LARGEST + 1), name)
-        except _UNREADABLE as error:
+            return decode_text(self.read(name), name)
+        except ValueError as error:
             raise BadInput(f"{self.name}: {name} cannot be read: {error}") from error
 
     def __enter__(self) -> "Tree":
@@ -95,23 +129,45 @@ class Tree:
         if self._archive is not None:
             self._archive.close()
 
-    def _walk(self) -> Iterable[str]:
-        for folder, subfolders, files in os.walk(self._root, followlinks=True):
+    def _walk(self) -> Iterator[str]:
+        images = others = 0
+        around: dict[str, tuple[tuple[int, int], ...]] = {}
+        for folder, subfolders, files in os.walk(self._root, onerror=_refuse, followlinks=True):
             # A user's project may hold large hidden folders beside the images.
             subfolders[:] = [name for name in subfolders if not _hidden(name)]
+            status = os.stat(folder)
+            identity = (status.st_dev, status.st_ino)
+            outer = around.get(os.path.dirname(folder), ())
+            if identity in outer:
+                raise BadInput(f"{self.name}: the link {folder} leads to a folder around itself")
+            around[folder] = (*outer, identity)
+            pictures = sum(name.lower().endswith(SUFFIXES) for name in files)
+            images, others = images + pictures, others + len(files) - pictures
+            if others > _MOST_OTHERS + 10 * images or images + others + len(around) > _MOST:
+                raise BadInput(
+                    f"{self.name} must be a folder of images. Received: {images:,} images and "
+                    f"{others:,} other files in the first {len(around):,} folders, up to {folder}"
+                )
             inside = Path(folder).relative_to(self._root)
             yield from (f"{(inside / name).as_posix()}/" for name in subfolders)
             yield from ((inside / name).as_posix() for name in files)
 
 
+def _refuse(error: OSError) -> None:
+    raise error
+
+
 # What reading a member of a zip raises: for one that is encrypted it is a RuntimeError, for unknown
 # methods of compression a NotImplementedError, which is one.
 _UNREADABLE = (
-    *(OSError, ValueError, RuntimeError, EOFError),
+    *(OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-# What Windows leaves in folders, in any case.
-_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+# What systems leave in folders and on disks, in any case.
+_SYSTEM = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini"),
+    *("$recycle.bin", "system volume information", "lost+found"),
+)
 
 
 def _hidden(name: str) -> bool:

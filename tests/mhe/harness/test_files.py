@@ -66,8 +66,8 @@ def test_what_is_not_a_json_object_is_refused(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1\n", "row 1: a row must have a cell for each column"),
-        ("a\n1,2\n", "row 1: a row must have a cell for each column"),
+        ("a,b\n1\n", "line 2: a row must have a cell for each column"),
+        ("a\n1,2\n", "line 2: a row must have a cell for each column"),
         ("a\n" + "1" * 200_000, "field larger than field limit"),
     ],
 )

@@ -186,7 +186,9 @@ def test_categories_of_inaturalist(tmp_path):
         tree = ClassTree.from_categories(path)
         assert tree.classes == ("s1", "s2", "s3", "s4")
         assert tree.cost_matrix()[0].tolist() == [0, 2, 4, 7]
-    for wrong in ("[", "[]", "{}", '[{"id": 1, "name": "x"}]', '[{"id": "1"}]', "3"):
+    twice = json.dumps([*categories, {**categories[0], "name": "s9"}])
+    deep = 100_000 * "["
+    for wrong in ("[", "[]", "{}", '[{"id": 1, "name": "x"}]', '[{"id": "1"}]', "3", twice, deep):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=r"categories\.json.*Received: "):
             ClassTree.from_categories(path)

@@ -50,6 +50,8 @@ def test_formats(tmp_path, people, start, separator):
         (line("1.png"), r"line 3: there is no image 1\.png$"),
         (line("b.png"), r"line 4: ben/b.png is repeated$"),
         (line("ben/1.png", [3] * 10), r"line 3: five different landmarks .* all at \(3, 3\)$"),
+        (line("be\u0301n/1.png"), r"line 3: there is no image be\u0301n/1\.png$"),
+        ("1 " * 200_000 + "x", r"line 3: an image and 10 numbers.*"),
         ("", r"every image needs landmarks. Missing: ben/1\.png$"),
     ],
 )

@@ -131,6 +131,10 @@ Image.fromarray(np.zeros((5, 6), np.uint16)).save(deep, "PNG")
         ({n: None for n in tree() if n[:5] == "train"}, r"has no train/ folder"),
         ({n: None for n in tree() if n[:4] == "test"}, r"has no test/ folder"),
         ({"test/c/0.png": picture()}, "the class c is in test/ but not in train/"),
+        (
+            {"train/Zo\u00eb/0.png": picture(), "test/Zoe\u0308/0.png": picture()},
+            r"is in test/ but not in train/ \(it is there in another Unicode normalization form",
+        ),
         ({"train/c/": b""}, "the class train/c/ has no images"),
         ({"train/a/1.png": truncated}, r"1 file cannot .*: train/a/1.png \(.*truncated"),
         ({"train/a/1.png": picture()[:60]}, r"1 file cannot .*: train/a/1.png \("),
@@ -234,6 +238,12 @@ def test_tiny_imagenet(kind, prefix, tmp_path):
         ),
         ({"wnids.txt": b"n01\nn02\n"}, "wnids.txt lacks the class of train/n03/images/n03_0.JPEG"),
         ({"wnids.txt": b"n01\nn02\nn03\nn04"}, "the class train/n04/images/ has no images"),
+        ({"wnids.txt": b"n01\nn02\nn03\nn01\n"}, r"wnids.txt must list .*Received: n01 twice$"),
+        ({"words.txt": b"n01\tcarp\nn01\tfrog\n"}, r"words.txt must list .*Received: n01 twice$"),
+        (
+            {"val/val_annotations.txt": b"val_0.JPEG\tn03\nval_0.JPEG\tn02\n"},
+            r"val_annotations.txt must list .*Received: val/images/val_0.JPEG twice$",
+        ),
         ({"wnids.txt": b"\xe9"}, "wnids.txt cannot be read: "),
         ({"val/images/val_0.JPEG": b"text"}, "val/images/val_0.JPEG \\(not an image"),
     ],
@@ -292,9 +302,16 @@ def test_omniart(kind, tmp_path):
         ),
         (
             {"test.csv": "omni_id,creation_year,school\n5,ca. 1700,dutch\n"},
-            r"test.csv, line 2: creation_year must be a number. Received: ca. 1700$",
+            r"test.csv, line 2: creation_year must be a number from .*Received: ca. 1700$",
         ),
+        ({"test.csv": "omni_id,creation_year,school\n5,1e39,dutch\n"}, r"Received: 1e39$"),
         ({"test.csv": "omni_id,creation_year,school\n5,1700,\n"}, "line 2 has no school"),
+        ({"test.csv": f"omni_id,creation_year,school\n{'5' * 200_000}"}, "is no CSV: .* limit"),
+        (
+            {"test.csv": "omni_id,creation_year,school\n5,1,dutch\n5,2,dutch\n"},
+            r"test.csv must list everything once. Received: test/5.jpg twice$",
+        ),
+        ({"test.csv": "omni_id,school,omni_id\n"}, "each column once. Received: omni_id twice"),
         ({"test.csv": "omni_id,creation_year,school\n../train/7,1,dutch\n"}, "that is missing"),
     ],
 )

@@ -60,6 +60,10 @@ LABELS = "run01/class_labels.txt"
         ({"run01/test/item02.png": None}, r"line 2 names an image that is missing.*item02.png"),
         ({"run01/training/class03.png": None}, r"line 1 names .* missing.*class03.png"),
         ({LABELS: b"run01/test/item01.png run01/test/item02.png"}, r"an image in run01/training/"),
+        (
+            {LABELS: 2 * b"run01/test/item01.png run01/training/class01.png\n"},
+            r"line 2 names an item for the second time\. Received: run01/test/item01\.png$",
+        ),
         ({"run01/training/class03.png": b"?"}, r"run01/training/class03.png \(not an image\)"),
     ],
 )
