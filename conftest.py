@@ -85,6 +85,16 @@ def fresh_keras():
     keras.utils.set_random_seed(1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory():
+    """Drop what JAX compiled for a file of tests, which comes to gigabytes over all of them."""
+    yield
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def reference_energy():
     """Energy of a weight in float64: arXiv:1805.09298, equations 1-3 and section 3.3.
