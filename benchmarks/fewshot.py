@@ -27,10 +27,10 @@ from tasks import fewshot, new_classes
 from mhe.fewshot import DISTANCES, EpisodeBatches, evaluate
 from mhe.harness import figures, recipes, training
 from mhe.harness.comparisons import Comparison, Varied, stem
-from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing, write_csv
 from mhe.harness.flags import Parser, integer, number, program
 from mhe.harness.run import Run
+from mhe.harness.saved import load_model
 from mhe.harness.tables import text_table
 
 COMPARISON = Comparison(
@@ -256,11 +256,7 @@ def score_complete(args: argparse.Namespace, run: Run) -> bool:
     """
     if args.one_shot_runs is None:
         return False
-    path = run.folder / _EMBEDDING
-    try:
-        backbone = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
+    backbone = load_model(run.folder / _EMBEDDING)
     one_shot_runs = fewshot.load_one_shot_runs(args, backbone.input_shape[1:])
     (distance,) = args.distance
     scores = fewshot.score_one_shot(backbone, one_shot_runs, distance, run.folder)

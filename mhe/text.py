@@ -5,10 +5,8 @@ import os
 import unicodedata
 from collections.abc import Iterable
 
-from mhe.reading import regular_size
+from mhe.reading import check_size, regular_size
 
-# Word vectors, which are larger, are read as a stream.
-LARGEST = 2**28
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -41,24 +39,6 @@ def read_text(path: str | os.PathLike) -> str:
     check_size(regular_size(path), path)
     with open(path, "rb") as file:
         return decode_text(file.read(), path)
-
-
-def check_size(size: int, name: str) -> None:
-    """Raises a `ValueError` if a text file is larger than 256 MiB.
-
-    Args:
-        size: Its bytes.
-        name: What the error calls the file.
-
-    Example:
-
-    >>> check_size(10**9, "words.txt")
-    Traceback (most recent call last):
-        ...
-    ValueError: words.txt must have at most 268,435,456 bytes. Received: 1,000,000,000 bytes
-    """
-    if size > LARGEST:
-        raise ValueError(f"{name} must have at most {LARGEST:,} bytes. Received: {size:,} bytes")
 
 
 def decode_text(data: bytes, name: str) -> str:

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from mhe.arrays import read_arrays
 from mhe.harness import datasets, recipes, training
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
@@ -224,10 +225,18 @@ def load_plane(folder: Path) -> Plane:
     """
     path = folder / _FEATURES
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return Plane(found["features"], found["labels"], found["classes"])
-    except (OSError, ValueError, KeyError) as error:
+        found = read_arrays(path, ["features", "labels", "classes"])
+    except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
+    plane = Plane(**found)
+    if (
+        plane.features.shape != (plane.labels.size, 2)
+        or plane.labels.shape != (plane.labels.size,)
+        or plane.classes.shape != (len(plane.classes), 2)
+    ):
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in found.items())
+        raise BadInput(f"{path} must hold features in two dimensions. Received: {shapes}")
+    return plane
 
 
 PROGRAM = training.Program(

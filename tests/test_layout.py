@@ -16,6 +16,7 @@ BACKENDS = {"tensorflow", "jax", "torch"}
 LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", "PIL"}
 # At the bottom: they import each other at most.
 TOOLS = {
+    "mhe.arrays",
     "mhe.checks",
     "mhe.keras_internals",
     "mhe.labels",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mhe.arrays import read_array
 from mhe.harness.errors import BadInput
 from mhe.harness.files import write_array
 from mhe.harness.run import Run
@@ -29,8 +30,8 @@ def read(path: str | Path) -> np.ndarray:
     mhe.harness.errors.BadInput: prototypes.txt cannot be read as a .npy of prototypes: ...
     """
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return read_array(path)
+    except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read as a .npy of prototypes: {error}") from error
 
 

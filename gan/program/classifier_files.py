@@ -6,8 +6,6 @@ other weights and 1000 outputs, so its scores are not comparable with published 
 
 import hashlib
 import os
-import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from keras import layers
 import mhe.harness.models  # noqa: F401
 from gan.classifiers import Classifier
 from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.saved import brief, load_model, load_weights
 
 # The file in the folder of a run of `gan/train_classifier.py`.
 SAVED = "classifier.keras"
@@ -69,12 +68,9 @@ def _saved(path: Path) -> tuple[keras.Model, str, str]:
             "--classifier must be a .keras file, or the folder of a complete run of "
             f"gan/train_classifier.py, which holds {SAVED}. Received: {path}"
         )
-    try:
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    # What Keras raises for a damaged file or unknown layers.
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise BadInput(f"--classifier {file} cannot be read: {_brief(error)}") from error
+    with as_bad_input("--classifier"):
+        model = load_model(file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return model, path.resolve().name, digest
 
 
@@ -111,22 +107,11 @@ def _inception_network(weights: str | os.PathLike | None) -> keras.Model:
             raise BadInput(
                 "InceptionV3's ImageNet weights cannot be downloaded: pass a file of them with "
                 "--inception_weights, or another classifier with --classifier, such as a run of "
-                f"gan/train_classifier.py ({_brief(error)})"
+                f"gan/train_classifier.py ({brief(error)})"
             ) from error
     network = keras.applications.InceptionV3(weights=None)
-    try:
-        with warnings.catch_warnings():
-            # Keras only warns if it leaves a layer at its initial weights.
-            warnings.simplefilter("error", UserWarning)
-            network.load_weights(weights)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserWarning) as error:
-        raise BadInput(
-            f"--inception_weights must be weights of InceptionV3 with its {_INCEPTION_CLASSES} "
-            f"classes. Received: {weights}: {_brief(error)}"
-        ) from error
+    with as_bad_input(
+        f"--inception_weights must be weights of InceptionV3 with its {_INCEPTION_CLASSES} classes"
+    ):
+        load_weights(network, weights)
     return network
-
-
-def _brief(error: Exception) -> str:
-    """The start of an error of Keras, without its lists of hundreds of layers."""
-    return str(error).strip()[:300]

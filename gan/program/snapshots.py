@@ -13,6 +13,7 @@ from gan.program.scorer import Scorer
 from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing
 from mhe.harness.run import Run
+from mhe.harness.saved import load_weights
 
 # The score that the best snapshot maximizes.
 SCORE = "inception_score"
@@ -132,12 +133,7 @@ def load_snapshot(model: GAN, path: Path) -> None:
     Raises:
         BadInput: If it cannot be read, or belongs to another GAN.
     """
-    try:
-        model.load_weights(path)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
-    except ValueError as error:
-        raise BadInput(f"{path} belongs to another model: {error}") from error
+    load_weights(model, path)
 
 
 def _kept(run: Run) -> list[Path]:

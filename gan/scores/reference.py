@@ -5,8 +5,6 @@ import json
 import os
 import tempfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gan.scores.statistics import Statistics
+from mhe.arrays import read_arrays
 
 if TYPE_CHECKING:
     from gan.classifiers import Classifier
@@ -105,13 +104,16 @@ class Reference:
 
 def _read(path: Path, key: Mapping[str, Any]) -> Reference | None:
     try:
-        # NumPy would leave a damaged file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            if json.loads(str(kept["key"])) != key:
-                raise ValueError("it belongs to other images or another classifier")
-            statistics = Statistics.restored(kept["count"], kept["mu"], kept["sigma"])
-            return Reference(statistics, kept["features"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        kept = read_arrays(path, ["count", "mu", "sigma", "features"], texts=["key"])
+        if json.loads(str(kept["key"])) != key:
+            raise ValueError("it belongs to other images or another classifier")
+        dims = kept["mu"].size
+        shapes = [kept[name].shape for name in ("count", "mu", "sigma", "features")]
+        if shapes != [(), (dims,), (dims, dims), (key["sample"], dims)]:
+            raise ValueError(f"it has arrays of other shapes: {shapes}")
+        statistics = Statistics.restored(int(kept["count"]), kept["mu"], kept["sigma"])
+        return Reference(statistics, kept["features"])
+    except (OSError, ValueError) as error:
         warnings.warn(f"{path} cannot be used and is recomputed: {error}", stacklevel=3)
         return None
 

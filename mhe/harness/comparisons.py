@@ -10,6 +10,7 @@ program, such as two models with different learning rates.
 import argparse
 import itertools
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +194,7 @@ class Comparison:
         """
         groups: dict[tuple, list[Run]] = {}
         for run in finished:
-            key = tuple(run.config[each.flag] for each in self.varied)
+            key = tuple(_one_value(run, each.flag) for each in self.varied)
             groups.setdefault(key, []).append(run)
         lines: list[Line] = []
         for key, runs in groups.items():
@@ -329,6 +330,18 @@ def stem(dataset: str) -> str:
 
 def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _one_value(run: Run, flag: str) -> Any:
+    """The value of a flag in a run's config, which may be text, a finite number or None."""
+    value = run.config[flag]
+    is_number = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    if value is not None and not isinstance(value, str) and not is_number:
+        raise BadInput(
+            f"{run.folder / 'config.json'}: {flag} must be text, a finite number or null. "
+            f"Received: {type(value).__name__}"
+        )
+    return value
 
 
 def _numeric(values: set) -> bool:

@@ -4,10 +4,11 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from mhe.harness.errors import BadInput
 from mhe.text import read_text
 
 PARTIAL = "partial-"
+_LARGEST_NUMBER = sys.float_info.max
+_QUOTED = 200  # characters of a file that an error quotes
 
 
 @contextmanager
@@ -54,7 +57,76 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+class Settings(dict[str, Any]):
+    """What a JSON file holds; asking for what it lacks is a `BadInput` that names the file.
+
+    Args:
+        path: The file.
+        content: What it holds.
+
+    Example:
+
+    >>> Settings(Path("config.json"), {"seed": 0})["epochs"]
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: config.json must have the entry epochs. Received: seed
+    """
+
+    def __init__(self, path: Path, content: Mapping[str, Any]):
+        super().__init__(content)
+        self._path = path
+
+    def __missing__(self, name: str) -> NoReturn:
+        """Raises a `BadInput`."""
+        raise BadInput(
+            f"{self._path} must have the entry {name}. Received: {', '.join(self)[:_QUOTED]}"
+        )
+
+    def require(self, name: str, kinds: type | tuple[type, ...], expected: str) -> Any:
+        """Returns an entry, or raises a `BadInput` if it is of another kind.
+
+        Args:
+            name: The entry.
+            kinds: The types it may have; that of `True` is not `int`.
+            expected: The kinds in words.
+
+        Example:
+
+        >>> Settings(Path("config.json"), {"seed": None}).require("seed", int, "an integer")
+        Traceback (most recent call last):
+            ...
+        mhe.harness.errors.BadInput: config.json: seed must be an integer. Received: null
+        """
+        value = self[name]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise BadInput(
+                f"{self._path}: {name} must be {expected}. Received: {json.dumps(value)[:_QUOTED]}"
+            )
+        return value
+
+    def numbers(self, name: str) -> "Settings":
+        """Returns an entry that is an object of finite numbers.
+
+        Args:
+            name: The entry.
+
+        Raises:
+            BadInput: If it is something else.
+
+        Example:
+
+        >>> Settings(Path("result.json"), {"metrics": {"loss": 0.5}}).numbers("metrics")
+        {'loss': 0.5}
+        """
+        expected = "an object of finite numbers"
+        own = Settings(self._path, self.require(name, dict, expected))
+        for each in own:
+            if not abs(own.require(each, (int, float), "a finite number")) <= _LARGEST_NUMBER:
+                raise BadInput(f"{self._path}: {each} must be a finite number. Received: another")
+        return own
+
+
+def read_json(path: Path) -> Settings:
     """Reads a JSON object.
 
     Args:
@@ -69,7 +141,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path} must hold a JSON object. Received: {type(content).__name__}")
-    return content
+    return Settings(path, content)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

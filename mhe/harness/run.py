@@ -199,7 +199,13 @@ class Run:
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise BadInput(f"{folder} is not a run's folder: it holds no config.json")
-        run = cls(folder, read_json(folder / "config.json"), resumed=True)
+        config = read_json(folder / "config.json")
+        for name in ("program", "model_name", "dataset"):
+            config.require(name, str, "text")
+        config.require("seed", int, "an integer")
+        if "versions" in config:
+            config.require("versions", dict, "an object of versions")
+        run = cls(folder, config, resumed=True)
         run.rows = run._read_log()
         return run
 
@@ -216,7 +222,8 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """What `result.json` holds."""
-        return read_json(self.folder / "result.json")
+        result = read_json(self.folder / "result.json")
+        return {**result, "metrics": result.numbers("metrics")}
 
     @property
     def checkpoints(self) -> list[Path]:

@@ -11,9 +11,15 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
+from mhe.arrays import read_array
+from mhe.reading import regular_size
+
 # Bytes that no text has; binary word vectors contain some within their first few numbers.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _HEAD = 1 << 12
+_LONGEST = 1 << 22  # bytes of a line
+_MOST_DIGITS = 12
+_QUOTED = 200  # characters of a line that an error quotes
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
@@ -69,11 +75,12 @@ def read(path: str | os.PathLike, names: Sequence[str] | None = None) -> np.ndar
         Pennington et al., GloVe (https://nlp.stanford.edu/projects/glove).
     """
     names = None if names is None else _checked_names(names)
+    regular_size(path)
     with open(path, "rb") as file:
         magic = file.read(6)
         file.seek(0)
         if magic == b"\x93NUMPY":
-            return _from_array(file, path, names)
+            return _from_array(path, names)
         if names is None:
             raise ValueError(
                 f"{path} is not a .npy array: reading words from text needs the `names` of the "
@@ -101,11 +108,8 @@ def _checked_names(names: Sequence[str]) -> list[str]:
     return names
 
 
-def _from_array(file: BinaryIO, path: str | os.PathLike, names: list[str] | None) -> np.ndarray:
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as an array: {error}") from error
+def _from_array(path: str | os.PathLike, names: list[str] | None) -> np.ndarray:
+    array = read_array(path)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise ValueError(
             f"{path} must hold an array of numbers (classes, m). "
@@ -181,7 +185,9 @@ def _lines(file: _File, path: str | os.PathLike) -> Iterator[tuple[int, str, byt
     """Yields the number of each line, its word, and its numbers as text."""
     count = dims = None
     words = 0
-    for line, text in enumerate(file, 1):
+    for line, text in enumerate(iter(lambda: file.readline(_LONGEST), b""), 1):
+        if len(text) == _LONGEST:
+            raise ValueError(f"{path}: line {line} must have less than {_LONGEST:,} bytes")
         if line == 1:
             text = text.removeprefix(codecs.BOM_UTF8)
         text = text.replace(b"\t", b" ").rstrip()
@@ -189,7 +195,7 @@ def _lines(file: _File, path: str | os.PathLike) -> Iterator[tuple[int, str, byt
             continue
         if dims is None:
             cells = text.split()
-            if len(cells) == 2 and all(map(bytes.isdigit, cells)):
+            if len(cells) == 2 and all(map(_is_count, cells)):
                 count, dims = map(int, cells)
                 continue
             dims = len(cells) - 1
@@ -220,10 +226,18 @@ def _vector(numbers: bytes, line: int, path: str | os.PathLike) -> np.ndarray:
     try:
         vector = np.array([float(cell) for cell in numbers.split()])
     except ValueError as error:
-        raise ValueError(f"{path}: line {line} must hold numbers. Received: {error}") from error
-    if not np.isfinite(vector).all():
+        raise ValueError(
+            f"{path}: line {line} must hold numbers. Received: {str(error)[:_QUOTED]}"
+        ) from error
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(vector.astype(np.float32)).all()
+    if not finite:
         raise ValueError(f"{path}: line {line} must hold finite numbers. Received: {vector}")
     return vector
+
+
+def _is_count(cell: bytes) -> bool:
+    return cell.isdigit() and len(cell) <= _MOST_DIGITS
 
 
 def _is_number(cell: bytes) -> bool:

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mhe.harness.datasets.images import SUFFIXES, grey_or_rgb, open_image, pillow, unreadable
+from mhe.harness.datasets.images import (
+    SUFFIXES,
+    grey_or_rgb,
+    is_image,
+    open_image,
+    pillow,
+    unreadable,
+)
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 
@@ -156,7 +163,7 @@ def find_people(
     if not Path(path).expanduser().exists():
         raise BadInput(f"{source} does not exist: expected a folder or zip of <person>/<image>")
     tree = Tree(path)
-    every = [name for name in tree.names if name.lower().endswith(SUFFIXES)]
+    every = [name for name in tree.names if is_image(name)]
     images = [name for name in every if fnmatchcase(name.rsplit("/", 1)[-1], pattern)]
     if not images:
         raise BadInput(

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from mhe.harness import saved
 from mhe.harness.errors import BadInput
 from mhe.harness.files import read_csv, write_csv
 from mhe.harness.run import Run
@@ -82,10 +83,12 @@ def load_model(folder: str | Path) -> tuple[FaceModel, Run]:
             f"{folder} must be a complete run of {PROGRAM}. Received: "
             + ("an incomplete run" if not run.finished else f"{run.config.get('program')}")
         )
-    try:
-        return keras.saving.load_model(run.folder / MODEL, compile=False, safe_mode=True), run
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{run.folder / MODEL} cannot be read: {error}") from error
+    model = saved.load_model(run.folder / MODEL)
+    if not isinstance(model, FaceModel):
+        raise BadInput(
+            f"{run.folder / MODEL} must be a FaceModel. Received: {type(model).__name__}"
+        )
+    return model, run
 
 
 def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> None:

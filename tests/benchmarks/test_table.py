@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import sys
 import types
 
@@ -119,3 +120,31 @@ def test_the_program_is_that_of_the_runs(load, tmp_path, capsys, monkeypatch, na
     digits = 2 if factor == 100 else 3
     assert f"{0.6 * factor:.{digits}f} ± {0.1 * factor:.{digits}f}" in capsys.readouterr().out
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("config.json", {"dims": [1]}, r"config\.json: dims must be text, a finite number or null"),
+        ("config.json", {"dims": 10**400}, r"dims must be text, a finite number or null"),
+        ("config.json", {"dims": None, "model_name": None}, r"model_name must be text"),
+        ("result.json", {"metrics": {"cost": None}}, r"cost must be a finite number"),
+        ("result.json", {"metrics": {"cost": 10**400}}, r"cost must be a finite number"),
+        ("result.json", {"metrics": {"other": 1}}, r"must have the entry cost\. Received: other"),
+        ("result.json", {"metrics": None}, r"metrics must be an object of finite numbers"),
+    ],
+)
+def test_runs_whose_files_were_changed_are_refused(table, tmp_path, name, changes, message):
+    folders = [str(made(tmp_path / str(seed), seed=seed).folder) for seed in (0, 1)]
+    path = tmp_path / "1" / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(BadInput, match=message):
+        table.main([*folders, "--out", str(tmp_path / "table")])
+
+
+def test_runs_that_lack_a_flag_are_refused(table, tmp_path):
+    run = made(tmp_path / "x")
+    path = run.folder / "config.json"
+    path.write_text(path.read_text().replace('"dims"', '"other"'))
+    with pytest.raises(BadInput, match=r"config\.json must have the entry dims"):
+        table.main([str(run.folder), "--out", str(tmp_path / "table")])

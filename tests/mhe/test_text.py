@@ -6,7 +6,8 @@ import pytest
 
 from mhe import ClassTree
 from mhe.prototypes.vectors import read as read_vectors
-from mhe.text import LARGEST, decode_text, read_text
+from mhe.reading import LARGEST
+from mhe.text import decode_text, read_text
 
 pytestmark = pytest.mark.one_backend
 

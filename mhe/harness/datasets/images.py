@@ -14,13 +14,23 @@ from mhe.harness.errors import BadInput
 if TYPE_CHECKING:
     from PIL import Image
 
-# By which files beside images, such as notes or thumbnails, are passed over.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".pgm", ".ppm", ".pbm", ".pnm"),
 )
 _CHUNK = 256  # images that a thread decodes at a time
 _NAMED = 3  # files that an error names; the others are counted
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix; others, such as notes, are passed over.
+
+    Example:
+
+    >>> is_image("train/cat/1.JPG"), is_image("train/cat/notes.txt")
+    (True, False)
+    """
+    return name.lower().endswith(SUFFIXES)
 
 
 def decode(

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset
-from mhe.harness.datasets.images import SUFFIXES, decode
+from mhe.harness.datasets.images import SUFFIXES, decode, is_image
 from mhe.harness.datasets.subsets import held_out
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
@@ -63,9 +63,9 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
             continue
         if len(inside) == 2:
             members = files[split].setdefault(inside[0], [])
-            if inside[1].lower().endswith(SUFFIXES):
+            if is_image(inside[1]):
                 members.append(name)
-        elif inside != [""] and not (len(inside) == 3 and inside[2] == ""):
+        elif is_image(name):
             raise BadInput(f"{tree.name}: images must be in {split}/<class>/. Received: {name}")
 
     for split, classes in files.items():
@@ -100,7 +100,7 @@ def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
     train = []
     for name in tree.names:
         inside = re.fullmatch(r"train/([^/]+)/images/([^/]+)", name)
-        if inside:
+        if inside and is_image(name):
             if inside[1] not in listed:
                 raise BadInput(f"{tree.name}: wnids.txt lacks the class of {name}")
             train.append((name, inside[1]))
@@ -109,7 +109,9 @@ def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
 
     if "val/val_annotations.txt" not in tree.names:
         raise BadInput(f"{tree.name} lacks val/val_annotations.txt")
-    images = {name for name in tree.names if re.fullmatch(r"val/images/[^/]+", name)}
+    images = {
+        name for name in tree.names if re.fullmatch(r"val/images/[^/]+", name) and is_image(name)
+    }
     test = []
     for number, line in enumerate(tree.text("val/val_annotations.txt").splitlines(), 1):
         where = f"{tree.name}: val/val_annotations.txt, line {number}"
@@ -224,7 +226,7 @@ def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
             drawing = _DRAWING.fullmatch(name)
             if drawing:
                 places.setdefault((drawing[1], drawing[2]), (tree, name))
-            elif not name.endswith("/"):
+            elif is_image(name):
                 raise BadInput(
                     f"{tree.name}: drawings must be <Alphabet>/characterNN/<drawing>.png. "
                     f"Received: {name}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mhe.harness.datasets.few_shot import bright_strokes
-from mhe.harness.datasets.images import decode
+from mhe.harness.datasets.images import decode, is_image
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
 from mhe.text import lookalike
@@ -72,9 +72,8 @@ def _run(tree: Tree, listed: str, size: int | None) -> OneShotRun:
     # Paths in the lines are relative to the folder that contains the run's folder.
     above = folder.removesuffix("/").rpartition("/")[0]
     above = f"{above}/" if above else ""
-    support = [
-        name for name in tree.names if re.fullmatch(rf"{re.escape(folder)}training/[^/]+", name)
-    ]
+    training = re.compile(rf"{re.escape(folder)}training/[^/]+")
+    support = [name for name in tree.names if training.fullmatch(name) and is_image(name)]
     known = set(tree.names)
     items, answers = [], []
     for number, line in enumerate(tree.text(listed).splitlines(), 1):

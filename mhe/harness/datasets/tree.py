@@ -5,18 +5,15 @@ short run and twice the space. Reading members in place also means that no archi
 anywhere.
 """
 
-import lzma
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mhe.harness.datasets.images import SUFFIXES
+from mhe.harness.datasets.images import is_image
 from mhe.harness.errors import BadInput
-from mhe.reading import regular_size
-from mhe.text import check_size, decode_text, is_utf8
+from mhe.reading import ZIP_ERRORS, check_size, read_member, regular_size
+from mhe.text import decode_text, is_utf8
 
 # A single top folder of a zip that holds one of these is a wrapper and not part of the layout.
 _MARKS = ("wnids.txt", "train.csv", "train/")
@@ -24,7 +21,6 @@ _MARKS = ("wnids.txt", "train.csv", "train/")
 # per image: it is the root of a disk or somebody's home, which may take hours.
 _MOST = 20_000_000
 _MOST_OTHERS = 100_000
-_PART = 4096  # bytes of a member to unpack at once
 
 
 class Tree:
@@ -66,7 +62,7 @@ class Tree:
             try:
                 regular_size(path)
                 self._archive = zipfile.ZipFile(path)
-            except _UNREADABLE as error:
+            except ZIP_ERRORS as error:
                 raise BadInput(f"{path} is not a readable zip: {error}") from error
             names = self._archive.namelist()
             odd = next((name for name in names if "\\" in name), None)
@@ -100,13 +96,8 @@ class Tree:
                 path = self._root / name
                 check_size(regular_size(path), "a file")
                 return path.read_bytes()
-            member = self._archive.getinfo(self._prefix + name)
-            check_size(member.file_size, "a file")
-            with self._archive.open(member) as file:
-                # In small parts: bzip2 and LZMA unpack all that they are given, which may be far
-                # more than the size that the archive states.
-                return b"".join(iter(lambda: file.read(_PART), b""))
-        except _UNREADABLE as error:
+            return read_member(self._archive, self._prefix + name)
+        except ZIP_ERRORS as error:
             raise BadInput(str(error)) from error
 
     def text(self, name: str) -> str:
@@ -141,7 +132,7 @@ class Tree:
             if identity in outer:
                 raise BadInput(f"{self.name}: the link {folder} leads to a folder around itself")
             around[folder] = (*outer, identity)
-            pictures = sum(name.lower().endswith(SUFFIXES) for name in files)
+            pictures = sum(map(is_image, files))
             images, others = images + pictures, others + len(files) - pictures
             if others > _MOST_OTHERS + 10 * images or images + others + len(around) > _MOST:
                 raise BadInput(
@@ -157,12 +148,6 @@ def _refuse(error: OSError) -> None:
     raise error
 
 
-# What reading a member of a zip raises: for one that is encrypted it is a RuntimeError, for unknown
-# methods of compression a NotImplementedError, which is one.
-_UNREADABLE = (
-    *(OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-)
 # What systems leave in folders and on disks, in any case.
 _SYSTEM = (
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),

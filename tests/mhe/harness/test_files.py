@@ -89,3 +89,32 @@ def test_csv_keeps_every_digit_and_leaves_out_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="fields not in fieldnames"):
         write_csv(path, rows, ["a"])
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ("null", r"metrics must be an object of finite numbers\. Received: null"),
+        ("[1]", r"metrics must be an object of finite numbers\. Received: \[1\]"),
+        ('{"loss": null}', r"loss must be a finite number\. Received: null"),
+        ('{"loss": "0.5"}', r'loss must be a finite number\. Received: "0\.5"'),
+        ('{"loss": true}', r"loss must be a finite number\. Received: true"),
+        ('{"loss": NaN}', r"loss must be a finite number\. Received: another"),
+        (f'{{"loss": {10**400}}}', r"loss must be a finite number\. Received: another"),
+        ('{"loss": ' + "9" * 5000 + "}", "cannot be read: "),
+        ("[" * 100_000, "cannot be read: "),
+    ],
+)
+def test_numbers_in_json_are_checked(tmp_path, metrics, message):
+    path = tmp_path / "result.json"
+    path.write_text(f'{{"metrics": {metrics}}}')
+    with pytest.raises(BadInput, match=rf"result\.json:? {message}") as caught:
+        read_json(path).numbers("metrics")
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_what_json_lacks_is_named(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"metrics": {}})
+    with pytest.raises(BadInput, match=r"must have the entry seconds\. Received: metrics"):
+        read_json(path)["seconds"]

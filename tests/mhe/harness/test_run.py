@@ -174,6 +174,12 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
         ("config.json", None, "holds no config.json"),
         ("config.json", "{", r"config\.json cannot be read"),
         ("config.json", "[]", "must hold a JSON object"),
+        ("config.json", "{}", "must have the entry program"),
+        (
+            "config.json",
+            '{"program": "x", "model_name": "", "dataset": "d", "seed": 0, "versions": null}',
+            r"versions must be an object of versions\. Received: null",
+        ),
         ("log.csv", "epoch,loss\n1,high\n", r"log\.csv is not a run's log"),
         ("log.csv", "loss\n1\n", r"log\.csv is not a run's log"),
     ],

@@ -92,6 +92,8 @@ def test_hidden_files_are_skipped(kind, tmp_path):
             "train/a/ehthumbs.db": b"?",
             "train/a/notes.txt": b"?",
             "train/Desktop.ini": b"?",
+            "train/notes.txt": b"?",
+            "train/a/more/notes.txt": b"?",
             "test/.cache/x/y.png": b"?",
         }
     )
@@ -212,7 +214,8 @@ def prefixed(files, prefix):
 
 @pytest.mark.parametrize(("kind", "prefix"), [("zip", "tiny-imagenet-200/"), ("folder", "")])
 def test_tiny_imagenet(kind, prefix, tmp_path):
-    files = tiny_imagenet()
+    notes = {"train/n01/images/notes.txt": b"?", "val/images/Thumbs.db": b"?"}
+    files = tiny_imagenet(**notes)
     dataset = load(written(kind, prefixed(files, prefix), tmp_path))
     assert dataset.class_names == ("tailed frog", "goldfish", "n03")
     np.testing.assert_array_equal(dataset.test[1], [2, 0])
@@ -366,6 +369,7 @@ def test_omniglot_counts_what_stands_in_both_sets_once(tmp_path):
 
 def test_omniglot_in_a_folder_at_a_smaller_size(tmp_path):
     files = prefixed(omniglot("Greek"), "omniglot/images_background/")
+    files |= {"notes.txt": b"?", "omniglot/images_background/Greek/character01/thumbs.db": b"?"}
     dataset = load(written("folder", files, tmp_path), size=3)
     assert dataset.train[0].shape == (30, 3, 3, 1)
 
@@ -374,8 +378,8 @@ def test_an_omniglot_that_cannot_be_read(tmp_path):
     few = written("zip", omniglot("Greek", drawings=1), tmp_path)
     with pytest.raises(BadInput, match=r"drawings to train and to test on. .*character01 with 1$"):
         load(few)
-    stray = {**omniglot("Greek"), "Greek/notes.txt": b"?"}
-    with pytest.raises(BadInput, match=r"<Alphabet>/characterNN/.*Received: Greek/notes.txt$"):
+    stray = {**omniglot("Greek"), "Greek/1.png": b"?"}
+    with pytest.raises(BadInput, match=r"<Alphabet>/characterNN/.*Received: Greek/1.png$"):
         load(written("zip", stray, tmp_path))
     (tmp_path / "tree").mkdir()
     both = (

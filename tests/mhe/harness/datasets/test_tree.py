@@ -10,7 +10,7 @@ import pytest
 from mhe.harness.datasets import tree as tree_module
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
-from mhe.text import LARGEST
+from mhe.reading import LARGEST
 
 pytestmark = pytest.mark.one_backend
 
@@ -99,7 +99,7 @@ def test_members_that_cannot_be_unpacked_are_one_line(tmp_path, damage, message)
 )
 @pytest.mark.parametrize("stated", [None, 10], ids=["honest", "lying"])
 def test_members_that_unpack_to_far_more_are_not_unpacked(tmp_path, method, stated, monkeypatch):
-    monkeypatch.setattr("mhe.text.LARGEST", 2**20)
+    monkeypatch.setattr("mhe.reading.LARGEST", 2**20)
     path, size = tmp_path / "data.zip", 2**25
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("words.txt", bytes(size))
