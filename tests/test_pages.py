@@ -44,6 +44,13 @@ def test_every_block_is_of_a_kind_that_is_tested():
 
 
 @pytest.mark.one_backend
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_is_a_comment_by_mistake(page):
+    # MyST drops lines that begin so, as the rest of "59.9 %" may after a line break.
+    assert not re.search(r"^\s*%", PAGES[page], re.MULTILINE)
+
+
+@pytest.mark.one_backend
 def test_the_readme_fits_and_its_links_lead_somewhere():
     assert len(README.splitlines()) <= 170
     for target in re.findall(r"\]\(([^)#]+)", README):
