@@ -53,3 +53,5 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+# TensorFlow logs there when it is imported, whatever it is told.
+nb_output_stderr = "remove"
