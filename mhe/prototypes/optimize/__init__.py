@@ -14,6 +14,7 @@ from mhe.prototypes.optimize.work import (
     Progress,
     evaluation_work,
     require_scipy,
+    thread_limit,
     to_stderr,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "sgd",
     "slsqp",
     "soft_maximum",
+    "thread_limit",
     "to_stderr",
 ]

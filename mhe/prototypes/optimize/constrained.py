@@ -4,7 +4,7 @@ import numpy as np
 
 from mhe.prototypes.bounds import separation, unit
 from mhe.prototypes.optimize.smooth import Term
-from mhe.prototypes.optimize.work import Effort, require_scipy
+from mhe.prototypes.optimize.work import Effort, require_scipy, thread_limit
 
 
 class _Late(Exception):  # noqa: N818 - SLSQP has no other way to be stopped
@@ -103,18 +103,19 @@ def slsqp(
             raise _Late
 
     try:
-        result = minimize(
-            problem.objective,
-            np.append(points.ravel(), separation(points)),
-            method="SLSQP",
-            jac=True,
-            constraints=[
-                {"type": "ineq", "fun": problem.room, "jac": problem.room_slope},
-                {"type": "eq", "fun": problem.length, "jac": problem.length_slope},
-            ],
-            callback=watch,
-            options={"maxiter": iterations, "ftol": 1e-12},
-        )
+        with thread_limit(size, dims):
+            result = minimize(
+                problem.objective,
+                np.append(points.ravel(), separation(points)),
+                method="SLSQP",
+                jac=True,
+                constraints=[
+                    {"type": "ineq", "fun": problem.room, "jac": problem.room_slope},
+                    {"type": "eq", "fun": problem.length, "jac": problem.length_slope},
+                ],
+                callback=watch,
+                options={"maxiter": iterations, "ftol": 1e-12},
+            )
         best = problem.rows(result.x)
     except _Late:
         pass

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -29,6 +30,10 @@ _MOST_EVALUATION = 1.0
 
 # The linear programs of the last polish take longer than the whole search beyond this many numbers.
 _POLISHED = 300
+
+# A placement this near to the bound is polished at once: most bounds are met or missed by more.
+_NEAR_BOUND = 1e-3
+_MEETS_BOUND = 1e-8
 
 # A search starts from at most this many of the catalogue's configurations, those whose largest
 # cosine is at most _PROMISING times that of a descent from a random start. In unused dimensions the
@@ -62,10 +67,12 @@ def search(
         effort: Ends the search by the clock, and reports its progress.
 
     Returns:
-        `(classes, dims)`, unit rows, and a description of their origin.
+        `(classes, dims)`, unit rows, and a description of their origin. After Ctrl-C, with a
+        warning, the best placement until then.
 
     Raises:
         ImportError: If SciPy is needed and not installed.
+        KeyboardInterrupt: If Ctrl-C comes before anything is found.
 
     Example:
 
@@ -76,21 +83,73 @@ def search(
     effort = effort or Effort()
     known = compose(classes, dims)
     evaluation = evaluation_work(classes, classes, dims)
+    bound = cosine_lower_bound(classes, dims)
     if known is not None:
-        if known.cosine <= cosine_lower_bound(classes, dims) + 1e-8:
+        if known.cosine <= bound + _MEETS_BOUND:
             return known.rows(classes, dims), str(known)
         if evaluation > _MOST_EVALUATION * effort_factor:
             effort.tell("too large to search: taking the best known placement")
             return known.rows(classes, dims), str(known)
     descent = len(STAGES) * 300 * evaluation
-    work = effort_factor * min(max(_WORK, 2 * descent), _MOST_WORK)
-    iterations = int(min(300, max(15, work / 3 / len(STAGES) / evaluation)))
-    effort.left = work
-    best, origin, cosine = np.empty((0, dims)), "", math.inf
+    effort.left = effort_factor * min(max(_WORK, 2 * descent), _MOST_WORK)
+    iterations = int(min(300, max(15, effort.left / 3 / len(STAGES) / evaluation)))
+    best = _Best(classes, dims, effort)
     if known is not None:
-        best, origin, cosine = known.rows(classes, dims), str(known), known.cosine
-        effort.tell(f"{origin}: largest cosine {cosine:.6f}")
-    rng = np.random.default_rng(seed)
+        best.offer(known.rows(classes, dims), str(known))
+        effort.tell(f"{best.origin}: largest cosine {best.cosine:.6f}")
+    try:
+        _improve(best, known, iterations, bound, np.random.default_rng(seed))
+    except KeyboardInterrupt:
+        if best.rows is None:
+            raise
+        warnings.warn(
+            f"Interrupted: the best placement of {classes} prototypes in {dims} dimensions until "
+            f"then has a largest cosine of {best.cosine:.6f}",
+            stacklevel=2,
+        )
+    assert best.rows is not None
+    return best.rows, best.origin
+
+
+class _Best:
+    """The best placement until now."""
+
+    def __init__(self, classes: int, dims: int, effort: Effort) -> None:
+        self.classes = classes
+        self.dims = dims
+        self.effort = effort
+        self.rows: np.ndarray | None = None
+        self.origin = ""
+        self.cosine = math.inf
+
+    def offer(self, rows: np.ndarray, origin: str) -> bool:
+        """Keeps a placement that is better by more than rounding, and says whether it is."""
+        cosine = separation(rows)
+        better = cosine < self.cosine - 1e-12
+        if better:
+            self.rows, self.origin, self.cosine = rows, origin, cosine
+        return better
+
+    def polish(self, iterations: int) -> None:
+        """Descends to the end from what a descent found, and polishes it if it is small."""
+        if self.rows is None or self.effort.timed_out:
+            return
+        rows = lbfgs(self.rows, STAGES[5:], iterations, effort=self.effort)
+        if self.classes * self.dims <= _POLISHED:
+            rows = polish(rows, effort=self.effort)
+        self.offer(rows, self.origin)
+
+
+def _improve(
+    best: _Best,
+    known: Composition | None,
+    iterations: int,
+    bound: float,
+    rng: np.random.Generator,
+) -> None:
+    """Descends from one start after the other until the work is done or the bound is met."""
+    classes, dims, effort = best.classes, best.dims, best.effort
+    polished = True
     fresh = _fresh_starts(classes, dims, rng)
     starts: Iterator[_Start] = itertools.islice(fresh, 1)
     for number in itertools.count(1):
@@ -100,22 +159,22 @@ def search(
         rows = _descend(start, classes, iterations, effort)
         now = separation(rows)
         effort.tell(f"start {number}, {start.name}: largest cosine {now:.6f}")
-        if now < cosine - 1e-12:
-            best, origin, cosine = rows, f"L-BFGS from {start.name}", now
+        if best.offer(rows, f"L-BFGS from {start.name}"):
+            polished = best.cosine <= bound + _NEAR_BOUND
+            if polished:
+                best.polish(iterations)
+            if best.cosine <= bound + _MEETS_BOUND:
+                effort.tell(f"no placement is better than this: {best.cosine:.6f}")
+                return
         if number == 1:
             # If one random start does not come near what is known, more of them would not either.
-            fresh = fresh if now <= 1.02 * cosine else iter(())
+            fresh = fresh if now <= 1.02 * best.cosine else iter(())
             near = _known_starts(classes, dims, known, _PROMISING * now, rng)
             starts = itertools.chain(near, fresh)
         if effort.exhausted:
             break
-    if not effort.timed_out and origin.startswith("L-BFGS"):
-        rows = lbfgs(best, STAGES[5:], iterations, effort=effort)
-        if classes * dims <= _POLISHED:
-            rows = polish(rows, effort=effort)
-        if separation(rows) < cosine:
-            best = rows
-    return best, origin
+    if not polished:
+        best.polish(iterations)
 
 
 def _descend(start: _Start, classes: int, iterations: int, effort: Effort) -> np.ndarray:

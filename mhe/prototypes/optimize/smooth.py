@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mhe.prototypes.bounds import unit
-from mhe.prototypes.optimize.work import Effort, require_scipy
+from mhe.prototypes.optimize.work import Effort, require_scipy, thread_limit
 
 # Rows to a value and its gradient with respect to them.
 Term = Callable[[np.ndarray], tuple[float, np.ndarray]]
@@ -134,12 +134,13 @@ def lbfgs(
 
     options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-16, "gtol": 1e-12}
     for sharpness in stages:
-        result = minimize(
-            *(objective, points.ravel(), (sharpness,), "L-BFGS-B"),
-            jac=True,
-            callback=watch,
-            options=options,
-        )
+        with thread_limit(images, points.shape[1]):
+            result = minimize(
+                *(objective, points.ravel(), (sharpness,), "L-BFGS-B"),
+                jac=True,
+                callback=watch,
+                options=options,
+            )
         points = unit(result.x.reshape(points.shape))
         effort.tell(f"sharpness {sharpness:g}: objective {result.fun:.6f}")
         if effort.timed_out:

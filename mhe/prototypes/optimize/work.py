@@ -1,11 +1,15 @@
 """How much a search may do: work is counted, so that a seed gives one placement everywhere."""
 
+import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 Progress = Callable[[str], None]
+
+# Evaluations of less work than this run on one thread.
+_PARALLEL = 0.01
 
 
 class Effort:
@@ -72,6 +76,37 @@ def evaluation_work(points: int, images: int, dims: int) -> float:
     return 1e-4 + points * images * (7e-9 + 2e-10 * dims)
 
 
+@contextlib.contextmanager
+def thread_limit(points: int, dims: int) -> Iterator[None]:
+    """Keeps linear algebra on one thread while it is too small for several.
+
+    Threads that wait for each other after every small product cost up to twenty times the
+    processor time of the product itself.
+
+    Args:
+        points: N.
+        dims: D.
+
+    Raises:
+        ImportError: If SciPy or threadpoolctl is not installed.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from mhe.prototypes.optimize import soft_maximum
+    >>> with thread_limit(2, 2):
+    ...     value, _ = soft_maximum(np.array([[1.0, 0.0], [0.0, 1.0]]), 10.0)
+    """
+    if evaluation_work(points, points, dims) >= _PARALLEL:
+        yield
+        return
+    require_scipy()
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def to_stderr(message: str) -> None:
     """Prints a line of progress on stderr.
 
@@ -82,10 +117,11 @@ def to_stderr(message: str) -> None:
 
 
 def require_scipy() -> None:
-    """Raises an `ImportError` that says how to install SciPy if it is missing."""
+    """Raises an `ImportError` that says how to install what a search needs if it is missing."""
     try:
         import scipy.optimize  # noqa: F401
+        import threadpoolctl  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Searching for a placement needs SciPy: pip install mhe[prototypes]"
+            "Searching for a placement needs SciPy and threadpoolctl: pip install mhe[prototypes]"
         ) from error

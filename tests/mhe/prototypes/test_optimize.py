@@ -18,6 +18,7 @@ from mhe.prototypes.optimize import (
     slsqp,
     smooth,
     soft_maximum,
+    thread_limit,
 )
 
 pytestmark = pytest.mark.one_backend
@@ -174,3 +175,44 @@ def test_the_error_without_scipy_names_the_extra(monkeypatch):
     for call in (lambda: lbfgs(points(3, 3)), lambda: slsqp(points(3, 3))):
         with pytest.raises(ImportError, match=r"mhe\[prototypes\]"):
             call()
+
+
+def test_a_search_ends_where_nothing_is_better():
+    told, effort = [], Effort(progress=lambda line: told.append(line))
+    rows, _ = search(10, 3, seed=0, effort=effort)
+    assert separation(rows) == pytest.approx(0.4043943252, abs=1e-8)
+    assert "no placement is better" in told[-1]
+    assert effort.left > 2.0
+
+
+def test_small_problems_keep_to_one_thread_and_large_ones_do_not():
+    from threadpoolctl import threadpool_info
+
+    def threads():
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    usual = threads()
+    with thread_limit(100, 5):
+        assert set(threads()) == {1}
+    with thread_limit(2000, 100):
+        assert threads() == usual
+    assert threads() == usual
+
+
+def test_an_interrupted_search_keeps_what_it_found():
+    def interrupt(line):
+        if line.startswith("start 2"):
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="Interrupted: the best placement of 15 prototypes in 4"):
+        rows, _ = search(15, 4, seed=0, effort=Effort(progress=interrupt))
+    assert rows.shape == (15, 4)
+    assert separation(rows) < 0.5
+
+
+def test_an_interrupt_before_anything_is_found_is_passed_on():
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(15, 4, seed=0, effort=Effort(progress=interrupt))
