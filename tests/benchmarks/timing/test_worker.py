@@ -44,6 +44,7 @@ def test_running_out_of_memory_costs_only_the_published_formula(worker, monkeypa
     assert noted == {"kernel": None, "published": "out of memory", "floor": None}
 
 
+@pytest.mark.one_backend
 def test_step_of_a_network_with_and_without_energies(worker, monkeypatch, clock):
     built = []
 

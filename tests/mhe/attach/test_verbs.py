@@ -432,6 +432,7 @@ def test_shared_layers_are_regularized_once(energy):
     np.testing.assert_allclose(loss(model), energy(shared.kernel, -1), rtol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_applications(monkeypatch):
     # Many large kernels, of which only the places matter here.
     zeros = lambda self, shape, dtype=None: np.zeros(shape, "float32")  # noqa: E731

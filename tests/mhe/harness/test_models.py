@@ -186,7 +186,10 @@ def test_images_are_channels_last_whatever_keras_is_set_to(build_model):
         keras.config.set_image_data_format(before)
 
 
-@both
+@pytest.mark.parametrize(
+    "build_model",
+    [pytest.param(cnn9, marks=pytest.mark.one_backend), functools.partial(resnet, 8)],
+)
 def test_it_learns(build_model):
     images = images_of((8, 8, 3), 32)
     labels = (images.mean((1, 2, 3)) > 0).astype("int64")
