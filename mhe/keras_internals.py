@@ -31,6 +31,11 @@ def own_trainable_variables(layer: Layer) -> list[keras.Variable]:
     return getattr(layer, "_trainable_variables", [])
 
 
+def own_variables(layer: Layer) -> list[keras.Variable]:
+    """The variables of a layer itself, without those of its sublayers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def stored_variable(layer: Layer, name: str) -> keras.Variable | None:
     """The variable behind a weight's name.
 
@@ -78,6 +83,13 @@ def call_in_compute_loss(layer: Layer, *args: Any, **kwargs: Any) -> tuple[Any, 
     added = scope.losses[before:]
     del scope.losses[before:]
     return outputs, added
+
+
+def stands_for(value: Tensor, variable: keras.Variable) -> bool:
+    """Whether a regularizer that is called on `value` is called for `variable`."""
+    if value is variable:
+        return True
+    return in_stateless_scope() and get_stateless_scope().get_current_value(variable) is value
 
 
 def nodes(operation: keras.Operation) -> tuple[list[Any], list[Any]]:
