@@ -33,6 +33,14 @@ def test_layers_and_variables():
     assert keras_internals.build_shapes(layers.Dense(3)) is None
 
 
+def test_one_device_has_all():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    assert keras_internals.replica() == (0, 1)
+    assert keras_internals.batch_parts(model) == 1
+    share = keras_internals.share_of_replica(model, keras.ops.convert_to_tensor(3.0))
+    assert float(share) == 3.0
+
+
 def test_what_stands_for_a_variable():
     one, two = (keras.Variable(np.ones(2, "float32")) for _ in range(2))
     assert keras_internals.stands_for(one, one)
