@@ -9,6 +9,7 @@ from keras import ops
 
 from gan.losses import discriminator_loss, generator_loss
 from gan.networks import from_pixels
+from mhe import keras_internals
 from mhe.types import Tensor
 
 
@@ -58,8 +59,13 @@ class Side(keras.Model):
 
     def fakes(self, images: Tensor) -> Tensor:
         """Generates as many images as there are real ones."""
-        shape = (ops.shape(images)[0], self.generator.input_shape[-1])
+        replica, replicas = keras_internals.replica()
+        count, dims = ops.shape(images)[0], self.generator.input_shape[-1]
+        shape = (replicas * count, dims)
         latents = keras.random.normal(shape, dtype="float32", seed=self.latents)
+        if replicas > 1:
+            # Each replica draws the same, and has its own part of it.
+            latents = ops.take(ops.reshape(latents, (replicas, count, dims)), replica, axis=0)
         return self.generator(latents, training=True)
 
     def compute_loss(
@@ -75,7 +81,7 @@ class Side(keras.Model):
         for variable in self.trainable_variables:
             if variable.regularizer is not None:
                 loss = loss + ops.cast(variable.regularizer(variable), loss.dtype)
-        return loss
+        return keras_internals.share_of_replica(self, loss)
 
     def named(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Logs in which the loss has the name of this side."""

@@ -31,6 +31,11 @@ def own_trainable_variables(layer: Layer) -> list[keras.Variable]:
     return getattr(layer, "_trainable_variables", [])
 
 
+def own_variables(layer: Layer) -> list[keras.Variable]:
+    """The variables of a layer itself, without those of its sublayers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def stored_variable(layer: Layer, name: str) -> keras.Variable | None:
     """The variable behind a weight's name.
 
@@ -56,6 +61,38 @@ def has_compiled_loss(model: keras.Model) -> bool:
     return model._compile_loss is not None
 
 
+def share_of_replica(model: keras.Model, loss: Tensor) -> Tensor:
+    """What a loss of a replica's samples, or of weights, adds to the total loss of the replica.
+
+    Keras sums the gradients of TensorFlow's replicas. Its own losses are scaled accordingly.
+    """
+    return model._aggregate_additional_loss(loss)
+
+
+def replica() -> tuple[Any, int]:
+    """Which of TensorFlow's replicas this is, and their number: elsewhere (0, 1)."""
+    if keras.backend.backend() != "tensorflow":
+        return 0, 1
+    # The one spot that needs TensorFlow itself: all replicas draw the same random numbers.
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return 0, 1
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync
+
+
+def batch_parts(model: keras.Model) -> int:
+    """The number of devices among which `fit` splits each batch."""
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy.num_replicas_in_sync
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    mesh = distribution.device_mesh
+    return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+
+
 def added_losses(layer: Layer) -> list[Tensor]:
     """The list of what `add_loss` collected during the last call."""
     return layer._losses
@@ -78,6 +115,13 @@ def call_in_compute_loss(layer: Layer, *args: Any, **kwargs: Any) -> tuple[Any, 
     added = scope.losses[before:]
     del scope.losses[before:]
     return outputs, added
+
+
+def stands_for(value: Tensor, variable: keras.Variable) -> bool:
+    """Whether a regularizer that is called on `value` is called for `variable`."""
+    if value is variable:
+        return True
+    return in_stateless_scope() and get_stateless_scope().get_current_value(variable) is value
 
 
 def nodes(operation: keras.Operation) -> tuple[list[Any], list[Any]]:

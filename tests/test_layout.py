@@ -50,6 +50,7 @@ ABOVE = {
 BACKEND_SPOTS = {
     ("mhe/attach/retracing.py", "jax"),
     ("mhe/harness/datasets/named.py", "tensorflow"),
+    ("mhe/keras_internals.py", "tensorflow"),
     ("mhe/layers/distance.py", "tensorflow"),
 }
 # Faces on disk are read as the harness reads datasets: from folders and zips, in its batches.

@@ -3,7 +3,8 @@
 `mhe.attach` is the function of that name; import what else is here from `mhe.attach`.
 """
 
-from mhe.attach.regularizers import Attached, Projections
+from mhe.attach.projections import Projections
+from mhe.attach.regularizers import Attached
 from mhe.attach.table import Attachment, Attachments
 from mhe.attach.verbs import attach, attached, detach
 

@@ -1,33 +1,29 @@
 """Make compiled models notice that the losses of their layers have changed."""
 
-import gc
 from typing import Any
 
 import keras
 from keras.layers import Layer
 
 from mhe import keras_internals
+from mhe.attach.live import live
 from mhe.attach.neurons import walk
 
 
 def retrace(model: Layer) -> None:
     """Makes every live model that contains a layer of `model` trace its train and test steps again.
 
-    A layer does not know the models that contain it, so they are looked for among all live objects,
-    by type only: asking arbitrary objects for attributes could run their code. `gc.freeze` hides
-    objects from that search, so models inside `model` are not left to it.
+    A layer does not know the models that contain it, so they are looked for among all live models.
+    `gc.freeze` hides objects from that search, so models inside `model` are not left to it.
 
     Args:
         model: A model or layer whose losses have changed.
     """
     layers = {id(layer): layer for layer, _ in walk(model)}
-    # By the id of the type: a process has millions of objects, and types may define their own hash.
-    kinds = {id(kind) for kind in _descendants(keras.Model)}
-    live = [each for each in gc.get_objects() if id(type(each)) in kinds]
-    inside = [layer for layer in layers.values() if id(type(layer)) in kinds]
+    inside = [layer for layer in layers.values() if isinstance(layer, keras.Model)]
     models = [
         each
-        for each in {id(each): each for each in (*inside, *live)}.values()
+        for each in {id(each): each for each in (*inside, *live(keras.Model))}.values()
         if getattr(each, "compiled", False) and any(id(layer) in layers for layer, _ in walk(each))
     ]
     for each in models:
@@ -41,8 +37,3 @@ def retrace(model: Layer) -> None:
             for step in (each.train_step, each.test_step):
                 traced: Any = jax.jit(step, donate_argnums=0)
                 traced.clear_cache()
-
-
-def _descendants(kind: type) -> set[type]:
-    """A class and all its subclasses."""
-    return {kind}.union(*map(_descendants, kind.__subclasses__()))

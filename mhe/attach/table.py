@@ -9,6 +9,7 @@ from keras.layers import Layer
 
 from mhe import keras_internals
 from mhe.attach.neurons import ATTENTION, NeuronWeight
+from mhe.attach.projections import is_in_config
 from mhe.attach.regularizers import Attached
 from mhe.regularizers import describe
 
@@ -127,9 +128,7 @@ class Attachments(collections.abc.Sequence):
 
 
 def _is_saved(weight: NeuronWeight) -> bool:
-    if not isinstance(getattr(weight.layer, weight.slot or "", None), Attached):
-        return False
-    return all(
+    return is_in_config(weight) and all(
         isinstance(layer, _CARRIERS) or keras_internals.is_saved_as_graph(layer)
         for layer in weight.parents
     )

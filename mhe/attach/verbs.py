@@ -7,9 +7,10 @@ from keras.layers import Layer
 
 from mhe.attach.neurons import neuron_weights, unbuilt_layers
 from mhe.attach.outputs import head_layers
+from mhe.attach.projections import gather, hand_out
 from mhe.attach.retracing import retrace
 from mhe.attach.selection import select_among
-from mhe.attach.slots import merge_projections, put, restore_projections, take_off
+from mhe.attach.slots import put, take_off
 from mhe.attach.table import Attachments
 from mhe.regularizers import MHE, Sum
 
@@ -82,15 +83,14 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
                 "`head` needs a last layer with neurons before an output, among the layers that "
                 f"are selected. Received: model={model.name!r}, layers={layers!r}"
             )
-    weights = [weight for weight in weights if not weight.quantized]
-    restore_projections(weights)
+    hand_out(model)
     reached = []
     for weight in selected:
         added = head if id(weight.layer) in heads else regularizer
         if added is not None:
             put(weight, _along(added, weight.axis))
             reached.append(weight)
-    merge_projections(weights)
+    gather(model)
     retrace(model)
     return Attachments.of(model, reached, unbuilt_layers(model))
 
@@ -131,9 +131,6 @@ def detach(model: Layer) -> Attachments:
 def attached(model: Layer) -> Attachments:
     """Lists everything that `attach` put on a model, even if it was saved and loaded since.
 
-    In a model built from a config it also gives each projection of an attention layer its own
-    regularizer back, where shapes alone leave that open.
-
     Args:
         model: A built model.
 
@@ -152,7 +149,7 @@ def attached(model: Layer) -> Attachments:
     [MHE(2, s=2, euclidean, half)]
     """
     weights = neuron_weights(model)
-    restore_projections(weights)
+    hand_out(model)
     return Attachments.of(model, weights)
 
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from mhe import keras_internals
 from mhe.checks import check_choice, check_number
 from mhe.layers import distances
 from mhe.precision import at_least_float32
@@ -63,7 +64,8 @@ class PrototypicalNetwork(keras.Model):
     through the backbone as one batch, and a training step is one compiled step over the whole
     episode. `compile` defaults to cross-entropy and to the accuracy over the queries; `fit` takes
     `EpisodeBatches`. `embed` needs no episode; with it, `evaluate` scores classes that were not
-    trained on.
+    trained on. A batch is one episode, which cannot be split among devices by
+    `keras.distribution.DataParallel` or TensorFlow's `MirroredStrategy`.
 
     Args:
         backbone: A model from images `(B, ...)` to embeddings `(B, dims)`.
@@ -123,6 +125,42 @@ class PrototypicalNetwork(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains like `keras.Model.fit`.
+
+        Raises:
+            ValueError: If batches would be split among devices.
+        """
+        self._check_whole()
+        return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates like `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: If batches would be split among devices.
+        """
+        self._check_whole()
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Predicts like `keras.Model.predict`.
+
+        Raises:
+            ValueError: If batches would be split among devices.
+        """
+        self._check_whole()
+        return super().predict(*args, **kwargs)
+
+    def _check_whole(self) -> None:
+        """Raises a `ValueError` if batches would be split among devices."""
+        parts = keras_internals.batch_parts(self)
+        if parts > 1:
+            raise ValueError(
+                "A batch is one episode, which cannot be split among devices: make and fit the "
+                f"network outside of the distribution. Received: one over {parts} devices"
+            )
 
     def call(self, episode: dict[str, Tensor], training: bool | None = None) -> Tensor:
         """An episode → logits `(1, ways, queries, ways)`."""

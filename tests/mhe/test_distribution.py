@@ -139,6 +139,16 @@ def test_class_means_are_those_of_the_whole_batch(seen):
     np.testing.assert_array_equal(replicas * np.array(found["counts"]), counts)
 
 
+def test_an_episode_is_not_split(seen):
+    assert seen["episodes"].keys() == {"fit", "evaluate", "predict"}
+    for error in seen["episodes"].values():
+        assert re.fullmatch(
+            "A batch is one episode, which cannot be split among devices: .* "
+            rf"Received: one over {DEVICES} devices",
+            error,
+        )
+
+
 @pytest.mark.parametrize(("dims", "count", "block", "space"), LARGE, ids=str)
 def test_class_sharded_head_holds_no_square_array(dims, count, block, space, seen):
     if keras.backend.backend() != "jax":
@@ -225,6 +235,22 @@ def class_means():
     return {"loss": history["loss"], "means": means.tolist(), "counts": counts.tolist()}
 
 
+def episodes():
+    """What `fit` and the like say of a network whose batches are single episodes."""
+    backbone = keras.Sequential([keras.Input((IN,)), keras.layers.Dense(OUT)])
+    model = mhe.fewshot.PrototypicalNetwork(backbone)
+    model.compile("sgd")
+    images, labels = np.ones((BATCH, IN), "float32"), np.arange(BATCH) % 2
+    drawn = mhe.fewshot.Episodes(labels, ways=2, shots=1, queries=1)
+    seen = {}
+    for name in ("fit", "evaluate", "predict"):
+        try:
+            getattr(model, name)(mhe.fewshot.EpisodeBatches(images, drawn, per_epoch=1), verbose=0)
+        except ValueError as error:
+            seen[name] = str(error)
+    return seen
+
+
 def jax_checks():
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -239,6 +265,7 @@ def jax_checks():
         for block in BLOCKS:
             seen[f"data parallel, block {block}"] = step(placed, block=block)
         seen["class means, data parallel"] = class_means()
+        seen["episodes"] = episodes()
     mesh = keras.distribution.DeviceMesh((1, DEVICES), ["batch", "model"])
     for how, layout in (
         ("model parallel", (None, "model")),
@@ -296,6 +323,7 @@ def tensorflow_checks():
             seen[f"mirrored, block {block}"] = step(placed, block=block)
         seen["mirrored fit"] = epochs()
         seen["class means, mirrored"] = class_means()
+        seen["episodes"] = episodes()
     return seen
 
 

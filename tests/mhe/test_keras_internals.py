@@ -20,6 +20,10 @@ def test_layers_and_variables():
     dense = inner.layers[0]
     assert keras_internals.own_trainable_variables(dense) == [dense.kernel, dense.bias]
     assert keras_internals.own_trainable_variables(model) == []
+    assert keras_internals.own_variables(model) == []
+    dense.trainable = False
+    assert keras_internals.own_variables(dense) == [dense.kernel, dense.bias]
+    dense.trainable = True
     kernel = dense.kernel
     dense.enable_lora(2)
     assert dense.kernel is not kernel
@@ -27,6 +31,26 @@ def test_layers_and_variables():
     assert keras_internals.stored_variable(dense, "absent") is None
     assert keras_internals.build_shapes(dense) == {"input_shape": (None, 4)}
     assert keras_internals.build_shapes(layers.Dense(3)) is None
+
+
+def test_one_device_has_all():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    assert keras_internals.replica() == (0, 1)
+    assert keras_internals.batch_parts(model) == 1
+    share = keras_internals.share_of_replica(model, keras.ops.convert_to_tensor(3.0))
+    assert float(share) == 3.0
+
+
+def test_what_stands_for_a_variable():
+    one, two = (keras.Variable(np.ones(2, "float32")) for _ in range(2))
+    assert keras_internals.stands_for(one, one)
+    assert not keras_internals.stands_for(one, two)
+    # Outside of a scope without state, a value is nobody's.
+    assert not keras_internals.stands_for(one.value, one)
+    with keras.StatelessScope([(one, np.zeros(2, "float32"))]) as scope:
+        value = scope.get_current_value(one)
+        assert keras_internals.stands_for(value, one)
+        assert not keras_internals.stands_for(value, two)
 
 
 def test_graphs():

@@ -70,6 +70,8 @@ def test_configs_of_earlier_versions(config, kind):
     assert again["config"].keys() == config["config"].keys()
     if kind is mhe.MHE:
         assert loaded.get_config() == {**config["config"], "axis": (0, 1)}
+    if kind is Projections:
+        assert loaded.members["query"].get_config() == {**ENERGY["config"], "axis": (0, 1)}
     if kind is mhe.NearestImagePull:
         np.testing.assert_array_equal(loaded.images, np.array([[0.5, -2.0]], "float32"))
         assert again["config"]["images"] == config["config"]["images"]

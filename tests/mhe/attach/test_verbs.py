@@ -336,45 +336,6 @@ def test_frozen_layers():
     assert all(row.trainable for row in attached(model))
 
 
-def test_projections_of_one_shape(energy):
-    """Four heads of four numbers over four features: shapes cannot tell query from output."""
-    inputs = keras.Input((3, 4))
-    layer = layers.MultiHeadAttention(4, 4, kernel_regularizer="l2", name="cube")
-    model = keras.Model(inputs, layer(inputs, inputs))
-    before = loss(model)
-    table = attach(model, MHE(1.0), head=MHE(10.0))
-    kernels = [row.weight.variable for row in table]
-    expected = [energy(kernel, (1, 2)) for kernel in kernels[:3]] + [10 * energy(kernels[3], 2)]
-    np.testing.assert_allclose(loss(model), before + sum(expected), rtol=1e-5)
-    # A clone does not guess, and is set right by the names of the projections.
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    with pytest.raises(ValueError, match=r"does not tell which projection.*Received: shape="):
-        clone.losses  # noqa: B018
-    np.testing.assert_allclose([value(row) for row in attached(clone)], expected, rtol=1e-5)
-    np.testing.assert_allclose(loss(clone), loss(model), rtol=1e-6)
-    detach(clone)
-    np.testing.assert_allclose(loss(clone), before, rtol=1e-6)
-
-
-def test_one_projection_alone(energy):
-    inputs = keras.Input((3, 4))
-    model = keras.Model(inputs, layers.MultiHeadAttention(2, 3, name="some")(inputs, inputs))
-    (row,) = attach(model, MHE(1.0), layers="some/attention_output")
-    np.testing.assert_allclose(loss(model), energy(row.weight.variable, -1), rtol=1e-5)
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    np.testing.assert_allclose(loss(clone), loss(model), rtol=1e-6)
-    # On the clone a second projection joins the first. The key has the shape of the value, so that
-    # names must tell them apart.
-    attach(clone, MHE(3.0), layers="value")
-    assert [row.regularizer.strength for row in attached(clone)] == [3.0, 1.0]
-    twice = keras.models.clone_model(clone)
-    twice.set_weights(clone.get_weights())
-    assert [row.regularizer.strength for row in attached(twice)] == [3.0, 1.0]
-    np.testing.assert_allclose(loss(twice), loss(clone), rtol=1e-6)
-
-
 class Subclassed(keras.Model):
     def __init__(self, **options):
         super().__init__(**options)
