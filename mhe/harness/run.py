@@ -434,7 +434,7 @@ class Run:
         unreadable = []
         for path in reversed(self.checkpoints):
             try:
-                _require_intact(path, path.name, _sibling(path, _LOG).name)
+                require_intact(path)
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", UserWarning)
                     model.load_weights(path)
@@ -471,7 +471,7 @@ class Run:
             if _epoch_of(checkpoint) <= len(self.rows):
                 return
             with suppress(OSError, ValueError):
-                _require_intact(checkpoint, checkpoint.name, log.name)
+                require_intact(checkpoint)
                 self.rows = _rows(log)
                 self._lost = self._lost or f"lacks epochs up to {len(self.rows)}"
                 return
@@ -495,11 +495,19 @@ def _rows(path: Path) -> list[dict[str, float]]:
         raise BadInput(f"{path} is not a run's log: {error}") from error
 
 
-def _require_intact(checkpoint: Path, *names: str) -> None:
-    """Refuses files of a checkpoint that have changed; those of earlier versions cannot be told."""
+def require_intact(checkpoint: Path) -> None:
+    """Refuses a checkpoint that has changed; those of earlier versions have no checksums.
+
+    Args:
+        checkpoint: Its weights.
+
+    Raises:
+        checksums.Damaged: If its weights or its log have changed.
+        OSError: If they cannot be read.
+    """
     sums = _sibling(checkpoint, _SUMS)
     if sums.exists():
-        checksums.require_intact(sums, names)
+        checksums.require_intact(sums, [checkpoint.name, _sibling(checkpoint, _LOG).name])
 
 
 def _sibling(checkpoint: Path, suffix: str) -> Path:
