@@ -19,6 +19,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 
 from mhe.harness.comparisons import Comparison, stem
 from mhe.harness.errors import BadInput
+from mhe.harness.files import make_folder
 from mhe.harness.flags import LineParser, program
 from mhe.harness.run import Run
 
@@ -89,8 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shared = {flag: str(runs[0].config[flag]) for flag in comparison.shared}
     if "dataset" in shared:
         shared["dataset"] = stem(shared["dataset"])
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_folder(Path(args.out))
     title = ", ".join(f"{flag.replace('_', ' ')} {value}" for flag, value in shared.items())
     comparison.report(runs, out, title)
 

@@ -24,6 +24,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 from mhe.harness import figures
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.files import make_folder
 from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
@@ -103,7 +104,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
         batch_size=args.batch_size,
     )
     print(report.text)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     report.write(folder, f"{run.folder.name} on {name}")
     return write_report(
         folder,

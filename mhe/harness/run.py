@@ -41,6 +41,7 @@ from mhe.harness.files import (
 )
 from mhe.harness.lock import LOCK
 from mhe.harness.saved import brief
+from mhe.keras_internals import weights_file
 from mhe.version import __version__
 
 _KEPT_CHECKPOINTS = 2
@@ -416,7 +417,7 @@ class Run:
             for suffix in (_WEIGHTS, _LOG, _SUMS)
         )
         with replacing(weights) as partial:
-            model.save_weights(partial)
+            partial.write_bytes(weights_file(model))
             self._write_log(log, self.rows)
             checksums.write_checksums(sums, {weights.name: partial, log.name: log})
 
