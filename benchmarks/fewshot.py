@@ -158,17 +158,15 @@ class Task(training.Task):
 
     def prepare_run(self, run: Run) -> None:
         """Writes `classes.csv`, and prints what is trained and tested on."""
-        path = run.folder / "classes.csv"
-        if not path.exists():
-            sets = {"train": self.data.train[1], "test": self.data.test[1]}
-            write_csv(
-                path,
-                [
-                    {"class": name, "set": each}
-                    for each, classes in sets.items()
-                    for name in np.unique(classes).tolist()
-                ],
-            )
+        sets = {"train": self.data.train[1], "test": self.data.test[1]}
+        write_csv(
+            run.folder / "classes.csv",
+            [
+                {"class": name, "set": each}
+                for each, classes in sets.items()
+                for name in np.unique(classes).tolist()
+            ],
+        )
         count = np.unique(self.data.test[1]).size
         alphabets = f" of {', '.join(self.data.alphabets)}" if self.data.alphabets else ""
         print(
