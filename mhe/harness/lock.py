@@ -1,6 +1,7 @@
 """A lock on a run's folder, so that no two processes write to it at once."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,12 +15,14 @@ except ImportError:  # Windows, where nothing is locked
 from mhe.harness.errors import BadInput, CannotWrite
 from mhe.harness.files import make_folder
 
-LOCK = "lock"
+LOCK = "run.lock"
+
+_OWN = re.compile(rb"\d{0,20}\n?")
 
 
 @contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Locks a folder while the block runs, by a file `lock` with the id of the process.
+    """Locks a folder while the block runs, by a file `run.lock` with the id of the process.
 
     The lock is the operating system's: it ends with the process, however that ends, and a file that
     is left bars nobody. Where there are no such locks (Windows, some network file systems) nothing
@@ -29,7 +32,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         folder: The folder, created if needed.
 
     Raises:
-        BadInput: If another process has locked it.
+        BadInput: If another process has locked it, or `run.lock` is a file of another kind.
         CannotWrite: If it cannot be written to.
 
     Example:
@@ -37,7 +40,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
     >>> with locked(folder):
-    ...     int(Path(folder, "lock").read_text()) == os.getpid()
+    ...     int(Path(folder, "run.lock").read_text()) == os.getpid()
     True
     >>> os.listdir(folder)
     []
@@ -47,6 +50,9 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         yield
         return
     descriptor = _acquire(path)
+    if not _OWN.fullmatch(os.pread(descriptor, 22, 0)):
+        os.close(descriptor)
+        raise BadInput(f"{path} must be the lock of a run. Received: another file, which is kept")
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, b"%d\n" % os.getpid())

@@ -31,7 +31,7 @@ def test_the_second_learns_the_process_of_the_first(tmp_path):
         ):
             pass
         # Still that of the first.
-        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
     assert list(tmp_path.iterdir()) == []
     with locked(tmp_path):
         pass
@@ -45,7 +45,7 @@ def test_an_error_frees_the_folder(tmp_path):
 
 
 def test_the_lock_of_another_process_ends_with_it(tmp_path):
-    path = tmp_path / "lock"
+    path = tmp_path / "run.lock"
     other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "locked\n"
@@ -73,14 +73,19 @@ def test_a_file_removed_while_it_was_opened_is_not_taken_for_the_lock(tmp_path, 
     monkeypatch.setattr(os, "open", open_late)
     with locked(tmp_path):
         assert len(opened) == 2
-        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CannotWrite, match="file cannot be created"), locked(tmp_path / "file"):
         pass
-    (tmp_path / "lock").mkdir()
+    (tmp_path / "run.lock").write_text("precious")
+    with pytest.raises(BadInput, match="must be the lock of a run"), locked(tmp_path):
+        pass
+    assert (tmp_path / "run.lock").read_text() == "precious"
+    (tmp_path / "run.lock").unlink()
+    (tmp_path / "run.lock").mkdir()
     with pytest.raises(CannotWrite, match="cannot be written to: Is a directory"), locked(tmp_path):
         pass
 

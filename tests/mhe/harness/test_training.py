@@ -335,7 +335,7 @@ def test_what_cannot_be_written_is_one_line_and_does_not_end_the_run(
     started = (tmp_path / "config.json").exists()
     assert started == (f"resume with: python benchmarks/tiny.py --resume {tmp_path}" in error)
     assert not list(tmp_path.rglob("partial-*"))
-    assert not (tmp_path / "lock").exists()
+    assert not (tmp_path / "run.lock").exists()
     again = ["--resume", str(tmp_path)] if started else flags
     assert program(make_program().main, again) == 0
     assert without_seconds(Run.resume(tmp_path).rows) == without_seconds(whole.rows)
