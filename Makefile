@@ -1,5 +1,6 @@
 # make train   trains baseline and half_mhe on the embedded digits, a few minutes on two cores
 # make test    runs the whole suite on TensorFlow and JAX, and on PyTorch where it is installed
+# make crash   kills every training program ten times, and compares what resumes with unbroken runs
 # make lint    checks style, formatting and types
 # make docs    builds the documentation into docs/_build/html, notebooks included
 # make wheel   builds both distributions, checks them, and imports the wheel in an empty environment
@@ -13,7 +14,7 @@ JOBS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 4))")
 PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test lint docs wheel venv clean
+.PHONY: train test crash lint docs wheel venv clean
 
 venv: $(VENV)/ready
 
@@ -38,6 +39,9 @@ test: venv
 		echo "== $$backend"; \
 		KERAS_BACKEND=$$backend $(PY) -m pytest -n $(JOBS) --dist worksteal; \
 	done
+
+crash: venv
+	OMP_NUM_THREADS=1 $(PY) tests/crash/kill.py --kills 10 --out log/crash
 
 lint: venv
 	$(PY) -m ruff check .

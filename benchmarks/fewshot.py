@@ -15,10 +15,13 @@ Reference: Snell et al., Prototypical Networks for Few-shot Learning, NeurIPS 20
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 import keras
 import numpy as np
@@ -155,17 +158,15 @@ class Task(training.Task):
 
     def prepare_run(self, run: Run) -> None:
         """Writes `classes.csv`, and prints what is trained and tested on."""
-        path = run.folder / "classes.csv"
-        if not path.exists():
-            sets = {"train": self.data.train[1], "test": self.data.test[1]}
-            write_csv(
-                path,
-                [
-                    {"class": name, "set": each}
-                    for each, classes in sets.items()
-                    for name in np.unique(classes).tolist()
-                ],
-            )
+        sets = {"train": self.data.train[1], "test": self.data.test[1]}
+        write_csv(
+            run.folder / "classes.csv",
+            [
+                {"class": name, "set": each}
+                for each, classes in sets.items()
+                for name in np.unique(classes).tolist()
+            ],
+        )
         count = np.unique(self.data.test[1]).size
         alphabets = f" of {', '.join(self.data.alphabets)}" if self.data.alphabets else ""
         print(

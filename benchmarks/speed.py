@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ os.environ.setdefault(
     next(filter(importlib.util.find_spec, ("tensorflow", "jax", "torch")), "tensorflow"),
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 from timing.flags import add_rounds, numbers, size, timing_parser
 from timing.report import (

@@ -8,14 +8,18 @@ runs of one command; this one takes any others, such as two models with differen
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 from mhe.harness.comparisons import Comparison, stem
 from mhe.harness.errors import BadInput
+from mhe.harness.files import make_folder
 from mhe.harness.flags import LineParser, program
 from mhe.harness.run import Run
 
@@ -86,8 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shared = {flag: str(runs[0].config[flag]) for flag in comparison.shared}
     if "dataset" in shared:
         shared["dataset"] = stem(shared["dataset"])
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_folder(Path(args.out))
     title = ", ".join(f"{flag.replace('_', ' ')} {value}" for flag, value in shared.items())
     comparison.report(runs, out, title)
 

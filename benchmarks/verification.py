@@ -13,6 +13,7 @@ writes a CSV.
 """
 
 import os
+import signal
 import sys
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from functools import partial
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 import numpy as np
 from sklearn import metrics

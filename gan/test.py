@@ -9,6 +9,7 @@ scored. The run need not be complete.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -16,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 from gan import train
 from gan.program import figures, scorer, snapshots
 from gan.program.scorer import Scorer
 from mhe.harness import recipes
 from mhe.harness.figures import require_matplotlib
+from mhe.harness.files import make_folder
 from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
@@ -89,7 +93,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     require_unused(folder)
     metrics = scored.score(model, args.images, seed=snapshots.TEST_SEED, batch_size=args.batch_size)
     print(f"Snapshot of step {step:,}:\n{scored.text(metrics, args.images)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     figures.draw_samples(model, folder)
     return write_report(
         folder,

@@ -1,5 +1,13 @@
 """Angular diversity for Keras: minimum hyperspherical energy in any training loop."""
 
+import signal
+import sys
+
+# Of `python -m mhe.prototypes` this is loaded first. Until its `run` takes over, Ctrl-C prints no
+# traceback.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from mhe import clusters, fewshot, layers, losses, metrics, prototypes
 from mhe.attach import attach, attached, detach
 from mhe.callbacks import EnergyLogger, NormLogger

@@ -6,12 +6,14 @@ version of Keras breaks the library, look here first.
 
 import contextlib
 import inspect
+import io
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras.layers import Layer
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.saving import saving_lib
 
 from mhe.types import Tensor
 
@@ -191,3 +193,17 @@ def replaced_attribute(layer: Layer, name: str, value: Any) -> Iterator[None]:
             attributes[name] = before
         else:
             del attributes[name]
+
+
+def weights_file(model: keras.Model) -> memoryview:
+    """The bytes of the file that `model.save_weights` writes.
+
+    Where a disk is full, HDF5 takes the process down with it; so it gets to write to memory only.
+    """
+    file = io.BytesIO()
+    store = saving_lib.H5IOStore(file, mode="w")
+    saving_lib._save_state(
+        model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set()
+    )
+    store.close()
+    return file.getbuffer()

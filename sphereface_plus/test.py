@@ -10,6 +10,7 @@ an image and its mirror image are concatenated, as published.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 from mhe.harness import figures
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.files import make_folder
 from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
@@ -100,7 +104,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
         batch_size=args.batch_size,
     )
     print(report.text)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     report.write(folder, f"{run.folder.name} on {name}")
     return write_report(
         folder,

@@ -18,10 +18,13 @@ import argparse
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 import keras
 import numpy as np

@@ -1,6 +1,7 @@
-"""What tests that build models share."""
+"""What tests that build models or fill disks share."""
 
 import math
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -22,3 +23,20 @@ def weights_from_numpy(monkeypatch):
         keras.initializers.RandomUniform,
     ):
         monkeypatch.setattr(kind, "__call__", draw)
+
+
+@pytest.fixture
+def no_file_larger_than():
+    """Lets the operating system refuse to write, as it does on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def no_file_larger_than(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return no_file_larger_than

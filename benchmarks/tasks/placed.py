@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mhe.arrays import read_array
+from mhe.harness.checksums import replacing_with_checksum, require_own
 from mhe.harness.errors import BadInput
-from mhe.harness.files import write_array
 from mhe.harness.run import Run
 
 _FILE = "prototypes.npy"
@@ -43,11 +43,18 @@ def read_or_place(run: Run | None, place: Callable[[], np.ndarray | None]) -> np
         place: Returns prototypes, or None if the run has none.
 
     Raises:
-        BadInput: If the run's prototypes cannot be read.
+        BadInput: If the run's prototypes cannot be read, or have changed.
     """
     if run is None or not (run.folder / _FILE).exists():
         return place()
-    return read(run.folder / _FILE)
+    path = run.folder / _FILE
+    try:
+        require_own(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{path} cannot be used: {error}. Put it back, or delete it to place them anew"
+        ) from error
+    return read(path)
 
 
 def keep(run: Run, prototypes: np.ndarray | None) -> None:
@@ -67,4 +74,5 @@ def keep(run: Run, prototypes: np.ndarray | None) -> None:
     """
     path = run.folder / _FILE
     if prototypes is not None and not path.exists():
-        write_array(path, prototypes)
+        with replacing_with_checksum(path) as partial, open(partial, "wb") as file:
+            np.save(file, prototypes, allow_pickle=False)

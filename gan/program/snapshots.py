@@ -10,15 +10,18 @@ import keras
 from gan.model import GAN
 from gan.program import figures
 from gan.program.scorer import Scorer
+from mhe.harness import checksums
 from mhe.harness.errors import BadInput
-from mhe.harness.files import replacing
-from mhe.harness.run import Run
+from mhe.harness.files import make_folder
+from mhe.harness.run import Run, require_intact
 from mhe.harness.saved import load_weights
 
 # The score that the best snapshot maximizes.
 SCORE = "inception_score"
 # Different latents to show images, to choose a snapshot, and to test it.
 GRID_SEED, SCORE_SEED, TEST_SEED = range(3)
+
+_BEST = re.compile(r"best-step-(\d+)\.weights\.h5")
 
 
 class Snapshots(keras.callbacks.Callback):
@@ -57,8 +60,7 @@ class Snapshots(keras.callbacks.Callback):
         self.run.refuse_divergence(logs, self.model)
         step = min(self.steps, (epoch + 1) * self.every)
         logs["step"] = step
-        folder = self.run.folder / "samples"
-        folder.mkdir(exist_ok=True)
+        folder = make_folder(self.run.folder / "samples")
         figures.draw_grid(self.model.generate(64, seed=GRID_SEED), folder / f"step-{step:06d}.png")
         if self.scorer is not None and self.images:
             logs.update(self.scorer.score(self.model, self.images, seed=SCORE_SEED))
@@ -95,11 +97,12 @@ def keep_best(run: Run) -> None:
     if not scored or max(scored, key=lambda row: row[SCORE]) is not run.rows[-1]:
         return
     path = run.folder / f"best-step-{int(run.rows[-1]['step']):06d}.weights.h5"
-    with replacing(path) as partial:
+    with checksums.replacing_with_checksum(path) as partial:
         shutil.copyfile(run.checkpoints[-1], partial)
     for other in _kept(run):
         if other != path:
             other.unlink()
+            checksums.beside(other).unlink(missing_ok=True)
 
 
 def best_snapshot(run: Run) -> tuple[Path, int]:
@@ -131,14 +134,21 @@ def load_snapshot(model: GAN, path: Path) -> None:
         path: The file.
 
     Raises:
-        BadInput: If it cannot be read, or belongs to another GAN.
+        BadInput: If it cannot be read, has changed, or belongs to another GAN.
     """
+    is_best = _BEST.fullmatch(path.name) is not None
+    try:
+        checksums.require_own(path) if is_best else require_intact(path)
+    except (OSError, ValueError) as error:
+        other = "delete it to test the last snapshot" if is_best else "resume the run to go back"
+        raise BadInput(f"{path} cannot be used: {error}; put it back, or {other}") from error
     load_weights(model, path)
 
 
 def _kept(run: Run) -> list[Path]:
     # Two, of which the later one is better, if the run was killed while replacing one.
-    return sorted(run.folder.glob("best-step-*.weights.h5"), key=_first_number)
+    kept = [each for each in run.folder.glob("best-step-*") if _BEST.fullmatch(each.name)]
+    return sorted(kept, key=_first_number)
 
 
 def _first_number(path: Path) -> int:

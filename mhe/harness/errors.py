@@ -27,6 +27,10 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
         super().__init__(" ".join(str(message).split()))
 
 
+class CannotWrite(BadInput):
+    """A file or folder cannot be written: the disk is full, a limit is reached, it is read-only."""
+
+
 class Diverged(RuntimeError):  # noqa: N818 - an end that a run can come to, not a defect
     """A loss or a weight is no longer finite; the run cannot continue."""
 

@@ -7,10 +7,13 @@ trains on it.
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, CannotWrite
+from mhe.harness.files import make_folder
 
 
 def require_tensorboardx() -> None:
@@ -36,6 +39,9 @@ class EventWriter:
         purge_from: For a resumed run, the first step that is written again. TensorBoard drops what
             older files in the folder say about this step and later ones.
 
+    Raises:
+        CannotWrite: If the disk is full, for example; its methods raise it too.
+
     Example:
 
     >>> import tempfile
@@ -49,16 +55,18 @@ class EventWriter:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._folder = make_folder(Path(folder))
         # The synchronous half of `SummaryWriter`, which would start a thread and a queue.
         # Its names change every second only, and an existing file would be overwritten.
-        self._writer = EventsWriter(str(Path(folder, "events")), f".{time.time_ns()}.{os.getpid()}")
-        weakref.finalize(self, self._writer.close)
-        if purge_from is not None:
-            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            event = event_pb2.Event(wall_time=time.time(), step=purge_from, session_log=started)
-            self._writer.write_event(event)
-        self._writer.flush()
+        own = f".{time.time_ns()}.{os.getpid()}"
+        with self._writing():
+            self._writer = EventsWriter(str(Path(folder, "events")), own)
+            weakref.finalize(self, _close, self._writer)
+            if purge_from is not None:
+                started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                event = event_pb2.Event(wall_time=time.time(), step=purge_from, session_log=started)
+                self._writer.write_event(event)
+            self._writer.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one value per name.
@@ -75,5 +83,21 @@ class EventWriter:
                 for name, value in values.items()
             ]
         )
-        self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
-        self._writer.flush()
+        event = event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+        with self._writing():
+            self._writer.write_event(event)
+            self._writer.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CannotWrite(f"{self._folder} cannot be written to: {error.strerror}") from error
+
+
+def _close(writer: Any) -> None:
+    # What a full disk did not take is still buffered, and refused again.
+    for close in (writer.close, writer._py_recordio_writer.close):
+        with suppress(OSError):
+            close()

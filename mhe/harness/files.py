@@ -4,20 +4,23 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, CannotWrite
 from mhe.text import read_text
 
 PARTIAL = "partial-"
 _LARGEST_NUMBER = sys.float_info.max
 _QUOTED = 200  # characters of a file that an error quotes
+# HDF5 puts the error of the operating system into its text.
+_HDF5_ERRNO = re.compile(r"errno = (\d+)")
 
 
 @contextmanager
@@ -30,6 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         A path in the same folder with the same suffixes.
 
+    Raises:
+        CannotWrite: If the operating system refuses to write. Nothing is left of the attempt.
+
     Example:
 
     >>> import tempfile
@@ -40,10 +46,56 @@ def replacing(path: Path) -> Iterator[Path]:
     ['a.txt']
     """
     partial = path.with_name(PARTIAL + path.name)
-    yield partial
-    with open(partial, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except Exception as error:
+        # On a full disk, what is half written takes the room of what could still be.
+        with suppress(OSError):
+            partial.unlink()
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        raise CannotWrite(f"{path} cannot be written: {reason}") from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Why the operating system refused to write, or None if the error is about something else."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror
+    number = _HDF5_ERRNO.search(str(error))
+    return os.strerror(int(number[1])) if number else None
+
+
+def make_folder(path: Path) -> Path:
+    """Creates a folder, with those above it, unless it is there.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CannotWrite: If it cannot be created.
+
+    Example:
+
+    >>> import tempfile
+    >>> make_folder(Path(tempfile.mkdtemp(), "runs", "mine")).name
+    'mine'
+    >>> make_folder(Path(os.devnull, "runs"))
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.CannotWrite: /dev/null/runs cannot be created: Not a directory
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be created: {error.strerror}") from error
+    return path
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -186,13 +238,17 @@ def table_rows(
         The number of the line that ends each row, and the row.
 
     Raises:
-        BadInput: If the text is no CSV or lacks a column.
+        BadInput: If the text is no CSV, holds zero bytes, or lacks a column.
 
     Example:
 
     >>> table_rows("id,year\n7,1630\n", "train.csv", ["year"])
     [(2, {'id': '7', 'year': '1630'})]
     """
+    zero = text.find("\0")
+    if zero >= 0:
+        line = text.count("\n", 0, zero) + 1
+        raise BadInput(f"{name}, line {line}, is damaged: it holds zero bytes")
     rows = csv.DictReader(io.StringIO(text, newline=""))
     try:
         header = list(rows.fieldnames or ())

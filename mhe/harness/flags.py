@@ -1,7 +1,9 @@
 """The flags of the programs, and how their errors are reported."""
 
 import argparse
+import errno
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +14,11 @@ from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.run import Run, versions
 
 _UNSET = object()
+# What the operating system refuses for reasons that are no defect of a program.
+_REFUSED = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -279,13 +286,17 @@ def number(low: float, *, above: bool = False) -> Callable[[str], float]:
 def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
     """Runs a program's `main` and turns the ways in which it can end into exit codes.
 
+    A program that leaves Ctrl-C to the operating system while its modules load, which prints no
+    traceback, gets Python's handler back.
+
     Args:
         main: Takes the arguments. `--help` exits through `SystemExit`, as usual.
         argv: The arguments; those of the process by default.
 
     Returns:
-        0 for success, 1 if the training diverged, 2 for bad input, 130 after Ctrl-C. Bad input and
-        divergence are one line on stderr; any other error is a defect and keeps its traceback.
+        0 for success, 1 if the training diverged, 2 for bad input, a full disk, a folder that
+        cannot be read or written to, or too little memory, 130 after Ctrl-C. All but Ctrl-C are one
+        line on stderr; any other error is a defect and keeps its traceback.
 
     Example:
 
@@ -293,10 +304,21 @@ def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | 
     0
     """
     name = Path(sys.argv[0]).name
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(argv)
     except BadInput as error:
         print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        file = "" if error.filename is None else f"{error.filename}: "
+        print(f"{name}: error: {file}{error.strerror}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"{name}: error: out of memory. {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except Diverged as error:
         print(f"{name}: diverged: {error}", file=sys.stderr)

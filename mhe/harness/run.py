@@ -2,7 +2,7 @@
 
     config.json            every flag as it was resolved, and the versions that ran it
     log.csv                a row per epoch
-    checkpoints/           the last two epochs: weights and optimizer
+    checkpoints/           the last two epochs: weights and optimizer, the log up to then, checksums
     tensorboard/           the numbers of log.csv for TensorBoard
     result.json            written last: a run that has it is complete
 
@@ -15,22 +15,41 @@ import importlib.metadata
 import math
 import os
 import platform
+import re
 import shlex
 import sys
 import warnings
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from mhe.harness.errors import BadInput, Diverged
+from mhe.harness import checksums
+from mhe.harness.errors import BadInput, CannotWrite, Diverged
 from mhe.harness.events import EventWriter
-from mhe.harness.files import PARTIAL, read_csv, read_json, replacing, write_csv, write_json
+from mhe.harness.files import (
+    PARTIAL,
+    make_folder,
+    read_csv,
+    read_json,
+    replacing,
+    write_csv,
+    write_json,
+)
+from mhe.harness.lock import LOCK
+from mhe.harness.saved import brief
+from mhe.keras_internals import weights_file
 from mhe.version import __version__
 
 _KEPT_CHECKPOINTS = 2
+_WEIGHTS, _LOG, _SUMS = ".weights.h5", ".csv", checksums.SUFFIX
+# The files of checkpoints/ that are a run's own; it leaves others alone.
+_CHECKPOINT_FILE = re.compile(
+    rf"(?:{PARTIAL})?epoch-(\d{{6,}})(?:{'|'.join(map(re.escape, (_WEIGHTS, _LOG, _SUMS)))})"
+)
 
 
 def versions() -> dict[str, str]:
@@ -70,7 +89,8 @@ def require_unused(folder: str | os.PathLike) -> None:
         return
     try:
         # A run that was killed before it had a config leaves nothing worth keeping.
-        if any(not path.name.startswith(PARTIAL) for path in folder.iterdir()):
+        names = {path.name for path in folder.iterdir()}
+        if names - {LOCK, f"{PARTIAL}config.json"}:
             raise BadInput(
                 f"--out {folder} is not empty, and nothing in it is overwritten: "
                 "pass --resume to resume a run, or another --out"
@@ -115,6 +135,7 @@ class Run:
         self.rows: list[dict[str, float]] = []
         self.advice = ""
         self._resumed = resumed
+        self._lost = ""
         self._events: EventWriter | None = None
 
     @classmethod
@@ -133,13 +154,9 @@ class Run:
             BadInput: If the folder is not empty, is not a folder, or cannot be written to.
         """
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            require_unused(folder)
-            config = {"program": program, **flags, "versions": versions()}
-            write_json(folder / "config.json", config)
-        except OSError as error:
-            raise BadInput(f"--out {folder} cannot be written to: {error.strerror}") from error
+        config = {"program": program, **flags, "versions": versions()}
+        require_unused(folder)
+        write_json(make_folder(folder) / "config.json", config)
         return cls(folder, config, resumed=False)
 
     @classmethod
@@ -191,7 +208,8 @@ class Run:
             folder: The run's folder.
 
         Returns:
-            The run, with its config and log read.
+            The run, with its config and log read. If `log.csv` is lost or damaged, the rows are
+            those that the newest checkpoint keeps.
 
         Raises:
             BadInput: If the folder is not a run's, or one of its files cannot be read.
@@ -206,7 +224,7 @@ class Run:
         if "versions" in config:
             config.require("versions", dict, "an object of versions")
         run = cls(folder, config, resumed=True)
-        run.rows = run._read_log()
+        run._read_log()
         return run
 
     @property
@@ -217,18 +235,32 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the run is complete."""
-        return (self.folder / "result.json").exists()
+        return self._result.exists()
+
+    @property
+    def _result(self) -> Path:
+        return self.folder / "result.json"
 
     @property
     def result(self) -> dict[str, Any]:
         """What `result.json` holds."""
-        result = read_json(self.folder / "result.json")
+        result = read_json(self._result)
         return {**result, "metrics": result.numbers("metrics")}
 
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints, the newest last."""
-        return sorted(self.folder.glob("checkpoints/epoch-*.weights.h5"))
+        return [path for path in self._checkpoint_files() if path.name.endswith(_WEIGHTS)]
+
+    def _checkpoint_files(self, partial: bool = False) -> list[Path]:
+        """The files of all checkpoints, or what a kill left of some; files of others are not."""
+        return sorted(
+            path
+            for path in self.folder.glob("checkpoints/*")
+            if _CHECKPOINT_FILE.fullmatch(path.name)
+            and path.name.startswith(PARTIAL) == partial
+            and path.is_file()
+        )
 
     def restore(self, model: keras.Model) -> int:
         """Puts the newest checkpoint into a model, and the log in step with it.
@@ -252,7 +284,7 @@ class Run:
                 f"{self.folder / 'log.csv'} has {len(self.rows)} epochs, but the newest checkpoint "
                 f"is {newest or 'missing'}: put the later checkpoints back, or start a new run"
             )
-        for partial in self.folder.rglob(f"{PARTIAL}*"):
+        for partial in self._checkpoint_files(partial=True):
             partial.unlink()
         epoch = self._load_newest(model) if self.checkpoints else 0
         if [row["epoch"] for row in self.rows[:epoch]] != list(range(1, epoch + 1)):
@@ -262,9 +294,21 @@ class Run:
             )
         if len(self.rows) > epoch:
             self.rows = self.rows[:epoch]
-            self._write_log()
+            self._write_log(self.folder / "log.csv", self.rows)
+        self.mend_log()
         self._delete_old_checkpoints()
         return epoch
+
+    def mend_log(self) -> None:
+        """Says on stderr if `log.csv` is lost or damaged, and writes it anew if there is a copy."""
+        path = self.folder / "log.csv"
+        if self.rows and self._lost:
+            self._write_log(path, self.rows)
+            print(f"{path} {self._lost}; written anew from a checkpoint", file=sys.stderr)
+        # A run of no epochs has no log.
+        elif not self.rows and self.finished and read_json(self._result)["seconds"]:
+            print(f"{path} {self._lost}, and no checkpoint keeps its rows", file=sys.stderr)
+        self._lost = ""
 
     def record(self, model: keras.Model, logs: Mapping[str, float], seconds: float) -> None:
         """Records an epoch: its row, its events, its checkpoint.
@@ -278,22 +322,21 @@ class Run:
 
         Raises:
             Diverged: If a loss or a weight is not finite. Nothing is written then.
+            CannotWrite: If the disk is full, for example. Earlier checkpoints stay.
         """
         self.refuse_divergence(logs, model)
         epoch = self.epoch + 1
         row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
         row["seconds"] = round(seconds, 3)
         row = {name: row[name] for name in sorted(row, key=_column)}
-        self.rows.append(row)
-        self._write_log()
+        rows = [*self.rows, row]
+        self._write_log(self.folder / "log.csv", rows)
+        self.rows = rows
         if self._events is None:
             purge_from = epoch if self._resumed else None
             self._events = EventWriter(self.folder / "tensorboard", purge_from)
         self._events.scalars(epoch, {k: v for k, v in row.items() if k != "epoch"})
-        path = self.folder / "checkpoints" / f"epoch-{epoch:06d}.weights.h5"
-        path.parent.mkdir(exist_ok=True)
-        with replacing(path) as partial:
-            model.save_weights(partial)
+        self._write_checkpoint(model, epoch)
         self._delete_old_checkpoints()
 
     def refuse_divergence(
@@ -345,24 +388,45 @@ class Run:
         result["metrics"] = {name: float(value) for name, value in metrics.items()}
         result["seconds"] = round(sum(row["seconds"] for row in self.rows), 3)
         result |= extra
-        write_json(self.folder / "result.json", result)
+        write_json(self._result, result)
         return result
 
     def __enter__(self) -> "Run":
-        """Enters the run; Ctrl-C prints how to resume it."""
+        """Enters the run; what interrupts it says how to resume it."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Prints after Ctrl-C how to resume."""
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            command = f"python {self.config['program']} --resume {shlex.quote(str(self.folder))}"
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        """Says after Ctrl-C, and in the error if a file cannot be written, how to resume."""
+        command = f"python {self.config['program']} --resume {shlex.quote(str(self.folder))}"
+        if isinstance(error, KeyboardInterrupt):
             print(
                 f"\nInterrupted after epoch {self.epoch}. Resume with: {command}", file=sys.stderr
             )
+        if isinstance(error, CannotWrite):
+            kept = self.checkpoints
+            intact = f"The checkpoint of epoch {_epoch_of(kept[-1])} is intact. " if kept else ""
+            raise CannotWrite(
+                f"{error}. {intact}Make room, or end what keeps the folder from being written to, "
+                f"and resume with: {command}"
+            ) from error
+
+    def _write_checkpoint(self, model: keras.Model, epoch: int) -> None:
+        """Writes the weights last: a checkpoint that has them is complete."""
+        weights, log, sums = (
+            make_folder(self.folder / "checkpoints") / f"epoch-{epoch:06d}{suffix}"
+            for suffix in (_WEIGHTS, _LOG, _SUMS)
+        )
+        with replacing(weights) as partial:
+            partial.write_bytes(weights_file(model))
+            self._write_log(log, self.rows)
+            checksums.write_checksums(sums, {weights.name: partial, log.name: log})
 
     def _delete_old_checkpoints(self) -> None:
-        for old in self.checkpoints[:-_KEPT_CHECKPOINTS]:
-            old.unlink()
+        kept = {_epoch_of(path) for path in self.checkpoints[-_KEPT_CHECKPOINTS:]}
+        # Weights first, which would be taken for those of an earlier version without checksums.
+        for path in sorted(self._checkpoint_files(), key=lambda path: path.suffix != ".h5"):
+            if _epoch_of(path) not in kept:
+                path.unlink()
 
     def _load_newest(self, model: keras.Model) -> int:
         optimizer = getattr(model, "optimizer", None)
@@ -371,45 +435,88 @@ class Run:
         unreadable = []
         for path in reversed(self.checkpoints):
             try:
+                require_intact(path)
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", UserWarning)
                     model.load_weights(path)
-            except OSError:
-                unreadable.append(str(path))
+            except checksums.Damaged as error:
+                unreadable.append(f"{path} cannot be read: {error}")
             except ValueError as error:
                 raise BadInput(f"{path} belongs to another model: {error}") from error
+            except MemoryError:
+                raise
+            # Damage without a checksum, as in runs of earlier versions, surfaces anywhere in HDF5.
+            except Exception as error:
+                unreadable.append(f"{path} cannot be read: {brief(error)}")
             else:
                 # Keras only warns when it leaves an optimizer unrestored.
                 doubts = [each for each in caught if issubclass(each.category, UserWarning)]
                 if doubts:
                     raise BadInput(f"{path} belongs to another model: {doubts[0].message}")
                 if unreadable:
-                    names = ", ".join(unreadable)
-                    print(f"{names} cannot be read; going back to {path}", file=sys.stderr)
+                    print(f"{'; '.join(unreadable)}; going back to {path}", file=sys.stderr)
                 return _epoch_of(path)
-        raise BadInput(f"No checkpoint can be read: {', '.join(unreadable)}")
+        raise BadInput(f"No checkpoint can be read, start a new run: {'; '.join(unreadable)}")
 
-    def _read_log(self) -> list[dict[str, float]]:
+    def _read_log(self) -> None:
+        """Reads the rows of `log.csv`, or if an intact checkpoint keeps more, those."""
         path = self.folder / "log.csv"
-        if not path.exists():
-            return []
+        damage = None
         try:
-            rows = [
-                # A number that this epoch does not have is an empty cell.
-                {name: float(cell) for name, cell in row.items() if cell != ""}
-                for row in read_csv(path)
-            ]
-            return [{**row, "epoch": int(row["epoch"])} for row in rows]
-        except (ValueError, KeyError, OverflowError) as error:
-            raise BadInput(f"{path} is not a run's log: {error}") from error
+            self.rows = _rows(path) if path.exists() else []
+            self._lost = "" if self.rows else "is empty" if path.exists() else "is missing"
+        except BadInput as error:
+            damage, self._lost = error, "is damaged"
+        for checkpoint in reversed(self.checkpoints):
+            log = _sibling(checkpoint, _LOG)
+            if _epoch_of(checkpoint) <= len(self.rows):
+                return
+            with suppress(OSError, ValueError):
+                require_intact(checkpoint)
+                self.rows = _rows(log)
+                self._lost = self._lost or f"lacks epochs up to {len(self.rows)}"
+                return
+        if damage is not None:
+            raise damage
 
-    def _write_log(self) -> None:
-        columns = dict.fromkeys(["epoch", *(name for row in self.rows for name in row)])
-        write_csv(self.folder / "log.csv", self.rows, sorted(columns, key=_column))
+    def _write_log(self, path: Path, rows: list[dict[str, float]]) -> None:
+        columns = dict.fromkeys(["epoch", *(name for row in rows for name in row)])
+        write_csv(path, rows, sorted(columns, key=_column))
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    try:
+        rows = [
+            # A number that this epoch does not have is an empty cell.
+            {name: float(cell) for name, cell in row.items() if cell != ""}
+            for row in read_csv(path)
+        ]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+    except (ValueError, KeyError, OverflowError) as error:
+        raise BadInput(f"{path} is not a run's log: {error}") from error
+
+
+def require_intact(checkpoint: Path) -> None:
+    """Refuses a checkpoint that has changed; those of earlier versions have no checksums.
+
+    Args:
+        checkpoint: Its weights.
+
+    Raises:
+        checksums.Damaged: If its weights or its log have changed.
+        OSError: If they cannot be read.
+    """
+    sums = _sibling(checkpoint, _SUMS)
+    if sums.exists():
+        checksums.require_intact(sums, [checkpoint.name, _sibling(checkpoint, _LOG).name])
+
+
+def _sibling(checkpoint: Path, suffix: str) -> Path:
+    return checkpoint.with_name(checkpoint.name.removesuffix(_WEIGHTS) + suffix)
 
 
 def _epoch_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("epoch-").removesuffix(".weights.h5"))
+    return int(checkpoint.name.removeprefix("epoch-").split(".")[0])
 
 
 def _column(name: str) -> tuple[int, str]:

@@ -8,6 +8,7 @@ import abc
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.events import require_tensorboardx
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser
+from mhe.harness.lock import locked
 from mhe.harness.run import Run, require_unused
 
 
@@ -200,8 +202,10 @@ class Program:
         if run is None:
             self.resolve_defaults(args)
             self.check(args)
-        elif run.finished and self.revisit(args, run):
-            return
+        elif run.finished:
+            run.mend_log()
+            if self.revisit(args, run):
+                return
         runs = (self.expand_runs or self.comparison.combinations)(args)
         if run is None and args.out is None:
             single = self.name_single_runs and len(runs) == 1
@@ -224,27 +228,44 @@ class Program:
             The content of `result.json`.
 
         Raises:
-            BadInput: If the data, the flags and the folder cannot be used together.
+            BadInput: If the data, the flags and the folder cannot be used together, or another
+                process has the folder.
+            CannotWrite: If the disk is full, for example.
             Diverged: If a loss or a weight is no longer finite.
         """
         require_matplotlib()
         require_tensorboardx()
-        if run is None:
-            require_unused(args.out)
-        task = self.task(args, run)
-        keras.utils.set_random_seed(args.seed)
-        task.model = task.build()
-        parser = self.make_parser()
-        run = Run.start_or_resume(run, parser.prog, args, excluded=parser.excluded, **task.config)
-        task.prepare_run(run)
-        done = run.restore(task.model)
-        with run:
+        with ExitStack() as stack:
+            if run is None:
+                require_unused(args.out)
+            else:
+                stack.enter_context(locked(run.folder))
+                # Another process may have trained it since it was read.
+                run = Run.resume(run.folder)
             try:
-                _fit(task, run, done)
-                metrics = task.report(run)
-            except task.divergence as error:
-                raise Diverged(f"After epoch {run.epoch}: {error}. {run.advice}") from error
-            return run.finish(metrics, **task.result)
+                task = self.task(args, run)
+            except MemoryError as error:
+                data = getattr(args, self.dataset)
+                raise BadInput(
+                    f"--{self.dataset} {data} does not fit into memory. {error}"
+                ) from error
+            keras.utils.set_random_seed(args.seed)
+            task.model = task.build()
+            if run is None:
+                stack.enter_context(locked(args.out))
+            parser = self.make_parser()
+            run = Run.start_or_resume(
+                run, parser.prog, args, excluded=parser.excluded, **task.config
+            )
+            with run:
+                task.prepare_run(run)
+                done = run.restore(task.model)
+                try:
+                    _fit(task, run, done)
+                    metrics = task.report(run)
+                except task.divergence as error:
+                    raise Diverged(f"After epoch {run.epoch}: {error}. {run.advice}") from error
+                return run.finish(metrics, **task.result)
 
 
 def _fit(task: Task, run: Run, done: int) -> None:

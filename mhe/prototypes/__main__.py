@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -83,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The flags; those of the process by default.
 
     Raises:
-        ValueError: If a flag is wrong.
-        OSError: If a file cannot be read or written.
+        ValueError: If a flag is wrong, or the file cannot be written.
+        OSError: If a file cannot be read.
     """
     flags = vars(make_parser().parse_args(argv))
     out = Path(flags["out"])
@@ -134,7 +135,10 @@ def _angle(cosine: float) -> str:
 
 def _write(out: Path, prototypes: np.ndarray) -> None:
     """Writes the file in one step: all of it or nothing."""
-    descriptor, partial = tempfile.mkstemp(prefix=".partial-", suffix=".npy", dir=out.parent)
+    try:
+        descriptor, partial = tempfile.mkstemp(prefix=".partial-", suffix=".npy", dir=out.parent)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             np.save(file, prototypes, allow_pickle=False)
@@ -145,8 +149,10 @@ def _write(out: Path, prototypes: np.ndarray) -> None:
         os.umask(mask)
         os.chmod(partial, 0o666 & ~mask)
         os.replace(partial, out)
-    except BaseException:
+    except BaseException as error:
         os.unlink(partial)
+        if isinstance(error, OSError):
+            raise ValueError(f"--out {out} cannot be written: {error.strerror}") from error
         raise
 
 
@@ -159,10 +165,15 @@ def run(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 2 for bad input, 130 after Ctrl-C.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main(argv)
     except (ValueError, OSError, ImportError) as error:
         print(f"{_PROG}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"{_PROG}: error: out of memory. {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

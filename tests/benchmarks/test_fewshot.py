@@ -91,7 +91,9 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     with interrupted(after=1):
         assert program(fewshot.main, [*SMALL, "--out", str(broken)]) == 130
     assert f"--resume {broken}" in capsys.readouterr().err
+    (broken / "classes.csv").write_bytes(bytes(40))
     assert program(fewshot.main, ["--resume", str(broken)]) == 0
+    assert (broken / "classes.csv").read_bytes() == (unbroken / "classes.csv").read_bytes()
     for row, other in zip(*(rows(run / "log.csv") for run in (broken, unbroken)), strict=True):
         assert row.keys() == other.keys() >= {"loss", "accuracy", "val_accuracy", "lr"}
         for name in row.keys() - {"seconds"}:

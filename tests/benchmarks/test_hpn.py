@@ -82,7 +82,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     left = {path.name for path in unbroken.iterdir()}
     assert left == {
         *("config.json", "log.csv", "result.json", "checkpoints", "tensorboard"),
-        *("curves.png", "cosines.png", "prototypes.npy"),
+        *("curves.png", "cosines.png", "prototypes.npy", "prototypes.npy.sha256"),
     }
     capsys.readouterr()
     assert program(hpn.main, ["--resume", str(unbroken), "--dims", "7"]) == 2

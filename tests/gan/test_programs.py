@@ -152,7 +152,45 @@ def test_the_best_snapshot_is_kept(tmp_path):
     assert snapshot(10) == ("weights of step 10", 10)
     for step, score, best in ((20, 3.0, 20), (22, 2.0, 20), (23, 3.0, 20), (25, 3.5, 25)):
         assert snapshot(step, inception_score=score) == (f"weights of step {best}", best)
-    assert len(list(tmp_path.glob("best-*"))) == 1
+    assert sorted(path.name for path in tmp_path.glob("best-*")) == [
+        "best-step-000025.weights.h5",
+        "best-step-000025.weights.h5.sha256",
+    ]
+    (tmp_path / "best-step-of-mine.weights.h5").touch()
+    assert snapshots.best_snapshot(run)[1] == 25
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_snapshot_that_has_changed_is_not_tested(tmp_path, scored):
+    def compiled():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(50)])
+        model.compile("sgd", "mse")
+        return model
+
+    config = {"steps": 2, "snapshot_every": 1, "model_name": "sn", "dataset": "d", "seed": 0}
+    run = Run.create(tmp_path, "gan/train.py", config)
+    model = compiled()
+    for step in (1, 2):
+        run.record(model, {"step": step, **({"inception_score": step} if scored else {})}, 1.0)
+        snapshots.keep_best(run)
+    path, step = snapshots.best_snapshot(run)
+    assert (path.name.startswith("best"), step) == (scored, 2)
+    other = compiled()
+    snapshots.load_snapshot(other, path)
+    kernel = np.asarray(model.layers[0].kernel)
+    np.testing.assert_array_equal(other.layers[0].kernel, kernel)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(kernel.tobytes()[:512], bytes(512)))
+    assert path.read_bytes() != data
+    message = f"{path.name} is not the file whose checksum .* holds; put it back, or "
+    with pytest.raises(BadInput, match=message):
+        snapshots.load_snapshot(other, path)
+    if scored:
+        # As the line says.
+        path.unlink()
+        path, step = snapshots.best_snapshot(run)
+        assert (path.name, step) == ("epoch-000002.weights.h5", 2)
+        snapshots.load_snapshot(other, path)
 
 
 def test_divergence_ends_a_run_and_leaves_its_snapshot(trained_to, tmp_path, capsys, monkeypatch):

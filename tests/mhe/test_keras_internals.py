@@ -124,3 +124,20 @@ def test_replaced_attribute_is_restored():
         fail_inside()
     assert dense.units == 3
     assert not hasattr(dense, "extra")
+
+
+def test_weights_in_memory_are_those_of_a_file(tmp_path):
+    def compiled():
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization()])
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    model, other = compiled(), compiled()
+    for place, variable in enumerate(model.optimizer.variables):
+        variable.assign(np.full(variable.shape, place + 1))
+    path = tmp_path / "model.weights.h5"
+    path.write_bytes(keras_internals.weights_file(model))
+    other.load_weights(path)
+    for one, two in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -1,9 +1,11 @@
 """From image files to one uint8 array, which each image is copied into as soon as it is decoded."""
 
 import io
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,8 @@ def decode(
         uint8 `(N, H, W, 3)`, or `(N, H, W, 1)` if all images are grayscale.
 
     Raises:
-        BadInput: If a file cannot be read as an image, or sizes differ and `size` is `None`.
+        BadInput: If a file cannot be read as an image, sizes differ and `size` is `None`, or the
+            images do not fit into memory.
 
     Example:
 
@@ -68,6 +71,8 @@ def decode(
             with open_image(read(name)) as image:
                 image = grey_or_rgb(image)
                 return np.asarray(image if size is None else fit(image, size))
+        except MemoryError:
+            raise
         except Exception as error:
             return str(error)
 
@@ -82,7 +87,8 @@ def decode(
     if first is None:
         raise BadInput(f"{dataset}: {unreadable(wrong)}")
     (reference, shape), start = first, len(wrong)
-    images = np.empty((len(names), *shape, 3), np.uint8)
+    with within_memory(dataset, (len(names), *shape, 3)):
+        images = np.empty((len(names), *shape, 3), np.uint8)
 
     def fill(begin: int) -> tuple[bool, list[tuple[str, str]], list[tuple[str, tuple[int, int]]]]:
         grey, wrong, others = True, [], []
@@ -97,7 +103,7 @@ def decode(
                 images[index] = pixels[..., None] if pixels.ndim == 2 else pixels
         return grey, wrong, others
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with within_memory(dataset, images.shape), ThreadPoolExecutor(os.cpu_count()) as threads:
         chunks = list(threads.map(fill, range(start, len(names), _CHUNK)))
     for _, more, _ in chunks:
         wrong += more
@@ -110,7 +116,41 @@ def decode(
             f"{dataset}: images must all have one size, or be brought to one by --image_size. "
             f"Received: {reference} of {_in_words(shape)} and {other} of {_in_words(other_shape)}"
         )
-    return images[..., :1].copy() if all(grey for grey, _, _ in chunks) else images
+    with within_memory(dataset, images.shape):
+        return images[..., :1].copy() if all(grey for grey, _, _ in chunks) else images
+
+
+@contextmanager
+def within_memory(dataset: str, shape: Sequence[int]) -> Iterator[None]:
+    """Says which images were loaded if there is too little memory for them.
+
+    Args:
+        dataset: The name of the dataset.
+        shape: `(N, H, W, C)` of the images, of one byte per number.
+
+    Raises:
+        BadInput: If the block runs out of memory, or cannot start a thread, which takes some.
+
+    Example:
+
+    >>> with within_memory("cifar100", (60000, 32, 32, 3)):
+    ...     raise MemoryError
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: cifar100: out of memory while loading 60,000 images of 32x32
+    pixels, which take 0.17 GiB: use fewer, or smaller ones by --image_size
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            raise
+        count, height, width, _ = shape
+        raise BadInput(
+            f"{dataset}: out of memory while loading {count:,} images of "
+            f"{_in_words((height, width))}, which take {math.prod(shape) / 2**30:.2f} GiB: use "
+            "fewer, or smaller ones by --image_size"
+        ) from error
 
 
 def open_image(data: bytes) -> "Image.Image":

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset, Split
-from mhe.harness.datasets.images import fit, pillow
+from mhe.harness.datasets.images import fit, pillow, within_memory
 from mhe.harness.errors import BadInput
 
 
@@ -92,6 +92,11 @@ def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) 
             )
 
     def read(split: str) -> Split:
+        side = shape[:2] if size is None else (size, size)
+        with within_memory(name, (builder.info.splits[split].num_examples, *side, shape[-1])):
+            return read_images(split)
+
+    def read_images(split: str) -> Split:
         if size is None:
             whole = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
             images, labels = tfds.as_numpy(whole)

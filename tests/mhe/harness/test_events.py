@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, CannotWrite
 from mhe.harness.events import EventWriter, require_tensorboardx
 
 pytestmark = pytest.mark.one_backend
@@ -75,3 +75,18 @@ def test_without_tensorboardx_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(BadInput, match=r'need tensorboardX: pip install "\.\[train\]"'):
         require_tensorboardx()
+
+
+def test_events_that_cannot_be_written_are_one_line(tmp_path, capfd, no_file_larger_than):
+    writer = EventWriter(tmp_path / "first")
+    with no_file_larger_than(100):
+        with pytest.raises(CannotWrite, match="first cannot be written to: File too large"):
+            writer.scalars(1, dict.fromkeys("abcdefgh", 0.5))
+        # What is still buffered would be refused again, in a traceback at the end of the process.
+        del writer
+    with no_file_larger_than(10), pytest.raises(CannotWrite, match="second cannot be written to"):
+        EventWriter(tmp_path / "second")
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match="file cannot be created: File exists"):
+        EventWriter(tmp_path / "file")
+    assert capfd.readouterr().err == ""

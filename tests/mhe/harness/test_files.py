@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, CannotWrite
 from mhe.harness.files import PARTIAL, read_csv, read_json, replacing, write_csv, write_json
 
 pytestmark = pytest.mark.one_backend
@@ -118,3 +118,25 @@ def test_what_json_lacks_is_named(tmp_path):
     write_json(path, {"metrics": {}})
     with pytest.raises(BadInput, match=r"must have the entry seconds\. Received: metrics"):
         read_json(path)["seconds"]
+
+
+def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path, no_file_larger_than):
+    path = tmp_path / "a.csv"
+    write_csv(path, [{"a": 1}])
+    before = path.read_bytes()
+    with no_file_larger_than(50), pytest.raises(CannotWrite, match=r"a\.csv cannot be written"):
+        write_csv(path, [{"a": "x" * 100}])
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (before, [path])
+    with pytest.raises(CannotWrite, match=r"b\.csv cannot be written: No such file or directory"):
+        write_csv(tmp_path / "none" / "b.csv", [{"a": 1}])
+    # Where a partial file would be, there is a folder of the user's.
+    (tmp_path / "partial-a.csv").mkdir()
+    with pytest.raises(CannotWrite, match=r"a\.csv cannot be written: Is a directory"):
+        write_csv(path, [{"a": 2}])
+
+
+def test_tables_with_zeros_are_damaged(tmp_path):
+    path = tmp_path / "people.csv"
+    path.write_bytes(b"person,images\nZo\0\0,3\n")
+    with pytest.raises(BadInput, match=r"people\.csv, line 2, is damaged: it holds zero bytes"):
+        read_csv(path)

@@ -1,5 +1,7 @@
 """Flags, those of a run that is resumed, and the ways in which a program can end."""
 
+import errno
+
 import keras
 import pytest
 
@@ -197,3 +199,29 @@ def test_ctrl_c_exits_with_130(capsys):
 
     assert program(main) == 130
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b"), "error: a/b: Read-only file system"),
+        (MemoryError("Unable to allocate 3 GiB"), "error: out of memory. Unable to allocate 3 GiB"),
+    ],
+)
+@pytest.mark.one_backend
+def test_what_the_machine_refuses_is_one_line(capsys, error, line):
+    def main(argv):
+        raise error
+
+    assert program(main) == 2
+    assert capsys.readouterr().err.endswith(f"{line}\n")
+
+
+@pytest.mark.one_backend
+def test_other_errors_of_files_are_defects():
+    def main(argv):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "forgotten")
+
+    with pytest.raises(FileNotFoundError):
+        program(main)

@@ -39,7 +39,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("count", range(1, 8))
+@pytest.mark.parametrize("count", range(1, 14))
 def test_killed_around_any_write_it_resumes_to_the_same_end(tmp_path, monkeypatch, count, moment):
     by_hand(unbroken := create(tmp_path / "a"), small_model(), 3)
     calls = []
@@ -84,7 +84,11 @@ def test_what_a_run_leaves(tmp_path):
     assert header == "epoch,loss,val_accuracy,seconds"
     assert [row.split(",")[0] for row in rows] == ["1", "2", "3"]
     kept = [path.name for path in sorted((tmp_path / "checkpoints").iterdir())]
-    assert kept == ["epoch-000002.weights.h5", "epoch-000003.weights.h5"]
+    assert kept == [
+        f"epoch-00000{epoch}{suffix}"
+        for epoch in (2, 3)
+        for suffix in (".csv", ".sha256", ".weights.h5")
+    ]
     assert len(list((tmp_path / "tensorboard").glob("*tfevents*"))) == 1
     assert Run.resume(tmp_path).finished
     assert Run.resume(tmp_path).result == result
@@ -100,17 +104,82 @@ def test_the_log_keeps_every_digit_and_the_order_of_the_layers(tmp_path):
     assert Run.resume(tmp_path).rows == run.rows
 
 
+NEWEST = "checkpoints/epoch-000003.weights.h5"
+
+
+def zeroed(path, offset, count=512):
+    data = bytearray(path.read_bytes())
+    data[offset : offset + count] = bytes(len(data[offset : offset + count]))
+    path.write_bytes(data)
+
+
 def test_an_unreadable_checkpoint_is_skipped_with_a_message(tmp_path, capsys):
     by_hand(create(tmp_path), small_model(), 3)
-    newest = tmp_path / "checkpoints" / "epoch-000003.weights.h5"
+    newest = tmp_path / NEWEST
     newest.write_bytes(newest.read_bytes()[:100])
     run = Run.resume(tmp_path)
     assert run.restore(small_model()) == 2
     assert len(run.rows) == 2
-    assert f"{newest} cannot be read" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{newest} cannot be read" in error
+    assert error.count("\n") == 1
     run.checkpoints[0].write_bytes(b"")
     with pytest.raises(BadInput, match="No checkpoint can be read"):
         Run.resume(tmp_path).restore(small_model())
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".csv", ".sha256"])
+@pytest.mark.one_backend
+def test_damage_to_any_file_of_a_checkpoint_sets_it_aside(tmp_path, capsys, suffix):
+    by_hand(create(tmp_path), small_model(), 3)
+    model = small_model()
+    numbers = np.asarray(model.weights[0]) + 6
+    path = (tmp_path / NEWEST).with_suffix("").with_suffix(suffix)
+    # In the weights, the numbers alone: HDF5 would read the file.
+    at = path.read_bytes().index(numbers.tobytes()) if suffix == ".weights.h5" else 0
+    zeroed(path, at, numbers.nbytes)
+    run = Run.resume(tmp_path)
+    assert run.restore(model) == 2
+    np.testing.assert_array_equal(model.weights[0], numbers - 3)
+    assert "epoch-000003" in capsys.readouterr().err
+    by_hand(Run.resume(tmp_path), model, 3)
+    np.testing.assert_array_equal(model.weights[0], numbers)
+    assert Run.resume(tmp_path).restore(small_model()) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.one_backend
+def test_checkpoints_of_earlier_versions_have_no_checksums(tmp_path, capsys):
+    by_hand(create(tmp_path), small_model(), 3)
+    for path in (tmp_path / "checkpoints").iterdir():
+        if path.suffix != ".h5":
+            path.unlink()
+    assert Run.resume(tmp_path).restore(small_model()) == 3
+    zeroed(tmp_path / NEWEST, 0, 4096)
+    assert Run.resume(tmp_path).restore(small_model()) == 2
+    assert f"{tmp_path / NEWEST} cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
+def test_files_of_others_are_left_alone(tmp_path):
+    by_hand(create(tmp_path), small_model(), 3)
+    own = tmp_path / "checkpoints" / "partial-epoch-000004.weights.h5"
+    own.write_text("half")
+    mine = [tmp_path / "partial-thesis.txt", tmp_path / "checkpoints" / "epoch-best.weights.h5"]
+    mine += [
+        tmp_path / "checkpoints" / "partial-epoch-best.csv",
+        tmp_path / "samples" / "partial-1",
+    ]
+    mine[-1].parent.mkdir()
+    for path in mine:
+        path.write_text("precious")
+    folders = [tmp_path / "partial-dir", tmp_path / "checkpoints" / "epoch-000009.weights.h5"]
+    for path in folders:
+        path.mkdir()
+    by_hand(Run.resume(tmp_path), small_model(), 5)
+    assert {path.read_text() for path in mine} == {"precious"}
+    assert all(path.is_dir() for path in folders)
+    assert not own.exists()
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -163,6 +232,10 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(BadInput, match="is not empty"):
         create(tmp_path)
+    (tmp_path / "mine.txt").rename(tmp_path / "partial-mine.txt")
+    with pytest.raises(BadInput, match="is not empty"):
+        create(tmp_path)
+    (tmp_path / "partial-mine.txt").rename(tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(BadInput, match="cannot be written to"):
         create(tmp_path / "mine.txt")
@@ -194,11 +267,57 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path, name, content, message)
         Run.resume(tmp_path)
 
 
-def test_a_log_without_the_epochs_of_the_checkpoint_is_refused(tmp_path):
-    by_hand(create(tmp_path), small_model(), 2)
-    (tmp_path / "log.csv").unlink()
+def lose_log(folder, how):
+    path = folder / "log.csv"
+    if how == "is missing":
+        path.unlink()
+    elif how == "is empty":
+        path.write_text("epoch,loss\n")
+    elif how == "is damaged":
+        zeroed(path, 30)
+    else:
+        path.write_text("\n".join(path.read_text().splitlines()[:2]))
+
+
+LOST = ["is missing", "is empty", "is damaged", "lacks epochs up to 2"]
+
+
+@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.one_backend
+def test_a_lost_log_is_written_anew_from_a_checkpoint(tmp_path, capsys, how, finished):
+    by_hand(run := create(tmp_path), small_model(), 2)
+    if finished:
+        run.finish({"loss": 1.0})
+    log = (tmp_path / "log.csv").read_bytes()
+    lose_log(tmp_path, how)
+    run = Run.resume(tmp_path)
+    assert len(run.rows) == 2
+    if finished:
+        run.mend_log()
+    else:
+        assert run.restore(small_model()) == 2
+    assert (tmp_path / "log.csv").read_bytes() == log
+    assert f"log.csv {how}; written anew from a checkpoint\n" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
+def test_a_lost_log_without_a_copy_is_refused_or_named(tmp_path, capsys):
+    by_hand(run := create(tmp_path), small_model(), 2)
+    for path in (tmp_path / "checkpoints").glob("*.csv"):
+        path.unlink()
+    lose_log(tmp_path, "is missing")
+    # No checkpoint is whole without its log.
+    with pytest.raises(BadInput, match="No checkpoint can be read"):
+        Run.resume(tmp_path).restore(small_model())
+    for path in (tmp_path / "checkpoints").glob("*.sha256"):
+        path.unlink()
     with pytest.raises(BadInput, match="must hold the epochs 1 to 2"):
         Run.resume(tmp_path).restore(small_model())
+    run.finish({"loss": 1.0})
+    Run.resume(tmp_path).mend_log()
+    assert "log.csv is missing, and no checkpoint keeps its rows" in capsys.readouterr().err
+    assert not (tmp_path / "log.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +327,8 @@ def test_a_log_without_the_epochs_of_the_checkpoint_is_refused(tmp_path):
 def test_a_log_far_ahead_of_the_checkpoints_is_kept(tmp_path, lost, message):
     by_hand(create(tmp_path), small_model(), 4)
     for epoch in lost:
-        (tmp_path / "checkpoints" / f"epoch-{epoch:06d}.weights.h5").unlink()
+        for path in (tmp_path / "checkpoints").glob(f"epoch-{epoch:06d}.*"):
+            path.unlink()
     log = (tmp_path / "log.csv").read_bytes()
     if message is None:
         assert Run.resume(tmp_path).restore(small_model()) == 3

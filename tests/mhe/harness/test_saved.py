@@ -117,3 +117,20 @@ def test_what_might_never_end_is_not_read(tmp_path, model):
     for read in (load_model, lambda path: load_weights(model, path)):
         with pytest.raises(BadInput, match="must be a regular file"):
             read(path)
+
+
+def test_zeros_anywhere_in_a_model_are_refused_or_harmless(tmp_path, model):
+    path = tmp_path / "model.keras"
+    model.save(path)
+    intact, own, refused = path.read_bytes(), model.get_weights(), 0
+    for offset in range(0, len(intact), 512):
+        end = min(offset + 512, len(intact))
+        path.write_bytes(intact[:offset] + bytes(end - offset) + intact[end:])
+        try:
+            loaded = load_model(path)
+        except BadInput:
+            refused += 1
+            continue
+        for one, other in zip(loaded.get_weights(), own, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert refused > len(intact) // 1024

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +17,7 @@ from mhe.harness import recipes
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.flags import Parser, integer, program
+from mhe.harness.lock import locked
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program, Task
 
@@ -313,6 +316,80 @@ def test_ctrl_c_prints_how_to_resume(tmp_path, monkeypatch, capsys):
     resume = f"python benchmarks/tiny.py --resume {tmp_path}"
     message = f"\nInterrupted after epoch 2. Resume with: {resume}\n"
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    ("size", "file"), [(100, "config.json"), (9000, "epoch-000001.weights.h5")]
+)
+@pytest.mark.one_backend
+def test_what_cannot_be_written_is_one_line_and_does_not_end_the_run(
+    unbroken, tmp_path, capsys, no_file_larger_than, size, file
+):
+    whole, _ = unbroken
+    flags = ["--out", str(tmp_path), "--steps", "11"]
+    with no_file_larger_than(size):
+        assert program(make_program().main, flags) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(rf"{file}.* cannot be written.*: File too large", error)
+    started = (tmp_path / "config.json").exists()
+    assert started == (f"resume with: python benchmarks/tiny.py --resume {tmp_path}" in error)
+    assert not list(tmp_path.rglob("partial-*"))
+    assert not (tmp_path / "run.lock").exists()
+    again = ["--resume", str(tmp_path)] if started else flags
+    assert program(make_program().main, again) == 0
+    assert without_seconds(Run.resume(tmp_path).rows) == without_seconds(whole.rows)
+
+
+@pytest.mark.one_backend
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    unbroken, tmp_path, capsys, monkeypatch, no_file_larger_than
+):
+    whole, _ = unbroken
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.task.seen.count((self.name, "batch")) == 5:
+            stack.enter_context(no_file_larger_than(9000))
+        self.task.seen.append((self.name, "batch"))
+
+    with ExitStack() as stack, monkeypatch.context() as patch:
+        patch.setattr(Notes, "on_train_batch_end", on_train_batch_end)
+        assert program(make_program().main, ["--out", str(tmp_path), "--steps", "11"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "The checkpoint of epoch 1 is intact. Make room" in error
+    assert program(make_program().main, ["--resume", str(tmp_path)]) == 0
+    assert without_seconds(Run.resume(tmp_path).rows) == without_seconds(whole.rows)
+
+
+@pytest.mark.one_backend
+def test_a_second_process_is_told_of_the_first(tmp_path, capsys):
+    train(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    with locked(tmp_path / "run"):
+        assert program(make_program().main, ["--resume", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"in use by process {os.getpid()}" in error
+    with locked(tmp_path / "new"):
+        assert program(make_program().main, ["--out", str(tmp_path / "new")]) == 2
+    assert f"in use by process {os.getpid()}" in capsys.readouterr().err
+    # Nobody is barred from a complete run.
+    make_program().main(["--resume", str(tmp_path / "run")])
+    with locked(tmp_path / "run"):
+        make_program().main(["--resume", str(tmp_path / "run")])
+
+
+@pytest.mark.one_backend
+def test_a_complete_run_without_its_log_gets_it_back(tmp_path, capsys):
+    train(tmp_path)
+    log = (tmp_path / "log.csv").read_bytes()
+    (tmp_path / "log.csv").unlink()
+    make_program().main(["--resume", str(tmp_path)])
+    assert (tmp_path / "log.csv").read_bytes() == log
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'log.csv'} is missing; written anew from a checkpoint\n"
+    )
 
 
 def test_nothing_is_loaded_for_a_folder_in_use(tmp_path, made):

@@ -1,6 +1,8 @@
 """Image files decoded into one array, against arrays whose pixels are known."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,3 +71,32 @@ def test_modes_end_as_grayscale_or_rgb(mode, expected):
 def test_more_than_8_bits_are_refused():
     with pytest.raises(ValueError, match=r"pixels of mode I;16, expected 8 bits per channel"):
         open_image(png(np.zeros((2, 2), np.uint16)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_images_that_do_not_fit_into_memory_are_counted():
+    resource = pytest.importorskip("resource")
+    file = png(np.zeros((1000, 1000, 3), np.uint8))
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, hard))
+    try:
+        with pytest.raises(
+            BadInput, match=r"^data: out of memory .* 400 images of 1000x1000 .* take 1\.12 GiB"
+        ):
+            decode("data", [str(number) for number in range(400)], lambda name: file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_memory_that_runs_out_later_is_not_the_fault_of_a_file(monkeypatch, error):
+    def run_out(self, *args):
+        raise error
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", run_out)
+    with pytest.raises(BadInput, match="out of memory while loading 2 images of 5x4 pixels"):
+        decode("data", ["a", "b"], lambda name: png(random_pixels(4, 5)))
+    monkeypatch.setattr(Image.Image, "convert", run_out)
+    with pytest.raises(type(error)) if isinstance(error, MemoryError) else pytest.raises(BadInput):
+        decode("data", ["a"], lambda name: png(random_pixels(4, 5)))
