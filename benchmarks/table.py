@@ -10,13 +10,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from mhe.harness.comparisons import Comparison, stem
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import LineParser, program
+from mhe.harness.flags import LineParser, file_path, program
+from mhe.harness.reports import make_folder
 from mhe.harness.run import Run
 
 # The module of each program that makes runs. Those in benchmarks/ lie beside this file.
@@ -40,8 +40,10 @@ def make_parser() -> LineParser:
         prog="benchmarks/table.py",
         description="Makes table.csv and comparison.png of complete runs of one program.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
-    parser.add_argument("--out", required=True, help="the folder to write to")
+    parser.add_argument(
+        "runs", type=file_path, nargs="+", metavar="RUN", help="the folder of a run"
+    )
+    parser.add_argument("--out", type=file_path, required=True, help="the folder to write to")
     return parser
 
 
@@ -86,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shared = {flag: str(runs[0].config[flag]) for flag in comparison.shared}
     if "dataset" in shared:
         shared["dataset"] = stem(shared["dataset"])
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_folder(args.out)
     title = ", ".join(f"{flag.replace('_', ' ')} {value}" for flag, value in shared.items())
     comparison.report(runs, out, title)
 

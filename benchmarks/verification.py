@@ -50,12 +50,14 @@ def make_parser() -> LineParser:
     add_rounds(parser, 9, 120.0, "kind of pairs")
     parser.add_argument(
         "--images",
-        type=integer(40),
+        type=integer(40, 10**6),
         default=4473,
         help="number of images; the default makes 10 million pairs",
     )
-    parser.add_argument("--people", type=integer(2), default=500, help="number of people")
-    parser.add_argument("--dims", type=integer(1), default=512, help="dimensions of an embedding")
+    parser.add_argument("--people", type=integer(2, 10**6), default=500, help="number of people")
+    parser.add_argument(
+        "--dims", type=integer(1, 2**16), default=512, help="dimensions of an embedding"
+    )
     return parser
 
 

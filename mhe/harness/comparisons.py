@@ -168,7 +168,7 @@ class Comparison:
                 text
                 for flag, value in values.items()
                 if value is not None
-                for text in (f"--{flag}", str(value))
+                for text in _passed(flag, str(value))
             ]
             print(f"\npython {self.program} {shlex.join(command)}", flush=True)
             main(command)
@@ -326,6 +326,11 @@ def stem(dataset: str) -> str:
     ('small1', 'cifar100')
     """
     return Path(dataset.split(",")[0]).stem
+
+
+def _passed(flag: str, value: str) -> tuple[str, ...]:
+    # argparse takes a value such as -1e-05 for a flag.
+    return (f"--{flag}={value}",) if value.startswith("-") else (f"--{flag}", value)
 
 
 def _written(value: Any) -> str:

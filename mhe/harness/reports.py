@@ -1,12 +1,41 @@
 """The report that a program writes when it tests a run."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mhe.harness.errors import BadInput
 from mhe.harness.files import write_json
 from mhe.harness.run import Run
+
+
+def make_folder(folder: str | os.PathLike) -> Path:
+    """Makes the folder that `--out` names, unless it is there.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BadInput: If it cannot be made.
+
+    Example:
+
+    >>> make_folder(os.devnull)
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: --out /dev/null cannot be written to: File exists
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {folder} cannot be written to: {error.strerror}") from error
+    return folder
 
 
 def write_report(

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import numpy as np
 
@@ -146,9 +145,9 @@ def find_people(
 
     Example:
 
-    >>> import tempfile
+    >>> import pathlib, tempfile
     >>> from PIL import Image
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> for name in ("s10/1.png", "s2/2.png", "s2/1.png", "s10/3.png"):
     ...     (folder / name).parent.mkdir(exist_ok=True)
     ...     Image.new("L", (6, 7)).save(folder / name)
@@ -160,7 +159,7 @@ def find_people(
     """
     pillow()
     source = os.fspath(path)
-    if not Path(path).expanduser().exists():
+    if not os.path.exists(os.path.expanduser(path)):
         raise BadInput(f"{source} does not exist: expected a folder or zip of <person>/<image>")
     tree = Tree(path)
     every = [name for name in tree.names if is_image(name)]

@@ -10,7 +10,7 @@ import pytest
 
 from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.flags import program
-from mhe.harness.run import Run
+from mhe.harness.run import Run, require_unused
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
 
@@ -192,6 +192,14 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path, name, content, message)
         (tmp_path / name).write_text(content)
     with pytest.raises(BadInput, match=message):
         Run.resume(tmp_path)
+
+
+def test_a_name_that_no_folder_can_have_is_refused():
+    name = "a" * 400
+    with pytest.raises(BadInput, match="is not a run's folder"):
+        Run.resume(name)
+    with pytest.raises(BadInput, match="cannot be written to"):
+        require_unused(name)
 
 
 def test_a_log_without_the_epochs_of_the_checkpoint_is_refused(tmp_path):
