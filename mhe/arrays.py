@@ -85,20 +85,20 @@ def read_arrays(
     """
     size = regular_size(path)
     arrays = {}
-    try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            for name in (*names, *texts):
-                if f"{name}.npy" not in archive.namelist():
-                    known = ", ".join(each.removesuffix(".npy") for each in archive.namelist())
-                    raise ValueError(f"it must hold the array {name}. Received: {brief(known)}")
-                # Stored as they are, as `savez` does: none is larger than the file.
-                data = read_member(archive, f"{name}.npy", size)
-                kinds = "U" if name in texts else "biuf"
-                arrays[name] = _checked(io.BytesIO(data), len(data), f"its {name}", kinds)
-    except OSError:
-        raise
-    except ZIP_ERRORS as error:
-        raise ValueError(f"{os.fspath(path)} cannot be read: {error}") from error
+    with open(path, "rb") as file:
+        # Reading a damaged zip may raise an `OSError` too: it may start before the file does.
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for name in (*names, *texts):
+                    if f"{name}.npy" not in archive.namelist():
+                        known = ", ".join(each.removesuffix(".npy") for each in archive.namelist())
+                        raise ValueError(f"it must hold the array {name}. Received: {brief(known)}")
+                    # Stored as they are, as `savez` does: none is larger than the file.
+                    data = read_member(archive, f"{name}.npy", size)
+                    kinds = "U" if name in texts else "biuf"
+                    arrays[name] = _checked(io.BytesIO(data), len(data), f"its {name}", kinds)
+        except ZIP_ERRORS as error:
+            raise ValueError(f"{os.fspath(path)} cannot be read: {error}") from error
     return arrays
 
 

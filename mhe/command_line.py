@@ -19,6 +19,7 @@ from mhe.text import brief, is_utf8
 # for the files that they put into a folder.
 _LONGEST_NAME = 255
 _LONGEST_PATH = 900
+_LONGEST_LINE = 2000
 # Twice this is within 32 bits, which backends count in.
 _LARGEST_INTEGER = 10**9
 # Numbers are computed with in float32, whose largest is 3.4e38.
@@ -74,7 +75,7 @@ class LineParser(argparse.ArgumentParser):
         Raises:
             ValueError: Always.
         """
-        raise ValueError(message)
+        raise ValueError(brief(message, _LONGEST_LINE))
 
 
 def file_path(text: str) -> str:
@@ -174,7 +175,7 @@ def number(
     """Returns an argparse type: a number.
 
     Args:
-        low: The smallest value allowed.
+        low: The smallest value allowed; at least -1e30.
         high: The largest value allowed.
         above: Whether `low` itself is refused, and what is no more than it in float32.
 
@@ -183,6 +184,7 @@ def number(
     >>> number(0)("0.5")
     0.5
     """
+    low = max(low, -_LARGEST_NUMBER)
     bounds = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
 
     def parse(text: str) -> float:

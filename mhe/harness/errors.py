@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from mhe.text import brief
 
+_LONGEST = 2000  # characters of a line
 # NumPy and Python have an error of their own for it, and all three backends one for much else.
 _NO_MEMORY = re.compile(
     r"out of memory|(can't|cannot|unable to|failed to) allocate|resource_?exhausted|oom when"
@@ -19,7 +20,7 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
 
     Programs print the message without a traceback and exit with code 2. Anything else that goes
     wrong is a defect and keeps its traceback. Line breaks in the messages of other libraries become
-    spaces.
+    spaces, and a message ends after 2000 characters.
 
     Args:
         message: What is wrong and what was expected, naming the file or the flag.
@@ -34,7 +35,7 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(brief(message, _LONGEST))
 
 
 class Diverged(RuntimeError):  # noqa: N818 - an end that a run can come to, not a defect

@@ -194,7 +194,7 @@ def find_people(
     return People(source, names, ordered, labels, known, tree, wrapper)
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Sort key by which numbers in names are compared as numbers.
 
     Args:
@@ -209,8 +209,12 @@ def natural(name: str) -> tuple[list[str | int], str]:
     ['a', 's9', 's010', 's10']
     """
     # Words are at even indices and numbers at odd ones, so only like is compared with like.
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    parts: list[str | tuple[int, str]] = list(re.split(r"([0-9]+)", name))
+    # The longer of two numbers is larger: Python converts none of thousands of digits.
+    for place in range(1, len(parts), 2):
+        digits = str(parts[place]).lstrip("0")
+        parts[place] = len(digits), digits
+    return parts, name
 
 
 def some(items: Sequence[str]) -> str:
