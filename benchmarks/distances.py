@@ -28,6 +28,7 @@ from timing.flags import add_rounds, timing_parser
 from timing.results import Row, new_csv
 from timing.rounds import compared, interleaved
 
+from mhe.harness.errors import within_memory
 from mhe.harness.files import write_csv
 from mhe.harness.flags import COUNT, LineParser, integer, program
 from mhe.harness.tables import text_table
@@ -170,8 +171,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = vars(make_parser().parse_args(argv))
     path = new_csv(flags["out"], backend.BACKEND)
     rows: list[Row] = []
-    for placed in flags["placed"]:
-        rows += measure(flags, placed, gradient=False) + measure(flags, placed, gradient=True)
+    sizes = " ".join(f"--{name} {flags[name]}" for name in ("embeddings", "classes", "dims"))
+    with within_memory(sizes):
+        for placed in flags["placed"]:
+            rows += measure(flags, placed, gradient=False) + measure(flags, placed, gradient=True)
     write_csv(path, rows, COLUMNS)
     print(f"{backend.BACKEND} on {backend.device()}\n{table(rows)}\n\nNumbers in {path}")
 

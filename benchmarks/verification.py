@@ -27,7 +27,7 @@ from timing.flags import add_rounds, timing_parser
 from timing.results import Row, new_csv
 from timing.rounds import compared, interleaved
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, within_memory
 from mhe.harness.files import write_csv
 from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.tables import text_table
@@ -169,8 +169,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"of a person. Received: {flags['people']} people and {flags['images']} images"
         )
     path = new_csv(flags["out"], "verification")
-    embeddings, labels = faces(flags)
-    all_scores = verification.all_pairs(embeddings, labels)
+    with within_memory(f"--images {flags['images']} --dims {flags['dims']}"):
+        embeddings, labels = faces(flags)
+        all_scores = verification.all_pairs(embeddings, labels)
     rows: list[Row] = []
     for kind, (scores, same) in (
         ("all", all_scores),

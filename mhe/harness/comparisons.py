@@ -85,7 +85,15 @@ class Comparison:
             args: The resolved flags, with lists.
             applicable: Takes the values of a combination by flag, and returns them with None for
                 those that do not apply to it: combinations that are then equal are one run.
+
+        Raises:
+            BadInput: If a seed is too large.
         """
+        if args.seed + args.seeds > 2**32:
+            raise BadInput(
+                f"--seed and the --seeds after it must be at most {2**32 - 1}. "
+                f"Received: --seed {args.seed} --seeds {args.seeds}"
+            )
         flags = [each.flag for each in self.varied]
         given = [getattr(args, flag) for flag in flags]
         lists = [value if isinstance(value, list) else [value] for value in given]

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 from mhe import command_line
 from mhe.command_line import TEXTS, file_path, file_paths, integer, number, plain_text
 from mhe.harness import datasets
-from mhe.harness.errors import BadInput, Diverged
+from mhe.harness.errors import BadInput, Diverged, is_out_of_memory
 from mhe.harness.run import Run, versions
+from mhe.text import brief
 
 __all__ = [
     "BATCH_SIZE",
@@ -252,8 +253,9 @@ def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | 
         argv: The arguments; those of the process by default.
 
     Returns:
-        0 for success, 1 if the training diverged, 2 for bad input, 130 after Ctrl-C. Bad input and
-        divergence are one line on stderr; any other error is a defect and keeps its traceback.
+        0 for success, 1 if the training diverged, 2 for bad input or a lack of memory, 130 after
+        Ctrl-C. Each of these is one line on stderr, or none; any other error is a defect and keeps
+        its traceback.
 
     Example:
 
@@ -271,4 +273,12 @@ def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | 
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"{name}: error: the flags ask for more memory than there is: {brief(error, 200)}",
+            file=sys.stderr,
+        )
+        return 2
     return 0

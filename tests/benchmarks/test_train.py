@@ -353,7 +353,7 @@ def test_a_loss_that_is_no_number_ends_the_run(train, small, tmp_path, capsys):
         (["--epochs", "2", "--steps", "9"], "argument --steps: not allowed with argument --epochs"),
         (["--dataset", "missing.zip"], "missing.zip"),
         (["--dataset", "digits", "--train_images", "9999"], "9999"),
-        (["--dataset", ""], "--dataset must be a folder, a .zip file, or the name of a dataset"),
+        (["--dataset", ""], "--dataset: must be a path in UTF-8"),
         (["--resume", "missing"], "missing is not a run's folder"),
     ],
 )

@@ -111,3 +111,9 @@ def test_values_that_look_like_flags_reach_the_runs(tmp_path):
     one = argparse.Namespace(mu=-1e-5, out=None, resume=None)
     (run,) = ONE.make({"-first": one}, tmp_path, main)
     assert run.config["mu"] == -1e-5
+
+
+def test_seeds_beyond_the_largest_are_refused_before_the_first_run():
+    assert len(ONE.combinations(flags(model_name="a", dims=2, seed=2**32 - 2))) == 2
+    with pytest.raises(BadInput, match=r"--seeds .* at most 4294967295\. Received: --seed"):
+        ONE.combinations(flags(seed=2**32 - 1))

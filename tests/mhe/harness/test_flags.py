@@ -1,6 +1,7 @@
 """Flags, those of a run that is resumed, and the ways in which a program can end."""
 
 import keras
+import numpy as np
 import pytest
 
 from mhe.harness.errors import BadInput, Diverged
@@ -24,6 +25,13 @@ def test_errors_for_the_user_are_one_line(capsys, error, code):
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert captured.err.rstrip().endswith(str(error))
+
+
+def test_a_lack_of_memory_is_one_line(capsys):
+    assert program(lambda argv: np.ones((2**20, 2**30))) == 2
+    error = capsys.readouterr().err
+    assert "error: the flags ask for more memory than there is: Unable to allocate" in error
+    assert error.count("\n") == 1
 
 
 def test_defects_keep_their_traceback():
