@@ -34,7 +34,7 @@ from tasks import clusters
 from mhe.clusters import ClusterError, RefreshClusters
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import COUNT, Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 
@@ -58,7 +58,6 @@ def make_parser() -> Parser:
         "Compares softmax, Magnet loss and RepMet on one network. A list in --model_name, or "
         "--seeds, makes a folder of runs and a table of them.",
     )
-    positive = integer(1)
     parser.add_argument(
         "--model_name",
         nargs="+",
@@ -69,7 +68,9 @@ def make_parser() -> Parser:
         "repmet2: RepMet with the share of the class in the mixture of all representatives",
     )
     parser.add_data_flags("cifar100")
-    parser.add_argument("--dims", type=positive, default=64, help="dimensions of the embedding")
+    parser.add_argument(
+        "--dims", type=integer(1, 2**16), default=64, help="dimensions of the embedding"
+    )
     parser.add_argument(
         "--embedding_norm",
         choices=["none", "batch", "unit"],
@@ -78,13 +79,13 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--per_class",
-        type=positive,
+        type=COUNT,
         default=3,
         help="clusters (magnet) or representatives (repmet) per class",
     )
     parser.add_argument(
         "--members",
-        type=positive,
+        type=COUNT,
         default=4,
         help="magnet: images per cluster in a batch, which holds --batch_size / --members clusters",
     )
@@ -102,13 +103,13 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--nearest_clusters",
-        type=positive,
+        type=COUNT,
         default=128,
         help="magnet: number of clusters nearest to a test image that predict its class",
     )
     parser.add_argument(
         "--neighbours",
-        type=positive,
+        type=COUNT,
         default=10,
         help="retrieval: number of training images nearest to a test image; the score is the share "
         "of its class among them",

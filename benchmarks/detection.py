@@ -31,7 +31,7 @@ from tasks import detection, new_classes
 
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied, stem
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import COUNT, Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 
@@ -50,7 +50,7 @@ def make_parser() -> Parser:
         "Detects characters of alphabets never trained on from a few examples of each. A list in "
         "--model_name, or --seeds, makes a folder of runs and a table of them.",
     )
-    positive, above = integer(1), number(0, above=True)
+    above = number(0, above=True)
     parser.add_argument(
         "--model_name",
         nargs="+",
@@ -59,9 +59,11 @@ def make_parser() -> Parser:
         help="version of RepMet's loss for regions that show an object",
     )
     new_classes.add_flags(parser)
-    parser.add_argument("--dims", type=positive, default=64, help="dimensions of the embedding")
     parser.add_argument(
-        "--per_class", type=positive, default=3, help="representatives per class in training"
+        "--dims", type=integer(1, 2**16), default=64, help="dimensions of the embedding"
+    )
+    parser.add_argument(
+        "--per_class", type=COUNT, default=3, help="representatives per class in training"
     )
     parser.add_argument("--alpha", type=number(-math.inf), default=1.0, help="margin of the loss")
     parser.add_argument(
@@ -70,14 +72,16 @@ def make_parser() -> Parser:
         default=0.25,
         help="standard deviation of the Gaussian around each representative",
     )
+    parser.add_argument("--scenes", type=COUNT, default=1000, help="number of canvases to train on")
     parser.add_argument(
-        "--scenes", type=positive, default=1000, help="number of canvases to train on"
+        "--ways", type=integer(2, 10**6), default=5, help="new characters per episode"
     )
-    parser.add_argument("--ways", type=integer(2), default=5, help="new characters per episode")
-    parser.add_argument("--shots", type=positive, default=5, help="examples of each new character")
-    parser.add_argument("--episodes", type=integer(2), default=20, help="episodes to test on")
+    parser.add_argument("--shots", type=COUNT, default=5, help="examples of each new character")
     parser.add_argument(
-        "--queries", type=positive, default=5, help="canvases per episode to detect on"
+        "--episodes", type=integer(2, 10**6), default=20, help="episodes to test on"
+    )
+    parser.add_argument(
+        "--queries", type=COUNT, default=5, help="canvases per episode to detect on"
     )
     recipes.add_seeds(parser)
     recipes.add_size_flags(parser, arch="conv4")

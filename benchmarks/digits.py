@@ -17,7 +17,17 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 
 import train
 
-from mhe.harness.flags import LineParser, integer, number, program
+from mhe.harness.flags import (
+    BATCH_SIZE,
+    COUNT,
+    EPOCHS,
+    SEEDS,
+    WIDTH,
+    LineParser,
+    file_path,
+    number,
+    program,
+)
 
 MODELS = ("baseline", "half_mhe")
 
@@ -28,17 +38,18 @@ def make_parser() -> LineParser:
         prog="benchmarks/digits.py",
         description="Compares a plain network with half-space MHE (s=2) on a few digits.",
     )
-    positive = integer(1)
-    parser.add_argument("--out", default="runs/digits", help="folder of the runs and the figure")
-    parser.add_argument("--seeds", type=positive, default=3, help="number of runs per model")
+    parser.add_argument(
+        "--out", type=file_path, default="runs/digits", help="folder of the runs and the figure"
+    )
+    parser.add_argument("--seeds", type=SEEDS, default=3, help="number of runs per model")
     parser.add_argument(
         "--train_images",
-        type=positive,
+        type=COUNT,
         default=200,
         help="number of training images, balanced over classes",
     )
-    parser.add_argument("--epochs", type=positive, default=20, help="epochs to train for")
-    parser.add_argument("--batch_size", type=positive, default=20, help="images per batch")
+    parser.add_argument("--epochs", type=EPOCHS, default=20, help="epochs to train for")
+    parser.add_argument("--batch_size", type=BATCH_SIZE, default=20, help="images per batch")
     parser.add_argument(
         "--base_lr",
         type=number(0, above=True),
@@ -47,7 +58,7 @@ def make_parser() -> LineParser:
     )
     parser.add_argument(
         "--width",
-        type=number(0, above=True),
+        type=WIDTH,
         default=0.25,
         help="factor on the number of filters of every layer",
     )

@@ -31,8 +31,9 @@ from timing.flags import add_rounds, timing_parser
 from timing.results import Row, new_csv
 from timing.rounds import compared, interleaved
 
+from mhe.harness.errors import within_memory
 from mhe.harness.files import write_csv
-from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.flags import COUNT, LineParser, integer, program
 from mhe.harness.tables import text_table
 from mhe.layers import distances
 from mhe.layers.distance import DISTANCES
@@ -55,10 +56,9 @@ def make_parser() -> LineParser:
         seeded="embeddings and prototypes",
     )
     add_rounds(parser, 25, 60.0, "gradient, place and way to compile")
-    positive = integer(1)
-    parser.add_argument("--embeddings", type=positive, default=256, help="number of embeddings")
-    parser.add_argument("--classes", type=positive, default=10000, help="number of prototypes")
-    parser.add_argument("--dims", type=positive, default=512, help="dimensions of both")
+    parser.add_argument("--embeddings", type=COUNT, default=256, help="number of embeddings")
+    parser.add_argument("--classes", type=COUNT, default=10000, help="number of prototypes")
+    parser.add_argument("--dims", type=integer(1, 2**16), default=512, help="dimensions of both")
     parser.add_argument(
         "--distances", nargs="+", choices=DISTANCES, default=DISTANCES, help="the distances"
     )
@@ -174,8 +174,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = vars(make_parser().parse_args(argv))
     path = new_csv(flags["out"], backend.BACKEND)
     rows: list[Row] = []
-    for placed in flags["placed"]:
-        rows += measure(flags, placed, gradient=False) + measure(flags, placed, gradient=True)
+    sizes = " ".join(f"--{name} {flags[name]}" for name in ("embeddings", "classes", "dims"))
+    with within_memory(sizes):
+        for placed in flags["placed"]:
+            rows += measure(flags, placed, gradient=False) + measure(flags, placed, gradient=True)
     write_csv(path, rows, COLUMNS)
     print(f"{backend.BACKEND} on {backend.device()}\n{table(rows)}\n\nNumbers in {path}")
 

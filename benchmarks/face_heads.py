@@ -31,7 +31,7 @@ from timing.rounds import summary
 
 import mhe
 from mhe.harness.files import write_csv
-from mhe.harness.flags import LineParser, integer, number, program
+from mhe.harness.flags import BATCH_SIZE, COUNT, LineParser, integer, number, program
 from mhe.harness.tables import text_table
 from sphereface_plus import FaceModel, heads
 
@@ -72,7 +72,6 @@ def make_parser() -> LineParser:
         out="folder for the results; those of other backends are kept",
         seeded="weights, features and labels",
     )
-    positive = integer(1)
     parser.add_argument(
         "--heads",
         nargs="+",
@@ -81,10 +80,14 @@ def make_parser() -> LineParser:
         help="the heads to measure besides the plain softmax; sphereface_plus_all, the exact "
         "energy of all classes, takes minutes at the default sizes",
     )
-    parser.add_argument("--classes", type=integer(2), default=100_000, help="number of classes")
-    parser.add_argument("--dims", type=positive, default=512, help="dimensions of a feature")
-    parser.add_argument("--batch_size", type=positive, default=128, help="features per step")
-    parser.add_argument("--steps", type=positive, default=7, help="timed steps, after a warm-up")
+    parser.add_argument(
+        "--classes", type=integer(2, 10**8), default=100_000, help="number of classes"
+    )
+    parser.add_argument(
+        "--dims", type=integer(1, 2**16), default=512, help="dimensions of a feature"
+    )
+    parser.add_argument("--batch_size", type=BATCH_SIZE, default=128, help="features per step")
+    parser.add_argument("--steps", type=COUNT, default=7, help="timed steps, after a warm-up")
     parser.add_argument(
         "--limit_gib",
         type=number(0, above=True),

@@ -31,7 +31,16 @@ from mhe.fewshot import DISTANCES, EpisodeBatches, evaluate
 from mhe.harness import figures, recipes, training
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.files import replacing, write_csv
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import (
+    COUNT,
+    EPOCHS,
+    Parser,
+    file_path,
+    integer,
+    number,
+    plain_text,
+    program,
+)
 from mhe.harness.run import Run
 from mhe.harness.saved import load_model
 from mhe.harness.tables import text_table
@@ -58,7 +67,7 @@ def make_parser() -> Parser:
         "Trains prototypical networks on episodes and tests them on classes they have never seen. "
         "A list in --distance or --shots, or --seeds, makes a folder of runs and a table of them.",
     )
-    positive, above = integer(1), number(0, above=True)
+    above = number(0, above=True)
     parser.add_argument(
         "--model_name",
         choices=["prototypical"],
@@ -80,6 +89,7 @@ def make_parser() -> Parser:
     new_classes.add_flags(parser)
     parser.add_argument(
         "--test_classes",
+        type=plain_text,
         metavar="NAMES",
         help="classes to test on, comma-separated (default: a quarter, but at least 5, drawn by "
         "--seed)",
@@ -101,37 +111,41 @@ def make_parser() -> Parser:
     recipes.add_weight_decay(parser)
     parser.add_argument(
         "--ways",
-        type=integer(2),
+        type=integer(2, 10**6),
         help=f"classes per training episode (default: {fewshot.PUBLISHED_WAYS}, or all if there "
         "are fewer)",
     )
     parser.add_argument(
         "--shots",
         nargs="+",
-        type=positive,
+        type=COUNT,
         default=[5],
         help="support images per class in a training episode",
     )
     parser.add_argument(
-        "--queries", type=positive, default=5, help="query images per class in a training episode"
+        "--queries", type=COUNT, default=5, help="query images per class in a training episode"
     )
-    parser.add_argument("--epochs", type=positive, default=100, help="epochs to train for")
-    parser.add_argument("--episodes", type=positive, default=100, help="episodes per epoch")
+    parser.add_argument("--epochs", type=EPOCHS, default=100, help="epochs to train for")
+    parser.add_argument("--episodes", type=COUNT, default=100, help="episodes per epoch")
     parser.add_argument("--base_lr", type=above, default=1e-3, help="initial learning rate")
     parser.add_argument(
         "--halve_every",
-        type=positive,
+        type=COUNT,
         default=2000,
         help="halve the learning rate whenever this many episodes have passed",
     )
     parser.add_argument(
-        "--test_episodes", type=integer(2), default=1000, help="episodes of each test at the end"
+        "--test_episodes",
+        type=integer(2, 10**6),
+        default=1000,
+        help="episodes of each test at the end",
     )
     parser.add_argument(
-        "--test_queries", type=positive, default=15, help="query images per class in a test"
+        "--test_queries", type=COUNT, default=15, help="query images per class in a test"
     )
     parser.add_argument(
         "--one_shot_runs",
+        type=file_path,
         metavar="DIR",
         help="also score a folder or zip of Omniglot's published one-shot runs: run01/training/, "
         "run01/test/, run01/class_labels.txt and so on (default: none)",

@@ -35,7 +35,7 @@ import mhe
 from mhe.harness import recipes
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import DIMS, Parser, file_path, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 
@@ -78,13 +78,14 @@ def make_parser() -> Parser:
     parser.add_data_flags("cifar100")
     parser.add_argument(
         "--tree",
+        type=file_path,
         help="the tree of the classes: a ready one (cifar10, cifar100, digits, inaturalist2019); a "
         "file with the path to one class per line, such as animal/dog/poodle; the categories.json "
         "of a year of iNaturalist; or 'names', if the names of the classes are such paths, like "
         "Omniglot's (default: the dataset's own ready tree, else names)",
     )
     parser.add_argument(
-        "--dims", type=integer(2), default=64, help="dimensions of an embedding with prototypes"
+        "--dims", type=DIMS, default=64, help="dimensions of an embedding with prototypes"
     )
     parser.add_argument(
         "--distance",

@@ -30,7 +30,7 @@ from tasks import hpn, placed
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import DIMS, Parser, file_path, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 from mhe.prototypes import order_kept, separation
@@ -72,18 +72,20 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--dims",
         nargs="+",
-        type=integer(2),
+        type=DIMS,
         help="output dimensions of a prototype network; in joint training the first belongs to the "
         "value (default: 50, and 2 for regression)",
     )
     parser.add_argument(
         "--prototypes",
+        type=file_path,
         metavar="FILE",
         help="a .npy of prototypes, as python -m mhe.prototypes writes it (default: place them as "
         "far apart as possible)",
     )
     parser.add_argument(
         "--semantics",
+        type=file_path,
         metavar="FILE",
         help="prior knowledge about the classes, whose order of similarities the prototypes "
         "should keep: a .npy with a row per class, or word vectors with the names of the classes "

@@ -33,7 +33,7 @@ from tasks import interpret
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.files import write_array
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import COUNT, Parser, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 from mhe.layers.input_prototypes import REDUCTIONS, SIMILARITIES
@@ -62,7 +62,7 @@ def make_parser() -> Parser:
         "Trains prototypes that are images, draws them and explains predictions by them. A list in "
         "--similarity, --start or --scale, or --seeds, makes a folder of runs and a table of them.",
     )
-    positive, above = integer(1), number(0, above=True)
+    above = number(0, above=True)
     parser.add_argument(
         "--similarity",
         nargs="+",
@@ -86,7 +86,7 @@ def make_parser() -> Parser:
         help=f"factor from similarities to logits (default: {scales})",
     )
     parser.add_argument("--k", type=number(1), default=3.0, help="exponent of --similarity lk")
-    parser.add_argument("--per_class", type=positive, default=3, help="prototypes per class")
+    parser.add_argument("--per_class", type=COUNT, default=3, help="prototypes per class")
     parser.add_argument(
         "--reduction",
         choices=REDUCTIONS,

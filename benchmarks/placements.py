@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for method in flags.methods:
             try:
                 row, prototypes = measure(classes, dims, method, flags.seed)
-            except (ValueError, ImportError) as error:
+            except (ValueError, ImportError, MemoryError) as error:
                 raise BadInput(f"--methods {method} --sizes {name}: {error}") from error
             rows.append(row)
             if method == flags.methods[0]:

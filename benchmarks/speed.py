@@ -43,7 +43,7 @@ from timing.results import Results, Row, progress
 
 from mhe.harness import figures
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import LineParser, integer, number, program
+from mhe.harness.flags import COUNT, SIDE, WIDTH, LineParser, integer, number, program
 
 BACKENDS = ("tensorflow", "jax", "torch")
 INSTALLED = [name for name in BACKENDS if importlib.util.find_spec(name)]
@@ -79,7 +79,6 @@ def make_parser() -> LineParser:
         seeded="weights",
     )
     add_rounds(parser, 25, 20.0, "layer and energy")
-    positive = integer(1)
     layer = size("dimensions x neurons", "512x4096")
     parser.add_argument(
         "--backends",
@@ -141,32 +140,34 @@ def make_parser() -> LineParser:
     )
     parser.add_argument(
         "--step_batch",
-        type=positive,
+        type=COUNT,
         default=argparse.SUPPRESS,
         help="batch size of a step (default: 128 for cnn9, 8 for resnet50)",
     )
     parser.add_argument(
         "--step_side",
-        type=positive,
+        type=SIDE,
         default=argparse.SUPPRESS,
         help="pixels per side of a step's images (default: 32 for cnn9, 224 for resnet50)",
     )
     parser.add_argument(
         "--width",
-        type=number(0, above=True),
+        type=WIDTH,
         default=1.0,
         help="factor on cnn9's filters",
     )
     parser.add_argument(
         "--sampling",
         nargs="*",
-        type=integer(2),
+        type=integer(2, 10**6),
         metavar="SAMPLE",
         default=argparse.SUPPRESS,
         help="instead: measure the spread of energies (s=2) of this many sampled neurons about the "
         "exact one; 64 128 ... 2048 if none is given. Uses the last of --layers",
     )
-    parser.add_argument("--draws", type=integer(2), default=200, help="number of sampled energies")
+    parser.add_argument(
+        "--draws", type=integer(2, 10**6), default=200, help="number of sampled energies"
+    )
     return parser
 
 

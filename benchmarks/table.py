@@ -20,7 +20,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 from mhe.harness.comparisons import Comparison, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.files import make_folder
-from mhe.harness.flags import LineParser, program
+from mhe.harness.flags import LineParser, file_path, program
 from mhe.harness.run import Run
 
 # The module of each program that makes runs. Those in benchmarks/ lie beside this file.
@@ -44,8 +44,10 @@ def make_parser() -> LineParser:
         prog="benchmarks/table.py",
         description="Makes table.csv and comparison.png of complete runs of one program.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run")
-    parser.add_argument("--out", required=True, help="the folder to write to")
+    parser.add_argument(
+        "runs", type=file_path, nargs="+", metavar="RUN", help="the folder of a run"
+    )
+    parser.add_argument("--out", type=file_path, required=True, help="the folder to write to")
     return parser
 
 

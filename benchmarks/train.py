@@ -37,7 +37,7 @@ from mhe.callbacks import EnergyLogger, NormLogger
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import EPOCHS, Parser, integer, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 
@@ -145,7 +145,7 @@ def make_parser() -> Parser:
     )
     length.add_argument(
         "--epochs",
-        type=positive,
+        type=EPOCHS,
         help=f"epochs to train for, instead of --steps (default: {MODERN_EPOCHS} in the modern "
         "recipe)",
     )

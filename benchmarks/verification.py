@@ -30,7 +30,7 @@ from timing.flags import add_rounds, timing_parser
 from timing.results import Row, new_csv
 from timing.rounds import compared, interleaved
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, within_memory
 from mhe.harness.files import write_csv
 from mhe.harness.flags import LineParser, integer, program
 from mhe.harness.tables import text_table
@@ -53,12 +53,14 @@ def make_parser() -> LineParser:
     add_rounds(parser, 9, 120.0, "kind of pairs")
     parser.add_argument(
         "--images",
-        type=integer(40),
+        type=integer(40, 10**6),
         default=4473,
         help="number of images; the default makes 10 million pairs",
     )
-    parser.add_argument("--people", type=integer(2), default=500, help="number of people")
-    parser.add_argument("--dims", type=integer(1), default=512, help="dimensions of an embedding")
+    parser.add_argument("--people", type=integer(2, 10**6), default=500, help="number of people")
+    parser.add_argument(
+        "--dims", type=integer(1, 2**16), default=512, help="dimensions of an embedding"
+    )
     return parser
 
 
@@ -170,8 +172,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"of a person. Received: {flags['people']} people and {flags['images']} images"
         )
     path = new_csv(flags["out"], "verification")
-    embeddings, labels = faces(flags)
-    all_scores = verification.all_pairs(embeddings, labels)
+    with within_memory(f"--images {flags['images']} --dims {flags['dims']}"):
+        embeddings, labels = faces(flags)
+        all_scores = verification.all_pairs(embeddings, labels)
     rows: list[Row] = []
     for kind, (scores, same) in (
         ("all", all_scores),

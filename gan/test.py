@@ -24,9 +24,10 @@ from gan import train
 from gan.program import figures, scorer, snapshots
 from gan.program.scorer import Scorer
 from mhe.harness import recipes
+from mhe.harness.errors import within_memory
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.files import make_folder
-from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.flags import BATCH_SIZE, COUNT, LineParser, file_path, file_paths, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
 
@@ -37,23 +38,28 @@ def make_parser() -> LineParser:
         prog="gan/test.py",
         description="Scores the best snapshot of a run of gan/train.py, and draws its images.",
     )
-    parser.add_argument("--run", required=True, help="the folder of a run of gan/train.py")
+    parser.add_argument(
+        "--run", type=file_path, required=True, help="the folder of a run of gan/train.py"
+    )
     parser.add_argument(
         "--images",
-        type=integer(1),
+        type=COUNT,
         default=50_000,
         metavar="N",
         help="number of images to generate and score",
     )
     scorer.add_flags(parser, as_trained=True)
     parser.add_argument(
-        "--dataset", help="where the run's real images are now (default: where the run found them)"
+        "--dataset",
+        type=file_paths,
+        help="where the run's real images are now (default: where the run found them)",
     )
     parser.add_argument(
-        "--batch_size", type=integer(1), default=100, help="number of images to generate at once"
+        "--batch_size", type=BATCH_SIZE, default=100, help="number of images to generate at once"
     )
     parser.add_argument(
         "--out",
+        type=file_path,
         help="the report's folder, new or empty (default: test-<step>-<images>-<classifier> in "
         "the run's folder)",
     )
@@ -74,8 +80,8 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     """
     started = time.monotonic()
     require_matplotlib()
-    moved = [] if args.dataset is None else ["--dataset", args.dataset]
-    flags, _ = train.make_parser().parse(["--resume", args.run, *moved])
+    moved = [] if args.dataset is None else [f"--dataset={args.dataset}"]
+    flags, _ = train.make_parser().parse([f"--resume={args.run}", *moved])
     (flags,) = train.expand_runs(flags).values()
     run = Run.resume(args.run)
     if args.classifier is None and args.inception_weights is None:
@@ -91,9 +97,9 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     name = f"test-{step}-{args.images}-{scored.digest[:8]}"
     folder = Path(args.out) if args.out is not None else run.folder / name
     require_unused(folder)
+    make_folder(folder)
     metrics = scored.score(model, args.images, seed=snapshots.TEST_SEED, batch_size=args.batch_size)
     print(f"Snapshot of step {step:,}:\n{scored.text(metrics, args.images)}")
-    make_folder(folder)
     figures.draw_samples(model, folder)
     return write_report(
         folder,
@@ -112,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The flags; those of the process by default.
     """
-    test(make_parser().parse_args(argv))
+    args = make_parser().parse_args(argv)
+    with within_memory(f"--images {args.images} --batch_size {args.batch_size}"):
+        test(args)
 
 
 if __name__ == "__main__":

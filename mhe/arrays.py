@@ -14,12 +14,12 @@ from typing import BinaryIO
 import numpy as np
 
 from mhe.reading import ZIP_ERRORS, read_member, regular_size
+from mhe.text import brief
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_QUOTED = 100  # characters of a header that an error quotes
 
 
 def read_array(path: str | os.PathLike) -> np.ndarray:
@@ -85,20 +85,20 @@ def read_arrays(
     """
     size = regular_size(path)
     arrays = {}
-    try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            for name in (*names, *texts):
-                if f"{name}.npy" not in archive.namelist():
-                    known = ", ".join(each.removesuffix(".npy") for each in archive.namelist())
-                    raise ValueError(f"it must hold the array {name}. Received: {known[:_QUOTED]}")
-                # Stored as they are, as `savez` does: none is larger than the file.
-                data = read_member(archive, f"{name}.npy", size)
-                kinds = "U" if name in texts else "biuf"
-                arrays[name] = _checked(io.BytesIO(data), len(data), f"its {name}", kinds)
-    except OSError:
-        raise
-    except ZIP_ERRORS as error:
-        raise ValueError(f"{os.fspath(path)} cannot be read: {error}") from error
+    with open(path, "rb") as file:
+        # Reading a damaged zip may raise an `OSError` too: it may start before the file does.
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for name in (*names, *texts):
+                    if f"{name}.npy" not in archive.namelist():
+                        known = ", ".join(each.removesuffix(".npy") for each in archive.namelist())
+                        raise ValueError(f"it must hold the array {name}. Received: {brief(known)}")
+                    # Stored as they are, as `savez` does: none is larger than the file.
+                    data = read_member(archive, f"{name}.npy", size)
+                    kinds = "U" if name in texts else "biuf"
+                    arrays[name] = _checked(io.BytesIO(data), len(data), f"its {name}", kinds)
+        except ZIP_ERRORS as error:
+            raise ValueError(f"{os.fspath(path)} cannot be read: {error}") from error
     return arrays
 
 
@@ -109,23 +109,18 @@ def _checked(file: BinaryIO, size: int, name: str, kinds: str) -> np.ndarray:
             shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
     # A header is the source of a Python object, whose parser raises many kinds of errors.
     except Exception as error:
-        raise ValueError(f"{name} must be a .npy array. Received: {_brief(error)}") from error
+        raise ValueError(f"{name} must be a .npy array. Received: {brief(error)}") from error
     if dtype.kind not in kinds:
         expected = "text" if kinds == "U" else "numbers"
-        raise ValueError(f"{name} must hold {expected}. Received: dtype {_brief(dtype)}")
+        raise ValueError(f"{name} must hold {expected}. Received: dtype {brief(dtype)}")
     left = size - file.tell()
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != left:
         raise ValueError(
             f"{name} must hold as many numbers as its header declares. "
-            f"Received: {left:,} bytes for {_brief(dtype)} of shape {_brief(shape)}"
+            f"Received: {left:,} bytes for {brief(dtype)} of shape {brief(shape)}"
         )
     file.seek(0)
     try:
         return np.load(file, allow_pickle=False)
     except ValueError as error:
-        raise ValueError(f"{name} cannot be read as an array: {_brief(error)}") from error
-
-
-def _brief(value: object) -> str:
-    text = " ".join(str(value).split()) or type(value).__name__
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]} …"
+        raise ValueError(f"{name} cannot be read as an array: {brief(error)}") from error

@@ -70,6 +70,26 @@ def decode_text(data: bytes, name: str) -> str:
         ) from error
 
 
+def brief(value: object, most: int = 100) -> str:
+    r"""The start of a text from elsewhere, in one line that a terminal shows as it is.
+
+    Args:
+        value: What an error quotes; an exception without a message gives its type.
+        most: The characters after which it ends.
+
+    Example:
+
+    >>> brief("wide\n open\x1b"), brief(ValueError()), brief("a" * 9, 4)
+    ('wide open\\x1b', 'ValueError', 'aaaa …')
+    """
+    start = str(value)[: 10 * most]
+    text = " ".join(start.split()) or (type(value).__name__ if isinstance(value, Exception) else "")
+    shown = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+    return shown if len(shown) <= most and start == str(value) else f"{shown[:most].rstrip()} …"
+
+
 def is_utf8(name: str) -> bool:
     r"""Whether a name can be written as UTF-8: not that of a file whose bytes are something else.
 

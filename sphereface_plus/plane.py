@@ -30,7 +30,7 @@ from mhe.harness import datasets, recipes, training
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.files import replacing
-from mhe.harness.flags import Parser, number, program
+from mhe.harness.flags import WIDTH, Parser, number, program
 from mhe.harness.run import Run
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.program import head_flags
@@ -73,11 +73,10 @@ def make_parser() -> Parser:
         "Draws the features of classes in the plane, one panel per head. A list in --model_name or "
         "--m, or --seeds, makes a folder of runs, a table of them and one figure.",
     )
-    above = number(0, above=True)
     head_flags.add(parser, "sphereface", gamma=1.2)
     parser.add_data_flags("digits")
     parser.add_argument(
-        "--width", type=above, default=1.0, help="factor on the number of filters of every layer"
+        "--width", type=WIDTH, default=1.0, help="factor on the number of filters of every layer"
     )
     recipes.add_seeds(parser)
     recipes.add_step_flags(parser, epochs=60, batch_size=64, base_lr=0.02, drops="0.6,0.85")

@@ -23,9 +23,9 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 
 from mhe.harness import figures
 from mhe.harness.comparisons import stem
-from mhe.harness.errors import BadInput, as_bad_input
+from mhe.harness.errors import BadInput, as_bad_input, within_memory
 from mhe.harness.files import make_folder
-from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.flags import BATCH_SIZE, LineParser, file_path, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
 from sphereface_plus import faces
@@ -40,11 +40,15 @@ def make_parser() -> LineParser:
         description="Tests a trained face network on pairs of faces, and on identifying people.",
     )
     parser.add_argument(
-        "--run", required=True, help="the folder of a complete run of sphereface_plus/train.py"
+        "--run",
+        type=file_path,
+        required=True,
+        help="the folder of a complete run of sphereface_plus/train.py",
     )
     people_flags.add(parser, required=True)
     parser.add_argument(
         "--pairs",
+        type=file_path,
         metavar="FILE",
         help="a list of pairs, such as LFW's pairs.txt (default: all pairs of people on whom the "
         "run was not trained)",
@@ -56,10 +60,11 @@ def make_parser() -> LineParser:
         help="whether to append the embedding of the mirror image",
     )
     parser.add_argument(
-        "--batch_size", type=integer(1), default=128, help="number of images to embed at once"
+        "--batch_size", type=BATCH_SIZE, default=128, help="number of images to embed at once"
     )
     parser.add_argument(
         "--out",
+        type=file_path,
         help="the report's folder, new or empty (default: test-<data> in the run's folder)",
     )
     return parser
@@ -83,6 +88,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     name = stem(args.data_dir) if args.pairs is None else f"{stem(args.data_dir)}-pairs"
     folder = Path(args.out) if args.out is not None else run.folder / f"test-{name}"
     require_unused(folder)
+    make_folder(folder)
     people, pairs = people_and_pairs(args, run)
     landmarks = None
     if args.landmarks is not None:
@@ -104,7 +110,6 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
         batch_size=args.batch_size,
     )
     print(report.text)
-    make_folder(folder)
     report.write(folder, f"{run.folder.name} on {name}")
     return write_report(
         folder,
@@ -163,7 +168,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The flags; those of the process by default.
     """
-    test(make_parser().parse_args(argv))
+    args = make_parser().parse_args(argv)
+    with within_memory(f"--batch_size {args.batch_size}"):
+        test(args)
 
 
 if __name__ == "__main__":

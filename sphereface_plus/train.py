@@ -35,8 +35,19 @@ from mhe.harness.affine import random_affine
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.files import replacing
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import (
+    COUNT,
+    DIMS,
+    WIDTH,
+    Parser,
+    file_path,
+    integer,
+    number,
+    plain_text,
+    program,
+)
 from mhe.harness.run import Run
+from mhe.text import brief
 from sphereface_plus import faces
 from sphereface_plus.backbones import iresnet, sfnet
 from sphereface_plus.face_model import FaceModel
@@ -53,6 +64,7 @@ ARCHITECTURES = [
     *(f"sfnet{depth}" for depth in (4, 10, 20, 36, 64)),
     *(f"iresnet{depth}" for depth in (18, 34, 50, 100)),
 ]
+_LARGEST_SIDE = 2**12  # pixels
 # About as much as faces differ where nothing has aligned them.
 _AFFINE = functools.partial(random_affine, degrees=8, stretch=0.1, shear=0.05, shift=0.06)
 
@@ -64,10 +76,11 @@ def make_parser() -> Parser:
         "Trains face recognition on a folder of people. A list in --model_name or --m, or --seeds, "
         "makes a folder of runs and a table of them.",
     )
-    positive, above, rate = integer(1), number(0, above=True), number(0)
+    rate = number(0)
     people_flags.add(parser, required=False)
     parser.add_argument(
         "--image_size",
+        type=plain_text,
         default="112x96",
         metavar="HxW",
         help="height and width to which every face is aligned or cropped",
@@ -90,12 +103,13 @@ def make_parser() -> Parser:
         "iresnets always have it)",
     )
     parser.add_argument(
-        "--width", type=above, default=1.0, help="factor on the number of filters of every layer"
+        "--width", type=WIDTH, default=1.0, help="factor on the number of filters of every layer"
     )
-    parser.add_argument("--dims", type=integer(2), default=512, help="dimensions of the embedding")
+    parser.add_argument("--dims", type=DIMS, default=512, help="dimensions of the embedding")
     head_flags.add(parser, "sphereface_plus")
     parser.add_argument(
         "--finetune",
+        type=file_path,
         metavar="RUN",
         help="start from the weights of a complete run: those of the backbone and of the people "
         "who are in both (default: new weights)",
@@ -103,14 +117,14 @@ def make_parser() -> Parser:
     recipes.add_seeds(parser)
     parser.add_argument(
         "--epochs",
-        type=integer(0),
+        type=integer(0, 10**6),
         default=20,
         help="epochs to train for; 0 leaves the network untrained, for comparison",
     )
     recipes.add_step_flags(parser, batch_size=256, base_lr=0.1, drops="0.5714,0.8571")
     parser.add_argument(
         "--per_person",
-        type=positive,
+        type=COUNT,
         metavar="K",
         help="batches of K images of each of --batch_size / K people (default: drawn from all "
         "images)",
@@ -169,11 +183,11 @@ def image_size(args: argparse.Namespace) -> tuple[int, int]:
     >>> image_size(argparse.Namespace(image_size="112x96"))
     (112, 96)
     """
-    sides = re.fullmatch(r"(\d+)x(\d+)", args.image_size)
-    if not sides:
+    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", args.image_size)
+    if not sides or max(map(int, sides.groups())) > _LARGEST_SIDE:
         raise BadInput(
-            f"--image_size must be a height and a width, such as 112x96. Received: "
-            f"{args.image_size}"
+            f"--image_size must be a height and a width of at most {_LARGEST_SIDE}, such as "
+            f"112x96. Received: {brief(args.image_size)}"
         )
     return int(sides[1]), int(sides[2])
 

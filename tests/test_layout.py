@@ -18,6 +18,7 @@ LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", 
 TOOLS = {
     "mhe.arrays",
     "mhe.checks",
+    "mhe.command_line",
     "mhe.keras_internals",
     "mhe.labels",
     "mhe.neuron_axes",

@@ -3,7 +3,7 @@
 import argparse
 
 from mhe.harness import datasets
-from mhe.harness.flags import Parser
+from mhe.harness.flags import Parser, plain_text
 
 IMAGE_SIZE = 28  # pixels, as published for Omniglot
 
@@ -17,6 +17,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_data_flags("omniglot", f"{IMAGE_SIZE}; digits stay as they are")
     parser.add_argument(
         "--test_alphabets",
+        type=plain_text,
         metavar="NAMES",
         help="Omniglot's alphabets to test on, comma-separated (default: those of the evaluation "
         "set of omniglot; in Omniglot's zips the last by name that hold a fifth of the characters, "

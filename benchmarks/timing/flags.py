@@ -3,7 +3,11 @@
 import argparse
 from collections.abc import Callable
 
-from mhe.harness.flags import LineParser, integer, number
+from mhe.harness.flags import COUNT, SECONDS, SEED, LineParser, file_path
+from mhe.text import brief
+
+_LARGEST = 10**7
+_DIGITS = 20
 
 
 def timing_parser(name: str, description: str, out: str, seeded: str) -> LineParser:
@@ -22,9 +26,8 @@ def timing_parser(name: str, description: str, out: str, seeded: str) -> LinePar
     Namespace(seed=3, out='runs/speed')
     """
     parser = LineParser(prog=f"benchmarks/{name}.py", description=description)
-    seed = integer(0, 2**32 - 1)
-    parser.add_argument("--seed", type=seed, default=0, help=f"seed of the {seeded}")
-    parser.add_argument("--out", default=f"runs/{name}", help=out)
+    parser.add_argument("--seed", type=SEED, default=0, help=f"seed of the {seeded}")
+    parser.add_argument("--out", type=file_path, default=f"runs/{name}", help=out)
     return parser
 
 
@@ -38,11 +41,11 @@ def add_rounds(parser: LineParser, rounds: int, seconds: float, per: str) -> Non
         per: What the seconds are for, such as `"layer and energy"`.
     """
     parser.add_argument(
-        "--rounds", type=integer(1), default=rounds, help="maximum number of times to time a call"
+        "--rounds", type=COUNT, default=rounds, help="maximum number of times to time a call"
     )
     parser.add_argument(
         "--seconds",
-        type=number(0, above=True),
+        type=SECONDS,
         default=seconds,
         help=f"start no round after this time, except for the first three, per {per}",
     )
@@ -62,9 +65,10 @@ def size(sides: str, example: str) -> Callable[[str], str]:
     """
 
     def parse(text: str) -> str:
-        if len(numbers(text)) != 2 or min(numbers(text)) < 2:
+        if len(numbers(text)) != 2 or not all(2 <= side <= _LARGEST for side in numbers(text)):
             raise argparse.ArgumentTypeError(
-                f"must be {sides}, such as {example}, at least 2 each. Received: {text}"
+                f"must be {sides}, such as {example}, from 2 to {_LARGEST} each. "
+                f"Received: {brief(text)}"
             )
         return text
 
@@ -80,4 +84,6 @@ def numbers(text: str) -> list[int]:
     ([512, 4096], [])
     """
     parts = text.split("x")
-    return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else []
+    # Python reads no number of thousands of digits.
+    known = all(part.isdecimal() and len(part) <= _DIGITS for part in parts)
+    return [int(part) for part in parts] if known else []

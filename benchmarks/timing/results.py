@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import mhe
 from mhe.harness.errors import BadInput
-from mhe.harness.files import write_csv, write_json
+from mhe.harness.files import make_folder, write_csv, write_json
 from timing.processes import Died, ask
 
 Row: TypeAlias = dict[str, Any]
@@ -60,7 +60,7 @@ def new_folder(out: str) -> Path:
     >>> new_folder(tempfile.mkdtemp() + "/speed").name
     'speed'
     """
-    folder = _created(out)
+    folder = make_folder(Path(out))
     if any(folder.iterdir()):
         raise BadInput(f"--out {out} is not empty, and nothing in it is overwritten")
     return folder
@@ -78,19 +78,10 @@ def new_csv(out: str, name: str) -> Path:
     >>> new_csv(tempfile.mkdtemp(), "jax").name
     'jax.csv'
     """
-    path = _created(out) / f"{name}.csv"
+    path = make_folder(Path(out)) / f"{name}.csv"
     if path.exists():
         raise BadInput(f"--out {out} has {path.name}, and nothing is overwritten")
     return path
-
-
-def _created(out: str) -> Path:
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {out} cannot be written to: {error.strerror}") from error
-    return folder
 
 
 class Results:

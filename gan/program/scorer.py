@@ -12,7 +12,7 @@ from gan.program import classifier_files
 from gan.scores import Reference
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput, as_bad_input
-from mhe.harness.flags import integer
+from mhe.harness.flags import COUNT, file_path
 
 _AT_ONCE = 100
 
@@ -34,19 +34,21 @@ def add_flags(parser: argparse.ArgumentParser, *, as_trained: bool = False) -> N
     """
     parser.add_argument(
         "--classifier",
+        type=file_path,
         help="the classifier that scores images: a complete run of gan/train_classifier.py, or a "
         ".keras file of a classifier of pixels from 0 to 255 (default: "
         + ("that of the run)" if as_trained else "InceptionV3)"),
     )
     parser.add_argument(
         "--inception_weights",
+        type=file_path,
         metavar="FILE",
         help="score with InceptionV3 and these weights for its 1000 classes (default: download "
         "those of ImageNet)",
     )
     parser.add_argument(
         "--splits",
-        type=integer(1),
+        type=COUNT,
         default=None if as_trained else 10,
         help="number of splits of the inception score" + " (default: that of the run)" * as_trained,
     )
@@ -59,6 +61,7 @@ def add_flags(parser: argparse.ArgumentParser, *, as_trained: bool = False) -> N
     )
     parser.add_argument(
         "--statistics",
+        type=file_path,
         metavar="FOLDER",
         default="runs/statistics",
         help="folder that caches the statistics of real images",

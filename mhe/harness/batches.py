@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import LineParser, integer, number, program
+from mhe.harness.flags import BATCH_SIZE, COUNT, SECONDS, LineParser, integer, program
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray | dict[str, np.ndarray]]
@@ -268,11 +268,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m mhe.harness.batches",
         description="Measures the throughput of the input pipeline on random 32x32 RGB images.",
     )
-    positive = integer(1)
-    parser.add_argument("--images", type=positive, default=50_000, help="number of training images")
-    parser.add_argument("--batch_size", type=positive, default=128, help="images per batch")
-    parser.add_argument("--workers", type=integer(0), default=2, help="threads, 0 for none")
-    parser.add_argument("--seconds", type=number(0), default=3.0, help="seconds per measurement")
+    parser.add_argument("--images", type=COUNT, default=50_000, help="number of training images")
+    parser.add_argument("--batch_size", type=BATCH_SIZE, default=128, help="images per batch")
+    parser.add_argument("--workers", type=integer(0, 1000), default=2, help="threads, 0 for none")
+    parser.add_argument("--seconds", type=SECONDS, default=3.0, help="seconds per measurement")
     arguments = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)

@@ -85,7 +85,15 @@ class Comparison:
             args: The resolved flags, with lists.
             applicable: Takes the values of a combination by flag, and returns them with None for
                 those that do not apply to it: combinations that are then equal are one run.
+
+        Raises:
+            BadInput: If a seed is too large.
         """
+        if args.seed + args.seeds > 2**32:
+            raise BadInput(
+                f"--seed and the --seeds after it must be at most {2**32 - 1}. "
+                f"Received: --seed {args.seed} --seeds {args.seeds}"
+            )
         flags = [each.flag for each in self.varied]
         given = [getattr(args, flag) for flag in flags]
         lists = [value if isinstance(value, list) else [value] for value in given]
@@ -168,7 +176,7 @@ class Comparison:
                 text
                 for flag, value in values.items()
                 if value is not None
-                for text in (f"--{flag}", str(value))
+                for text in _passed(flag, str(value))
             ]
             print(f"\npython {self.program} {shlex.join(command)}", flush=True)
             main(command)
@@ -326,6 +334,11 @@ def stem(dataset: str) -> str:
     ('small1', 'cifar100')
     """
     return Path(dataset.split(",")[0]).stem
+
+
+def _passed(flag: str, value: str) -> tuple[str, ...]:
+    # argparse takes a value such as -1e-05 for a flag.
+    return (f"--{flag}={value}",) if value.startswith("-") else (f"--{flag}", value)
 
 
 def _written(value: Any) -> str:

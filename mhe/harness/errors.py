@@ -1,7 +1,18 @@
 """The errors that a program reports in one line."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from mhe.text import brief
+
+_LONGEST = 2000  # characters of a line
+# NumPy and Python have an error of their own for it, and all three backends one for much else.
+_NO_MEMORY = re.compile(
+    r"out of memory|(can't|cannot|unable to|failed to) allocate|resource_?exhausted|oom when"
+    r"|array is too big|maximum allowed dimension|size calculation overflow|would have more than 2",
+    re.IGNORECASE,
+)
 
 
 class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that something was
@@ -9,7 +20,7 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
 
     Programs print the message without a traceback and exit with code 2. Anything else that goes
     wrong is a defect and keeps its traceback. Line breaks in the messages of other libraries become
-    spaces.
+    spaces, and a message ends after 2000 characters.
 
     Args:
         message: What is wrong and what was expected, naming the file or the flag.
@@ -24,7 +35,7 @@ class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that so
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(brief(message, _LONGEST))
 
 
 class CannotWrite(BadInput):
@@ -58,3 +69,38 @@ def as_bad_input(prefix: str = "") -> Iterator[None]:
         yield
     except ValueError as error:
         raise BadInput(f"{prefix}: {error}" if prefix else str(error)) from error
+
+
+@contextmanager
+def within_memory(flags: str) -> Iterator[None]:
+    """Turns the error of an allocation, in whatever library, into a `BadInput`.
+
+    Args:
+        flags: The flags that determine how much memory is needed, with their values.
+
+    Example:
+
+    >>> with within_memory("--width 32"):
+    ...     raise MemoryError("Unable to allocate 2.00 TiB")
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.BadInput: --width 32 needs more memory than there is: Unable to allocate 2.00
+    TiB
+    """
+    try:
+        yield
+    except Exception as error:  # TensorFlow's derive from nothing else
+        if isinstance(error, BadInput) or not is_out_of_memory(error):
+            raise
+        raise BadInput(f"{flags} needs more memory than there is: {brief(error, 200)}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory cannot be allocated.
+
+    Example:
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("no such file"))
+    (True, False)
+    """
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))

@@ -2,16 +2,50 @@
 
 import argparse
 import errno
-import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mhe import command_line
+from mhe.command_line import TEXTS, file_path, file_paths, integer, number, plain_text
 from mhe.harness import datasets
-from mhe.harness.errors import BadInput, Diverged
+from mhe.harness.errors import BadInput, Diverged, is_out_of_memory
 from mhe.harness.run import Run, versions
+from mhe.text import brief
+
+__all__ = [
+    "BATCH_SIZE",
+    "COUNT",
+    "DIMS",
+    "EPOCHS",
+    "SECONDS",
+    "SEED",
+    "SEEDS",
+    "SIDE",
+    "WIDTH",
+    "LineParser",
+    "Parser",
+    "file_path",
+    "file_paths",
+    "integer",
+    "number",
+    "plain_text",
+    "program",
+]
+
+# The types of flags that set how much memory and time a program takes. What is larger is a slip.
+BATCH_SIZE = integer(1, 2**16)
+COUNT = integer(1, 10**6)  # of what is generated, drawn or compared
+DIMS = integer(2, 2**16)
+EPOCHS = integer(1, 10**6)
+# NumPy's global generator takes no larger seed.
+SEED = integer(0, 2**32 - 1)
+SEEDS = integer(1, 1000)
+SECONDS = number(0, 86_400, above=True)
+SIDE = integer(1, 2**12)  # pixels
+WIDTH = number(0, 32, above=True)
 
 _UNSET = object()
 # What the operating system refuses for reasons that are no defect of a program.
@@ -21,19 +55,8 @@ _REFUSED = {
 }
 
 
-class Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults, except where the help puts the default into words."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None:
-            return action.help
-        if isinstance(action.default, list | tuple):
-            return f"{action.help} (default: {_words(action.default)})"
-        return super()._get_help_string(action)
-
-
-class LineParser(argparse.ArgumentParser):
-    """An argument parser whose help shows defaults and whose errors are one line.
+class LineParser(command_line.LineParser):
+    """An argument parser whose help shows defaults and whose errors are a `BadInput`.
 
     Args:
         **options: Those of `argparse.ArgumentParser`.
@@ -45,9 +68,6 @@ class LineParser(argparse.ArgumentParser):
         ...
     mhe.harness.errors.BadInput: unrecognized arguments: --fast
     """
-
-    def __init__(self, **options: Any):
-        super().__init__(**{**options, "formatter_class": Defaults, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         """Reports an error of argparse in one line.
@@ -91,14 +111,14 @@ class Parser(LineParser):
         self.added: set[str] = set()
         self.add_argument(
             "--out",
+            type=file_path,
             metavar="RUN",
             help="the run's folder, new or empty (default: in runs/, named after the flags)",
         )
-        # NumPy's global generator takes no larger seed.
-        seed = integer(0, 2**32 - 1)
-        self.add_argument("--seed", type=seed, default=0, help="seed of everything random")
+        self.add_argument("--seed", type=SEED, default=0, help="seed of everything random")
         self.add_argument(
             "--resume",
+            type=file_path,
             metavar="RUN",
             help="resume the run in this folder with its own flags",
         )
@@ -159,6 +179,7 @@ class Parser(LineParser):
         """
         self.add_argument(
             "--dataset",
+            type=file_paths,
             default=dataset,
             help="a TensorFlow Datasets name; or a folder or zip of train/<class>/... and "
             "test/<class>/... images, of Tiny ImageNet or of OmniArt; or folders or zips of "
@@ -166,12 +187,13 @@ class Parser(LineParser):
         )
         self.add_argument(
             "--data_dir",
+            type=file_path,
             help="where TensorFlow Datasets keeps its data (default: its own folder, "
             "~/tensorflow_datasets)",
         )
         self.add_argument(
             "--image_size",
-            type=integer(1),
+            type=SIDE,
             help="scale every image to this many pixels on its shorter side and crop the center "
             f"(default: {image_size})",
         )
@@ -204,9 +226,10 @@ class Parser(LineParser):
             return None
         try:
             # Written out, the value must parse to itself.
-            if isinstance(value, str) and action.type is not None:
+            is_text = action.type is None or action.type in TEXTS
+            if isinstance(value, str) and not is_text:
                 raise argparse.ArgumentTypeError(f"must not be text. Received: {value!r}")
-            if not isinstance(value, str) and action.type is None:
+            if not isinstance(value, str) and is_text:
                 raise argparse.ArgumentTypeError(f"must be text. Received: {value!r}")
             parsed = action.type(str(value)) if callable(action.type) else value
             if action.choices is not None and parsed not in action.choices:
@@ -227,60 +250,6 @@ def _moved(name: str, kept: Any, given: Any) -> bool:
     if name == "dataset":
         return datasets.names_path(kept) and datasets.names_path(given)
     return name == "data_dir"
-
-
-def integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Returns an argparse type: an integer of at least `low`.
-
-    Args:
-        low: The smallest value allowed.
-        high: The largest value allowed; None sets no bound.
-
-    Example:
-
-    >>> integer(1)("20")
-    20
-    """
-    expected = f"of at least {low}" if high is None else f"from {low} to {high}"
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if number < low or (high is not None and number > high):
-            raise argparse.ArgumentTypeError(f"must be an integer {expected}. Received: {text}")
-        return number
-
-    return parse
-
-
-def number(low: float, *, above: bool = False) -> Callable[[str], float]:
-    """Returns an argparse type: a finite number of at least `low`.
-
-    Args:
-        low: The smallest value allowed.
-        above: Whether `low` itself is refused.
-
-    Example:
-
-    >>> number(0)("0.5")
-    0.5
-    """
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or value < low or (above and value == low):
-            bound = "above" if above else "of at least"
-            raise argparse.ArgumentTypeError(
-                f"must be a finite number {bound} {low:g}. Received: {text}"
-            )
-        return value
-
-    return parse
 
 
 def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
@@ -317,12 +286,17 @@ def program(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | 
         file = "" if error.filename is None else f"{error.filename}: "
         print(f"{name}: error: {file}{error.strerror}", file=sys.stderr)
         return 2
-    except MemoryError as error:
-        print(f"{name}: error: out of memory. {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except Diverged as error:
         print(f"{name}: diverged: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"{name}: error: the flags ask for more memory than there is: {brief(error, 200)}",
+            file=sys.stderr,
+        )
+        return 2
     return 0

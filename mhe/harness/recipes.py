@@ -16,7 +16,8 @@ from mhe.harness.affine import random_affine
 from mhe.harness.batches import Augmentation, Batches, pad_crop_flip
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import Parser, integer, number
+from mhe.harness.flags import BATCH_SIZE, EPOCHS, SEEDS, WIDTH, Parser, number, plain_text
+from mhe.text import brief
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "crop_flip": pad_crop_flip,
@@ -73,7 +74,7 @@ def add_seeds(parser: Parser) -> None:
         parser: A program's parser.
     """
     parser.add_argument(
-        "--seeds", type=integer(1), default=1, help="number of runs, with --seed and the next seeds"
+        "--seeds", type=SEEDS, default=1, help="number of runs, with --seed and the next seeds"
     )
 
 
@@ -133,7 +134,7 @@ def add_size_flags(parser: Parser, *, arch: str, width: float = 1.0) -> None:
     parser.add_argument("--arch", choices=models.ARCHITECTURES, default=arch, help="the network")
     parser.add_argument(
         "--width",
-        type=number(0, above=True),
+        type=WIDTH,
         default=width,
         help="factor on the number of filters of every layer",
     )
@@ -180,10 +181,11 @@ def add_step_flags(
         rate: What the help adds about the learning rate.
         unit: What a batch consists of.
     """
-    positive = integer(1)
     if epochs is not None:
-        parser.add_argument("--epochs", type=positive, default=epochs, help="epochs to train for")
-    parser.add_argument("--batch_size", type=positive, default=batch_size, help=f"{unit} per batch")
+        parser.add_argument("--epochs", type=EPOCHS, default=epochs, help="epochs to train for")
+    parser.add_argument(
+        "--batch_size", type=BATCH_SIZE, default=batch_size, help=f"{unit} per batch"
+    )
     parser.add_argument(
         "--base_lr",
         type=number(0, above=True),
@@ -193,6 +195,7 @@ def add_step_flags(
     if drops is not None:
         parser.add_argument(
             "--drops",
+            type=plain_text,
             default=drops,
             metavar="FRACTIONS",
             help="fractions of the training, comma-separated, after which the learning rate is "
@@ -246,7 +249,7 @@ def fractions(drops: str) -> list[float]:
     if not numbers or not all(0 < a < b for a, b in itertools.pairwise([*numbers, 1.0])):
         raise BadInput(
             "--drops must be increasing numbers between 0 and 1, comma-separated. "
-            f"Received: {drops}"
+            f"Received: {brief(drops)}"
         )
     return numbers
 

@@ -85,9 +85,9 @@ def require_unused(folder: str | os.PathLike) -> None:
     >>> require_unused("runs/of/tomorrow")
     """
     folder = Path(folder)
-    if not folder.exists():
-        return
     try:
+        if not folder.exists():
+            return
         # A run that was killed before it had a config leaves nothing worth keeping.
         names = {path.name for path in folder.iterdir()}
         if names - {LOCK, f"{PARTIAL}config.json"}:
@@ -215,7 +215,7 @@ class Run:
             BadInput: If the folder is not a run's, or one of its files cannot be read.
         """
         folder = Path(folder)
-        if not (folder / "config.json").is_file():
+        if not os.path.isfile(folder / "config.json"):
             raise BadInput(f"{folder} is not a run's folder: it holds no config.json")
         config = read_json(folder / "config.json")
         for name in ("program", "model_name", "dataset"):

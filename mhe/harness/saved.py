@@ -7,6 +7,7 @@ import zipfile
 
 import keras
 
+from mhe import text
 from mhe.harness.errors import BadInput
 from mhe.reading import read_member, regular_size
 
@@ -94,4 +95,4 @@ def brief(error: Exception) -> str:
     >>> brief(ValueError("Layer 'dense'\nexpected 2 variables"))
     "Layer 'dense' expected 2 variables"
     """
-    return " ".join(str(error).split())[:_QUOTED] or type(error).__name__
+    return text.brief(error, _QUOTED)

@@ -20,12 +20,17 @@ from mhe.harness import recipes
 from mhe.harness.batches import Batches
 from mhe.harness.callbacks import ChanceWarning, run_callbacks
 from mhe.harness.comparisons import Comparison, stem
-from mhe.harness.errors import BadInput, Diverged
+from mhe.harness.errors import BadInput, Diverged, within_memory
 from mhe.harness.events import require_tensorboardx
 from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser
 from mhe.harness.lock import locked
 from mhe.harness.run import Run, require_unused
+
+_MEMORY_FLAGS = (
+    *("width", "dims", "per_class", "image_size", "train_images", "scenes"),
+    *("batch_size", "ways", "shots", "queries", "images"),
+)
 
 
 class Task(abc.ABC):
@@ -233,6 +238,10 @@ class Program:
             CannotWrite: If the disk is full, for example.
             Diverged: If a loss or a weight is no longer finite.
         """
+        with within_memory(_memory_flags(args)):
+            return self._train(args, run)
+
+    def _train(self, args: argparse.Namespace, run: Run | None) -> dict[str, Any]:
         require_matplotlib()
         require_tensorboardx()
         with ExitStack() as stack:
@@ -266,6 +275,12 @@ class Program:
                 except task.divergence as error:
                     raise Diverged(f"After epoch {run.epoch}: {error}. {run.advice}") from error
                 return run.finish(metrics, **task.result)
+
+
+def _memory_flags(args: argparse.Namespace) -> str:
+    """The flags that set how much memory a run takes, those that were given, as they are passed."""
+    given = {name: vars(args).get(name) for name in _MEMORY_FLAGS}
+    return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
 
 def _fit(task: Task, run: Run, done: int) -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,29 @@ def pairs(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
             )
         parent, child = names
         yield child, parent
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Lets the errors of what is made from a file begin with its name.
+
+    Args:
+        path: The file.
+
+    Example:
+
+    >>> with naming("tree.txt"):
+    ...     raise ValueError("A tree must have classes. Received: none")
+    Traceback (most recent call last):
+        ...
+    ValueError: tree.txt: A tree must have classes. Received: none
+    """
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(os.fspath(path)):
+            raise
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
 def categories(path: str | os.PathLike) -> list[tuple[str, ...]]:

@@ -226,7 +226,8 @@ class ClassTree:
         >>> ClassTree.from_wordnet(path).classes
         ('dog', 'cat')
         """
-        return cls(reading.pairs(path), classes)
+        with reading.naming(path):
+            return cls(reading.pairs(path), classes)
 
     @classmethod
     def from_categories(cls, path: str | os.PathLike) -> "ClassTree":
@@ -256,7 +257,8 @@ class ClassTree:
         >>> ClassTree.from_categories(path).classes
         ('Musca domestica', 'Quercus alba')
         """
-        return cls.from_paths(reading.categories(path))
+        with reading.naming(path):
+            return cls.from_paths(reading.categories(path))
 
     @classmethod
     def ready(cls, name: str) -> "ClassTree":

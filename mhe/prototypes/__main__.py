@@ -8,53 +8,47 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from mhe.command_line import LineParser, file_path, integer, number
 from mhe.prototypes import METHODS, cosine_lower_bound, find, order_kept, separation, vectors
 from mhe.text import read_text
 
 _PROG = "python -m mhe.prototypes"
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises argparse's message."""
-        raise ValueError(message)
+# No machine has the memory for more.
+_COUNT = integer(2, 10**6)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of this program's flags."""
-    parser = _Parser(
+    parser = LineParser(
         prog=_PROG,
         description="Places prototypes on the unit sphere, as far apart as is known or can be "
         "found, writes them as a .npy array (classes, dims) of float32, and prints the largest "
         "cosine between two of them next to a lower bound for any placement.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
     # No default is shown for flags that must be given.
     needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
-    parser.add_argument("--classes", type=int, help="number of classes, at least 2", **needed)
-    parser.add_argument("--dims", type=int, help="number of dimensions, at least 2", **needed)
-    parser.add_argument("--out", metavar="FILE.npy", help="the file to write", **needed)
+    parser.add_argument("--classes", type=_COUNT, help="number of classes, at least 2", **needed)
+    parser.add_argument("--dims", type=_COUNT, help="number of dimensions, at least 2", **needed)
+    parser.add_argument("--out", type=file_path, metavar="FILE.npy", help="the file", **needed)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--method", choices=METHODS, default="auto", help="placement method")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, help="random seed")
     parser.add_argument(
-        "--effort", type=float, default=1.0, help="factor on the work of --method auto"
+        "--effort", type=number(0, 1000), default=1.0, help="factor on the work of --method auto"
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=number(0, 10**6),
         default=argparse.SUPPRESS,
         help="time limit of the search; the result then depends on the machine (default: none)",
     )
     parser.add_argument(
         "--semantics",
+        type=file_path,
         metavar="FILE",
         default=argparse.SUPPRESS,
         help="word vectors whose order of similarities the prototypes should keep: a .npy array "
@@ -62,13 +56,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--names",
+        type=file_path,
         metavar="FILE",
         default=argparse.SUPPRESS,
         help="the names of the classes, one per line, for word vectors as text (default: none)",
     )
     parser.add_argument(
         "--semantics_weight",
-        type=float,
+        type=number(0),
         default=1.0,
         help="weight of that order relative to the separation; 0 only assigns prototypes to "
         "classes",
@@ -103,13 +98,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "names" in flags:
             names = read_text(flags["names"]).splitlines()
         semantics = vectors.read(flags["semantics"], names)
-    placement = find(
-        *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
-        semantics_weight=flags["semantics_weight"],
-        effort=flags["effort"],
-        seconds=flags.get("seconds"),
-        progress=not flags["quiet"] and sys.stderr.isatty(),
-    )
+    try:
+        placement = find(
+            *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
+            semantics_weight=flags["semantics_weight"],
+            effort=flags["effort"],
+            seconds=flags.get("seconds"),
+            progress=not flags["quiet"] and sys.stderr.isatty(),
+        )
+    except MemoryError as error:
+        raise ValueError(
+            f"--classes {flags['classes']} --dims {flags['dims']} need more memory than there is: "
+            f"{error}"
+        ) from error
     _write(out, placement.prototypes)
     print(f"{flags['classes']} prototypes in {flags['dims']} dimensions: {placement.origin}")
     if placement.evaluations:

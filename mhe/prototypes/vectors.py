@@ -13,6 +13,7 @@ import numpy as np
 
 from mhe.arrays import read_array
 from mhe.reading import regular_size
+from mhe.text import brief
 
 # Bytes that no text has; binary word vectors contain some within their first few numbers.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
@@ -229,10 +230,17 @@ def _vector(numbers: bytes, line: int, path: str | os.PathLike) -> np.ndarray:
         raise ValueError(
             f"{path}: line {line} must hold numbers. Received: {str(error)[:_QUOTED]}"
         ) from error
+    # Numbers were told by the spaces between them, which is faster.
+    spaces = numbers.count(b" ")
+    if vector.size != spaces + 1:
+        raise ValueError(
+            f"{path}: line {line} must have one space before each number. "
+            f"Received: {vector.size} numbers and {spaces + 1} spaces"
+        )
     with np.errstate(over="ignore"):
         finite = np.isfinite(vector.astype(np.float32)).all()
     if not finite:
-        raise ValueError(f"{path}: line {line} must hold finite numbers. Received: {vector}")
+        raise ValueError(f"{path}: line {line} must hold finite numbers. Received: {brief(vector)}")
     return vector
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import textwrap
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
@@ -46,10 +45,10 @@ def read_landmarks(path: str | os.PathLike, people: People) -> dict[str, np.ndar
 
     Example:
 
-    >>> import tempfile
+    >>> import pathlib, tempfile
     >>> from PIL import Image
     >>> from sphereface_plus.faces import find_people
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> (folder / "ann").mkdir()
     >>> Image.new("L", (96, 112)).save(folder / "ann" / "1.png")
     >>> people = find_people(folder, least=1)
@@ -59,7 +58,7 @@ def read_landmarks(path: str | os.PathLike, people: People) -> dict[str, np.ndar
     """
     source = os.fspath(path)
     try:
-        lines = read_text(Path(path).expanduser()).splitlines()
+        lines = read_text(os.path.expanduser(path)).splitlines()
     except (OSError, ValueError) as error:
         raise BadInput(f"{source}: the landmarks cannot be read: {error}") from error
     times = Counter(name.rsplit("/", 1)[-1] for name in people.known)

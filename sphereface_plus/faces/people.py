@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import numpy as np
 
@@ -146,9 +145,9 @@ def find_people(
 
     Example:
 
-    >>> import tempfile
+    >>> import pathlib, tempfile
     >>> from PIL import Image
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> for name in ("s10/1.png", "s2/2.png", "s2/1.png", "s10/3.png"):
     ...     (folder / name).parent.mkdir(exist_ok=True)
     ...     Image.new("L", (6, 7)).save(folder / name)
@@ -160,7 +159,7 @@ def find_people(
     """
     pillow()
     source = os.fspath(path)
-    if not Path(path).expanduser().exists():
+    if not os.path.exists(os.path.expanduser(path)):
         raise BadInput(f"{source} does not exist: expected a folder or zip of <person>/<image>")
     tree = Tree(path)
     every = [name for name in tree.names if is_image(name)]
@@ -195,7 +194,7 @@ def find_people(
     return People(source, names, ordered, labels, known, tree, wrapper)
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Sort key by which numbers in names are compared as numbers.
 
     Args:
@@ -210,8 +209,12 @@ def natural(name: str) -> tuple[list[str | int], str]:
     ['a', 's9', 's010', 's10']
     """
     # Words are at even indices and numbers at odd ones, so only like is compared with like.
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    parts: list[str | tuple[int, str]] = list(re.split(r"([0-9]+)", name))
+    # The longer of two numbers is larger: Python converts none of thousands of digits.
+    for place in range(1, len(parts), 2):
+        digits = str(parts[place]).lstrip("0")
+        parts[place] = len(digits), digits
+    return parts, name
 
 
 def some(items: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mhe.harness.flags import LineParser
+from mhe.harness.flags import LineParser, file_path, plain_text
 from sphereface_plus.faces import People, find_people
 
 
@@ -23,12 +23,14 @@ def add(parser: LineParser, *, required: bool) -> None:
     """
     parser.add_argument(
         "--data_dir",
+        type=file_path,
         required=required,
         help="a folder or zip of people: <person>/<image>, in any common format"
         + " (required for a new run)" * (not required),
     )
     parser.add_argument(
         "--pattern",
+        type=plain_text,
         default="*",
         help="pattern of the image files' names, such as *.jpg",
     )
@@ -40,6 +42,7 @@ def add(parser: LineParser, *, required: bool) -> None:
     )
     parser.add_argument(
         "--landmarks",
+        type=file_path,
         metavar="FILE",
         help="a text file with a line per image: its name, and x and y of both eyes, the nose and "
         "both corners of the mouth, to align the faces by (default: crop the center of every "

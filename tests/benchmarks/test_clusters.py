@@ -74,7 +74,7 @@ def test_a_list_is_a_folder_of_runs_and_a_table(comparison, small, tmp_path, cap
         (["--members", "5"], "must be a multiple of --members, the images per cluster"),
         (["--members", "12"], "`clusters` must be an integer >= 2. Received: clusters=1"),
         (["--per_class", "1", "--batch_size", "48"], "needs 11 of other classes beside each one"),
-        (["--sigma", "0"], "argument --sigma: must be a finite number above 0"),
+        (["--sigma", "0"], "argument --sigma: must be a number above 0"),
         (["--drops", "0.9,0.1"], "--drops must be increasing numbers"),
     ],
 )

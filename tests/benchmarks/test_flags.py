@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mhe.command_line import TEXTS, file_path, file_paths
+
 pytestmark = pytest.mark.one_backend
 
 PROGRAMS = Path(__file__).parents[2] / "benchmarks"
@@ -52,3 +54,25 @@ def test_the_parser_is_named_like_the_program(name, load):
     module = load(name) if name in BENCHMARKS else importlib.import_module(name)
     path = f"benchmarks/{name}" if name in BENCHMARKS else name.replace(".", "/")
     assert module.make_parser().prog == f"{path}.py"
+
+
+# What no flag takes; what no number is; and what no number, choice or path is.
+NOTHING = ("--", "\0", "\udcff", "  ")
+BEYOND = ("1e99", "-1e99", "9" * 40, "9" * 5000, "nan", "x" * 400)
+
+
+@pytest.mark.parametrize("name", [*BENCHMARKS, *PACKAGED, "mhe.prototypes.__main__"])
+def test_every_flag_refuses_values_that_no_program_can_use(name, load):
+    parser = (load(name) if name in BENCHMARKS else importlib.import_module(name)).make_parser()
+    for flag in parser._actions:
+        if not flag.option_strings or flag.nargs == 0:
+            continue
+        is_text = flag.type in TEXTS and flag.choices is None
+        for value in (*NOTHING, *(() if is_text else BEYOND)):
+            with pytest.raises(ValueError, match=f"^argument {flag.option_strings[0]}: ") as caught:
+                parser.parse_args([f"{flag.option_strings[0]}={value}"])
+            assert len(str(caught.value).splitlines()) == 1
+            assert len(str(caught.value)) < 2100
+        if flag.type in (file_path, file_paths):
+            with pytest.raises(ValueError, match="must be a path"):
+                parser.parse_args([f"{flag.option_strings[0]}={'x' * 400}"])

@@ -96,7 +96,7 @@ def test_a_list_is_a_folder_of_runs_and_a_table(hierarchy, small, load, tmp_path
     ("flags", "message"),
     [
         (["--model_name", "mse"], "argument --model_name: invalid choice: 'mse'"),
-        (["--dims", "1"], "argument --dims: must be an integer of at least 2. Received: 1"),
+        (["--dims", "1"], "argument --dims: must be an integer from 2 to 65536. Received: 1"),
         (["--mean_decay", "1"], "--mean_decay must be less than 1. Received: 1"),
         (["--drops", "0.8,0.4"], "--drops must be increasing numbers between 0 and 1"),
         (["--validation", "1"], "--validation must be less than 1"),

@@ -166,7 +166,7 @@ def test_omniart_is_regression_of_the_year(hpn, task, tmp_path, parsed):
     ("flags", "message"),
     [
         (["--model_name", "mse"], "argument --model_name: invalid choice: 'mse'"),
-        (["--dims", "10", "1"], "argument --dims: must be an integer of at least 2. Received: 1"),
+        (["--dims", "10", "1"], "argument --dims: must be an integer from 2 to 65536. Received: 1"),
         (["--task", "joint", "--dims", "2"], "--dims must be at least 3 in joint training"),
         (["--task_weights", "0.5"], "--task_weights goes with --task joint"),
         (["--task", "joint", "--task_weights", "1.5"], "must be from 0 to 1. Received: 1.5"),

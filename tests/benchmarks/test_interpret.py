@@ -73,9 +73,9 @@ def test_a_list_is_a_folder_of_runs_and_a_table(interpret, tmp_path, monkeypatch
     ("flags", "message"),
     [
         (["--similarity", "l3"], "argument --similarity: invalid choice: 'l3'"),
-        (["--per_class", "0"], "--per_class: must be an integer of at least 1. Received: 0"),
+        (["--per_class", "0"], "--per_class: must be an integer from 1 to 1000000. Received: 0"),
         (["--per_class", "7"], "--per_class 7 needs as many training images"),
-        (["--k", "0.5"], "--k: must be a finite number of at least 1. Received: 0.5"),
+        (["--k", "0.5"], "--k: must be a number from 1 to 1e+30. Received: 0.5"),
         (["--validation", "1"], "--validation must be less than 1"),
     ],
 )

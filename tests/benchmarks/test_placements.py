@@ -50,7 +50,7 @@ def test_a_row_for_every_size_and_method(placements, tmp_path, capsys):
     ("flags", "message"),
     [
         (["--sizes", "7"], "such as 100x10"),
-        (["--sizes", "1x5"], "at least 2 each"),
+        (["--sizes", "1x5"], "from 2 to 10000000 each"),
         (["--methods", "best"], "invalid choice: 'best'"),
         (["--sizes", "9x3", "--methods", "simplex"], "--methods simplex --sizes 9x3: A simplex"),
     ],

@@ -91,7 +91,7 @@ def test_memory_of_wide_layers(speed, tmp_path, capsys):
         (["--layers", "512"], "--layers: must be dimensions x neurons, .* Received: 512"),
         (["--memory", "0x64"], "--memory: must be dimensions x neurons"),
         (["--backends", "numpy"], "--backends: invalid choice: 'numpy'"),
-        (["--powers", "-1"], "--powers: must be a finite number of at least 0"),
+        (["--powers", "-1"], "--powers: must be a number from 0 to"),
         (["--spaces", "quarter"], "--spaces: invalid choice"),
         (["--step", "vgg"], "--step: invalid choice"),
         (["--rounds", "0"], "--rounds: must be an integer"),

@@ -345,12 +345,15 @@ def test_a_loss_that_is_no_number_ends_the_run(train, small, tmp_path, capsys):
     [
         (["--model_name", "sn"], "argument --model_name: invalid choice: 'sn'"),
         (["--power_s", "3"], "argument --power_s: invalid choice: '3'"),
-        (["--width", "0"], "argument --width: must be a finite number above 0. Received: 0"),
-        (["--strength", "-1"], "argument --strength: must be a finite number of at least 0"),
+        (
+            ["--width", "0"],
+            "--width: must be a number above 0 and at most 32. Received: 0",
+        ),
+        (["--strength", "-1"], "argument --strength: must be a number from 0 to"),
         (["--epochs", "2", "--steps", "9"], "argument --steps: not allowed with argument --epochs"),
         (["--dataset", "missing.zip"], "missing.zip"),
         (["--dataset", "digits", "--train_images", "9999"], "9999"),
-        (["--dataset", ""], "--dataset must be a folder, a .zip file, or the name of a dataset"),
+        (["--dataset", ""], "--dataset: must be a path in UTF-8"),
         (["--resume", "missing"], "missing is not a run's folder"),
     ],
 )

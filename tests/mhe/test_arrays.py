@@ -119,3 +119,11 @@ def test_an_array_that_unpacks_to_far_more_is_not_unpacked(tmp_path):
         archive.writestr("a.npy", npy(declared("(4000000,)"), bytes(32_000_000)))
     with pytest.raises(ValueError, match=r"a file must have at most"):
         read_arrays(tmp_path / "a.npz", ["a"])
+
+
+def test_an_archive_without_its_first_byte_is_damaged(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.eye(2))
+    path.write_bytes(path.read_bytes()[1:])
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read: "):
+        read_arrays(path, ["a"])

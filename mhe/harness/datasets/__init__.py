@@ -6,7 +6,6 @@ is then a function of its flags, which is what resuming it relies on.
 """
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -113,7 +112,8 @@ def load(
 
 
 def _exists(path: str) -> bool:
-    return bool(path.strip()) and Path(path).expanduser().exists()
+    # Unlike those of `Path`, these know no errors: not of a name that is too long either.
+    return bool(path.strip()) and os.path.exists(os.path.expanduser(path))
 
 
 def names_path(dataset: str) -> bool:
@@ -128,7 +128,7 @@ def names_path(dataset: str) -> bool:
     (True, False, False)
     """
     separated = "/" in dataset or os.sep in dataset
-    return dataset != "digits" and (separated or os.path.exists(os.path.expanduser(dataset)))
+    return dataset != "digits" and (separated or _exists(dataset))
 
 
 def _load_digits() -> Dataset:

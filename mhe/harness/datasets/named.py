@@ -16,6 +16,11 @@ from mhe.harness.datasets.dataset import Dataset, Split
 from mhe.harness.datasets.images import fit, pillow, within_memory
 from mhe.harness.errors import BadInput
 
+# A name, a configuration and a version, as TensorFlow Datasets has them.
+_NAME = re.compile(
+    r"[a-z]\w{0,254}(/[\w.+-]+)?(:(\d+|\*)(\.(\d+|\*)){2})?", re.ASCII | re.IGNORECASE
+)
+
 
 def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) -> Dataset:
     """Loads a dataset by its name in TensorFlow Datasets.
@@ -40,31 +45,32 @@ def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) 
         f"{name} is neither a folder, nor a .zip file, nor the name of a dataset that TensorFlow "
         f"Datasets knows. Received: {name}"
     )
-    if not re.fullmatch(r"\w+(/[\w.-]+)?(:[\d.*]+)?", name):
+    if not _NAME.fullmatch(name):
         raise BadInput(unknown)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import tensorflow as tf
+        # It imports TensorFlow, which writes to stderr, only once the name is found.
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise BadInput(
             f"{name} is neither a folder nor a .zip file; to load it by name, install TensorFlow "
             f'Datasets: pip install ".[train]" from the checkout ({error})'
         ) from error
-    if keras.backend.backend() != "tensorflow":
-        # TensorFlow only reads files here; on a GPU it would take the memory that the backend
-        # needs. It refuses if it is using the GPU already, and then it is too late anyway.
-        with suppress(RuntimeError):
-            tf.config.set_visible_devices([], "GPU")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
+        import tensorflow as tf
     except tfds.core.DatasetNotFoundError as error:
         raise BadInput(unknown) from error
-    except (ImportError, ValueError, AssertionError) as error:
+    except (ImportError, OSError, ValueError, AssertionError) as error:
         raise BadInput(f"The dataset {name} cannot be loaded: {_first_line(error)}") from error
+    if keras.backend.backend() != "tensorflow":
+        # TensorFlow only reads files here; on a GPU it would take the memory that the backend
+        # needs. It refuses if it is using the GPU already, and then it is too late anyway.
+        with suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
     keys = builder.info.supervised_keys
     features = builder.info.features
     if (

@@ -51,7 +51,7 @@ class Tree:
         self.name = os.fspath(path)
         self._archive = None
         self._prefix = ""
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         if path.is_dir():
             self._root = path
             try:

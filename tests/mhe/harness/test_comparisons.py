@@ -98,3 +98,22 @@ def test_means_are_over_the_seeds_of_one_combination(tmp_path):
     twice = made(tmp_path / "twice", 0, metrics={"test_error": 0.1, "test_error_std": 0.2})
     with pytest.raises(BadInput, match=r"over the seeds. Received: metrics test_error_std"):
         ONE.collect([twice])
+
+
+def test_values_that_look_like_flags_reach_the_runs(tmp_path):
+    def main(command):
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--mu", type=float)
+        parser.add_argument("--out")
+        args = parser.parse_args(command)
+        made(args.out, 0, mu=args.mu, metrics={"cost": 1.0})
+
+    one = argparse.Namespace(mu=-1e-5, out=None, resume=None)
+    (run,) = ONE.make({"-first": one}, tmp_path, main)
+    assert run.config["mu"] == -1e-5
+
+
+def test_seeds_beyond_the_largest_are_refused_before_the_first_run():
+    assert len(ONE.combinations(flags(model_name="a", dims=2, seed=2**32 - 2))) == 2
+    with pytest.raises(BadInput, match=r"--seeds .* at most 4294967295\. Received: --seed"):
+        ONE.combinations(flags(seed=2**32 - 1))

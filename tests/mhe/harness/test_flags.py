@@ -3,10 +3,11 @@
 import errno
 
 import keras
+import numpy as np
 import pytest
 
 from mhe.harness.errors import BadInput, Diverged
-from mhe.harness.flags import Parser, integer, number, program
+from mhe.harness.flags import Parser, integer, number, plain_text, program
 from mhe.harness.run import Run
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
@@ -26,6 +27,13 @@ def test_errors_for_the_user_are_one_line(capsys, error, code):
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert captured.err.rstrip().endswith(str(error))
+
+
+def test_a_lack_of_memory_is_one_line(capsys):
+    assert program(lambda argv: np.ones((2**20, 2**30))) == 2
+    error = capsys.readouterr().err
+    assert "error: the flags ask for more memory than there is: Unable to allocate" in error
+    assert error.count("\n") == 1
 
 
 def test_defects_keep_their_traceback():
@@ -78,9 +86,9 @@ def test_flags_that_contradict_the_resumed_run_are_refused(tmp_path, argv, messa
     ("name", "value", "message"),
     [
         ("model_name", "sn", r"--model_name must be one of mhe, half_mhe\. Received: sn"),
-        ("rate", -1, r"--rate must be a finite number above 0\. Received: -1"),
+        ("rate", -1, r"--rate must be a number above 0 and at most 1e\+30\. Received: -1"),
         ("rate", "0.5", r"--rate must not be text\. Received: '0\.5'"),
-        ("rate", None, r"--rate must be a finite number above 0\. Received: None"),
+        ("rate", None, r"--rate must be a number above 0 and at most 1e\+30\. Received: None"),
         ("seed", -1, r"--seed must be an integer from 0 to 4294967295\. Received: -1"),
         ("seed", 1.5, r"seed must be an integer\. Received: 1\.5"),
         ("seed", True, r"seed must be an integer\. Received: true"),
@@ -135,8 +143,8 @@ def test_runs_of_other_programs_or_versions_are_recognized(tmp_path, capsys):
     ("argv", "message"),
     [
         (["--model_name", "sn"], "--model_name: invalid choice: 'sn'"),
-        (["--rate", "0"], r"--rate: must be a finite number above 0\. Received: 0"),
-        (["--rate", "nan"], r"--rate: must be a finite number above 0\. Received: nan"),
+        (["--rate", "0"], r"--rate: must be a number above 0 and at most 1e\+30\. Received: 0"),
+        (["--rate", "nan"], r"--rate: must be a number above 0 and at most 1e\+30\. Received: nan"),
         (["--seed", "-1"], r"--seed: must be an integer from 0 to 4294967295\. Received: -1"),
         (["--seed", "1.5"], r"Received: 1\.5"),
         (["--model", "mhe"], "unrecognized arguments"),
@@ -145,6 +153,38 @@ def test_runs_of_other_programs_or_versions_are_recognized(tmp_path, capsys):
 def test_bad_flags_are_named(argv, message):
     with pytest.raises(BadInput, match=message):
         parser().parse(argv)
+
+
+LONG = "a" * 400
+
+
+@pytest.mark.parametrize("value", [LONG, "a\udcffb", "", "--", "a\0b"])
+@pytest.mark.parametrize("flag", ["out", "resume", "dataset", "data_dir"])
+def test_what_cannot_be_a_path_is_refused_with_its_flag(flag, value):
+    with pytest.raises(BadInput, match=f"argument --{flag}: must "):
+        data_parser().parse([f"--{flag}={value}"])
+
+
+def data_parser():
+    parser = Parser("benchmarks/train.py", "Trains.")
+    parser.add_argument("--model_name", type=plain_text, default="mhe")
+    parser.add_data_flags("digits")
+    return parser
+
+
+def test_the_config_of_a_run_is_held_to_the_types_of_its_text(tmp_path):
+    args, _ = data_parser().parse(["--dataset", "a.zip,b.zip", "--data_dir", "here"])
+    config = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
+    create(tmp_path / "run", config)
+    again, _ = data_parser().parse(["--resume", str(tmp_path / "run")])
+    assert (again.dataset, again.data_dir, again.model_name) == ("a.zip,b.zip", "here", "mhe")
+    for place, (name, value) in enumerate(
+        [("dataset", LONG), ("data_dir", "a\0b"), ("model_name", "a\nb"), ("data_dir", 3)]
+    ):
+        folder = tmp_path / str(place)
+        create(folder, {**config, name: value})
+        with pytest.raises(BadInput, match=rf"config\.json cannot be used: --{name} must be "):
+            data_parser().parse(["--resume", str(folder)])
 
 
 def test_help_gives_defaults(capsys):
@@ -206,7 +246,7 @@ def test_ctrl_c_exits_with_130(capsys):
     [
         (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device"),
         (OSError(errno.EROFS, "Read-only file system", "a/b"), "error: a/b: Read-only file system"),
-        (MemoryError("Unable to allocate 3 GiB"), "error: out of memory. Unable to allocate 3 GiB"),
+        (MemoryError("Unable to allocate 3 GiB"), "than there is: Unable to allocate 3 GiB"),
     ],
 )
 @pytest.mark.one_backend

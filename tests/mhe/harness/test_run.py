@@ -10,7 +10,7 @@ import pytest
 
 from mhe.harness.errors import BadInput, Diverged
 from mhe.harness.flags import program
-from mhe.harness.run import Run
+from mhe.harness.run import Run, require_unused
 
 FLAGS = {"model_name": "half_mhe", "power_s": "2", "dataset": "digits", "seed": 0, "data_dir": None}
 
@@ -267,6 +267,14 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path, name, content, message)
         Run.resume(tmp_path)
 
 
+def test_a_name_that_no_folder_can_have_is_refused():
+    name = "a" * 400
+    with pytest.raises(BadInput, match="is not a run's folder"):
+        Run.resume(name)
+    with pytest.raises(BadInput, match="cannot be written to"):
+        require_unused(name)
+
+
 def lose_log(folder, how):
     path = folder / "log.csv"
     if how == "is missing":
@@ -312,8 +320,6 @@ def test_a_lost_log_without_a_copy_is_refused_or_named(tmp_path, capsys):
         Run.resume(tmp_path).restore(small_model())
     for path in (tmp_path / "checkpoints").glob("*.sha256"):
         path.unlink()
-    with pytest.raises(BadInput, match="must hold the epochs 1 to 2"):
-        Run.resume(tmp_path).restore(small_model())
     run.finish({"loss": 1.0})
     Run.resume(tmp_path).mend_log()
     assert "log.csv is missing, and no checkpoint keeps its rows" in capsys.readouterr().err

@@ -409,6 +409,16 @@ def test_no_folder_is_left_by_a_model_that_cannot_be_built(tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_too_large_for_the_memory_names_the_flags(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Tiny, "build", lambda task: np.ones((2**20, 2**30)))
+    flags = ["--out", str(tmp_path / "run"), "--batch_size", "4"]
+    assert program(make_program().main, flags) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"error: .*--batch_size 4 needs more memory than there is: Unable", error)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_defaults_are_resolved_and_checked_for_new_runs_only(tmp_path):
     calls = []
 

@@ -327,3 +327,12 @@ def test_picture_shows_every_edge(tmp_path, monkeypatch):
     heights = sorted(y for x, y in ends if (x, y) not in starts)
     assert heights == [1, 2, 3, 4, 5]
     assert all(a != b for a, b in itertools.combinations(ends, 2))
+
+
+@pytest.mark.one_backend
+def test_errors_about_a_file_name_it(tmp_path):
+    path = tmp_path / "tree.txt"
+    for text, message in (("", "must have classes"), ("a b\nc d\n", "must have one root")):
+        path.write_text(text, "utf-8")
+        with pytest.raises(ValueError, match=rf"tree\.txt: A tree {message}"):
+            ClassTree.from_wordnet(path)

@@ -196,9 +196,15 @@ def test_two_classes_have_an_order_that_nothing_can_keep(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--dims", "3"], "the following arguments are required: --classes"),
-        (["--classes", "1", "--dims", "3"], "Received: classes=1"),
+        (
+            ["--classes", "1", "--dims", "3"],
+            "must be an integer from 2 to 1000000. Received: 1",
+        ),
         (["--classes", "9", "--dims", "3", "--method", "simplex"], "Received: classes=9, dims=3"),
-        (["--classes", "x", "--dims", "3"], "invalid int value: 'x'"),
+        (
+            ["--classes", "x", "--dims", "3"],
+            "must be an integer from 2 to 1000000. Received: x",
+        ),
         (["--classes", "9", "--dims", "3", "--out", "a.txt"], "must end in .npy"),
         (["--classes", "9", "--dims", "3", "--out", "no/such/a.npy"], "there is no folder no/such"),
         (["--classes", "9", "--dims", "3", "--semantics", "none.npy"], "none.npy"),

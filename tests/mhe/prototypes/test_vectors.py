@@ -203,6 +203,17 @@ def test_a_file_that_is_not_there(tmp_path):
         vectors.read(tmp_path / "missing.txt", ["dog"])
 
 
+def test_a_line_with_other_spaces_than_one_per_number_is_refused(written):
+    with pytest.raises(ValueError, match=r"line 2 must have one space .* 2 numbers and 3 spaces"):
+        vectors.read(written(b"2 3\ndog  0 0.5\ncat 0 1 2\n"), ["cat", "dog"])
+
+
+def test_an_error_about_a_long_vector_is_one_line(written):
+    with pytest.raises(ValueError, match=r"line 1 must hold finite numbers\. Received: ") as caught:
+        vectors.read(written(b"dog" + b" 1e99" * 300 + b"\n"), ["dog"])
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_large_files_are_streamed(written):
     row = " ".join(["0.123456"] * 50)
     path = written("".join(f"word{line} {row}\n" for line in range(5000)).encode())

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mhe.harness.errors import BadInput
 from sphereface_plus.faces import find_people
+from sphereface_plus.faces.people import natural
 
 pytestmark = pytest.mark.one_backend
 
@@ -138,3 +139,14 @@ def test_an_image_that_is_gone_is_named(tmp_path):
     (tmp_path / "faces" / "s1" / "2.png").unlink()
     with pytest.raises(BadInput, match=r"1 file cannot be read as an image: s1/2\.png"):
         people.read(1)
+
+
+def test_numbers_of_any_length_are_in_order():
+    nines, ten = "s" + "9" * 5000, "s1" + "0" * 5000
+    assert sorted([ten, nines, "s10", "s010", "s2"], key=natural) == [
+        "s2",
+        "s010",
+        "s10",
+        nines,
+        ten,
+    ]

@@ -1,6 +1,7 @@
 """What does not depend on files: the embedded digits, missing packages, no name at all."""
 
 import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -62,3 +63,24 @@ def test_no_name_at_all_is_refused(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match=rf"--dataset must be .*\. Received: '{dataset}'"):
         load(dataset)
+
+
+@pytest.mark.parametrize(
+    "name", ["0", "1e99", "é", "_", "a" * 400, "a\0b", "cifar10:3", "~nobody/x"]
+)
+def test_what_cannot_be_a_name_loads_no_tensorflow_datasets(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(BadInput, match=r"nor the name of a dataset that TensorFlow Datasets knows"):
+        load(name)
+
+
+def test_an_unknown_name_loads_no_tensorflow(monkeypatch):
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(BadInput, match=r"nor the name of a dataset that TensorFlow Datasets knows"):
+        load("no_such_dataset")
+
+
+def test_a_list_of_paths_may_be_longer_than_a_name(tmp_path):
+    with pytest.raises(BadInput, match="one of the paths does not exist"):
+        load(",".join(f"{place:03}.zip" for place in range(100)))
