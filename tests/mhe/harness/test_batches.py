@@ -215,7 +215,7 @@ def test_throughput_is_images_over_seconds(capsys, monkeypatch):
 
 
 def test_throughput_flags_are_checked():
-    with pytest.raises(BadInput, match=r"--batch_size: .* integer from 1 to .* Received: none"):
+    with pytest.raises(BadInput, match=r"--batch_size: .* from 1 to 65536\. Received: none"):
         main(["--batch_size", "none"])
 
 

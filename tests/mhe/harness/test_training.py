@@ -15,7 +15,7 @@ import pytest
 
 from mhe.harness import recipes
 from mhe.harness.comparisons import Comparison, Varied
-from mhe.harness.errors import BadInput, Diverged
+from mhe.harness.errors import BadInput, Diverged, within_memory
 from mhe.harness.flags import Parser, integer, program
 from mhe.harness.lock import locked
 from mhe.harness.run import Run
@@ -407,6 +407,12 @@ def test_no_folder_is_left_by_a_model_that_cannot_be_built(tmp_path, monkeypatch
     with pytest.raises(BadInput, match="too small"):
         train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_backend_cannot_allocate_is_a_lack_of_memory():
+    with pytest.raises(BadInput, match="--width 32 needs more memory"), within_memory("--width 32"):
+        # JAX allocates only when the numbers are used.
+        keras.ops.convert_to_numpy(keras.ops.sum(keras.random.normal((2**20, 2**20))))
 
 
 def test_a_model_too_large_for_the_memory_names_the_flags(tmp_path, monkeypatch, capsys):
