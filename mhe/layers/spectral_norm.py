@@ -310,7 +310,7 @@ class SpectralNorm(keras.layers.Wrapper):
         u, v = (ops.copy(ops.convert_to_tensor(each)) for each in (self.u, self.v))
         # Before the first iteration there is no v.
         first = unit_vectors(ops.matmul(u, ops.stop_gradient(matrix)))
-        return u, ops.where(ops.any(v != 0), v, first)
+        return u, ops.where(ops.sum(ops.square(v)) > 0, v, first)
 
     def _iterate(self, matrix: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
         """Iterates if needed; stores and returns the vectors."""

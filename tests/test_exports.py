@@ -1,0 +1,149 @@
+"""Exported programs, run by their own runtimes, at batch sizes that they were not exported with."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import mhe
+import sphereface_plus
+from mhe import layers
+
+pytestmark = pytest.mark.usefixtures("weights_from_numpy")
+
+BACKEND = keras.backend.backend()
+# What Keras exports to with each backend. Of LiteRT from PyTorch, batch sizes are fixed.
+FORMATS = {
+    "tensorflow": ("onnx", "litert"),
+    "jax": ("onnx",),
+    "torch": ("onnx",),
+}[BACKEND]
+TREE = mhe.ClassTree.from_paths(["animal/dog/poodle", "animal/dog/husky", "animal/cat", "oak"])
+array = ops.convert_to_numpy
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@pytest.fixture
+def export(tmp_path):
+    """Exports a model to a format, and returns what runs the program on arrays by input name."""
+
+    def exported(model, form, **options):
+        path = str(tmp_path / "program") + {"litert": ".tflite", "torch": ".pt2"}.get(form, "")
+        if form == "onnx":
+            needed = {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnx"}[BACKEND]
+            pytest.importorskip(needed)
+            return run_onnx(pytest.importorskip("onnxruntime"), write(model, path, form, options))
+        if form == "litert":
+            litert = pytest.importorskip("ai_edge_litert.interpreter")
+            return run_litert(litert, write(model, path, form, options))
+        if form == "torch":
+            import torch
+
+            batch = torch.export.Dim("batch", min=1, max=64)
+            options = {"dynamic_shapes": {0: batch}, **options}
+            program = torch.export.load(write(model, path, form, options)).module()
+            return lambda *inputs: array(program(*map(torch.tensor, inputs)))
+        import tensorflow as tf
+
+        program = tf.saved_model.load(write(model, path, form, options))
+        return lambda *inputs: array(program.serve(*inputs))
+
+    return exported
+
+
+def write(model, path, form, options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converters' own
+        model.export(path, format=form, verbose=False, **options)
+    return path
+
+
+def run_onnx(onnxruntime, path):
+    session = onnxruntime.InferenceSession(path)
+    names = [each.name for each in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+def run_litert(litert, path):
+    interpreter = litert.Interpreter(model_path=path)
+
+    def run(*inputs):
+        places = [each["index"] for each in interpreter.get_input_details()]
+        for place, each in zip(places, inputs, strict=True):
+            interpreter.resize_tensor_input(place, each.shape)
+        interpreter.allocate_tensors()
+        for place, each in zip(places, inputs, strict=True):
+            interpreter.set_tensor(place, each)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run
+
+
+def class_means(prototypes, **options):
+    """A `NearestClassMean` whose means are given."""
+    head = layers.NearestClassMean(*prototypes.shape, **options)
+    head(prototypes, labels=np.arange(len(prototypes)), training=True)
+    return head
+
+
+def all_heads(prototypes):
+    """A model with one output, what every head makes of the same embedding side by side."""
+    classes, dims = prototypes.shape
+    encoder = keras.Sequential([keras.Input((dims,)), keras.layers.Dense(5)])
+    nodes = keras.Sequential([keras.Input((dims,)), keras.layers.Dense(len(TREE.nodes) - 1)])
+    faces = sphereface_plus
+    heads = [
+        layers.LearntPrototypes(classes, dims, prototypes=prototypes),
+        class_means(prototypes, distance="cosine"),
+        layers.Representatives(5, 2, dims, representatives=prototypes.reshape(5, 2, dims)),
+        layers.PrototypeHead(np.eye(dims)),
+        layers.PolarHead(1900, 2000, dims),
+        lambda x: layers.HierarchicalLogits(TREE)(nodes(x)),
+        layers.InputPrototypes(2, 3, "cosine", encoder=encoder),
+        layers.InputPrototypes(2, 3, "lk", encoder=encoder, k=3, reduction="mean"),
+        layers.SpectralNorm(keras.layers.Dense(3)),
+        layers.SpectralNorm(keras.layers.Dense(3), warm_up=0),
+        *(head(4) for head in (faces.NormFace, faces.CosFace, faces.ArcFace, faces.SphereFace)),
+        *(head(4) for head in (faces.SphereFacePlus, faces.SphereFaceR, faces.SphereFace2)),
+    ]
+    inputs = keras.Input((dims,), name="embedding")
+    outputs = [keras.layers.Flatten()(head(inputs)) for head in heads]
+    return keras.Model(inputs, keras.layers.Concatenate()(outputs))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_heads_give_the_numbers_of_the_model(form, export):
+    prototypes = 3 * draw(10, 16)
+    model = all_heads(prototypes)
+    apart = draw(4, 16, seed=1)
+    on_prototypes = np.concatenate([prototypes[:5], np.zeros((1, 16), "float32"), apart[:1]])
+    expected = [array(model(each)) for each in (on_prototypes, apart)]
+    run = export(model, form)
+    found = [run(each) for each in (on_prototypes, apart)]
+    for ours, theirs in zip(expected, found, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=5e-5)
+    for start in (0, 10, 20):  # the distances, of which other digits are rounded
+        itself = found[0][np.arange(5), start + np.arange(5)]
+        np.testing.assert_allclose(itself, 0, atol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has exporters of its own")
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_programs_that_torch_export_records(form, export):
+    """For ONNX, Keras uses it where all sizes are given."""
+    prototypes = 3 * draw(10, 16)
+    head = layers.LearntPrototypes(10, 16, prototypes=prototypes)
+    model = keras.Sequential([keras.Input((16,)), head])
+    options = {}
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+        options["input_signature"] = [keras.InputSpec(shape=(10, 16), dtype="float32")]
+    found = export(model, form, **options)(prototypes)
+    np.testing.assert_allclose(found, array(model(prototypes)), rtol=1e-5)
+    np.testing.assert_allclose(np.diagonal(found), 0, atol=1e-12)
