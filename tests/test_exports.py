@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import gan
 import mhe
 import sphereface_plus
 from mhe import layers
@@ -147,3 +148,48 @@ def test_programs_that_torch_export_records(form, export):
     found = export(model, form, **options)(prototypes)
     np.testing.assert_allclose(found, array(model(prototypes)), rtol=1e-5)
     np.testing.assert_allclose(np.diagonal(found), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_episodes_of_other_sizes_than_any_before(form, export):
+    backbone = keras.Sequential(
+        [keras.Input((3, 2)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    model = mhe.fewshot.PrototypicalNetwork(backbone)
+    run = export(model, form)  # before any call
+    for ways, shots, queries in ((5, 2, 3), (2, 1, 6)):
+        support, query = draw(1, ways, shots, 3, 2), draw(1, ways, queries, 3, 2, seed=1)
+        query[0, 1, 0] = support[0, 1, 0]
+        logits = array(model({"support": support, "query": query}))
+        assert logits.shape == (1, ways, queries, ways)
+        np.testing.assert_allclose(run(query, support), logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_face_models_and_embedders(form, export):
+    shape = (16, 16, 1)
+    backbone = sphereface_plus.backbones.sfnet(4, 8, input_shape=shape, width=0.1)
+    model = sphereface_plus.FaceModel(backbone, sphereface_plus.SphereFacePlus(3))
+    images = draw(3, *shape)
+    if form == "onnx":
+        run = export(model, form)  # before any call
+        np.testing.assert_allclose(run(images), array(model(images)), rtol=1e-4, atol=1e-5)
+    else:
+        embeddings = model.embed(images)
+        run = export(model.backbone, form)
+        np.testing.assert_allclose(run(images), embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_generators_of_gans(export, tmp_path):
+    generator = gan.networks.generator(width=0.02, latent_dims=6, image_shape=(16, 8, 1))
+    discriminator = keras.Sequential(
+        [
+            keras.Input((16, 8, 1)),
+            keras.layers.Flatten(),
+            layers.SpectralNorm(keras.layers.Dense(1)),
+        ]
+    )
+    model = gan.GAN(generator, discriminator, ema=0.9)
+    latents = draw(3, 6)
+    run = export(model, FORMATS[0])
+    np.testing.assert_allclose(run(latents), array(model(latents)), atol=1e-5)

@@ -117,9 +117,10 @@ def distances_by_pairs(
     prototypes = ops.cast(prototypes, embeddings.dtype)
     if distance == "cosine":
         units, others = unit_vectors(embeddings), unit_vectors(prototypes)
-        halves = _half_if_zero(units)[..., None] + _half_if_zero(others)
-        return 0.5 * ops.sum(ops.square(units[..., None, :] - others), axis=-1) + halves
-    differences = embeddings[..., None, :] - prototypes
+        halves = ops.expand_dims(_half_if_zero(units), -1) + _half_if_zero(others)
+        differences = ops.expand_dims(units, -2) - others
+        return 0.5 * ops.sum(ops.square(differences), axis=-1) + halves
+    differences = ops.expand_dims(embeddings, -2) - prototypes
     return _of_length(ops.sum(differences * unit_vectors(differences), axis=-1), distance, delta)
 
 

@@ -11,7 +11,7 @@ from mhe.precision import at_least_float32
 from mhe.types import Tensor
 
 # Siblings are reduced to one in this many at a time.
-_AT_A_TIME = 8
+_AT_A_TIME = 16
 
 
 def hierarchical_log_probabilities(logits: Tensor, parents: Any, leaves: Any) -> Tensor:

@@ -100,3 +100,25 @@ def test_replaced_attribute_is_restored():
         fail_inside()
     assert dense.units == 3
     assert not hasattr(dense, "extra")
+
+
+def test_call_on_zeros():
+    class Total(keras.Model):
+        calls = 0
+
+        def build(self, input_shape):
+            pass
+
+        def call(self, pair):
+            Total.calls += 1
+            return pair["a"] + keras.ops.sum(pair["b"])
+
+    model = Total()
+    keras_internals.call_on_zeros(model)  # not built: nothing is known to call it on
+    assert Total.calls == 0
+    model.build({"a": (None, 2), "b": (1, None)})
+    keras_internals.call_on_zeros(model)
+    before = Total.calls
+    assert before > 0
+    keras_internals.call_on_zeros(model)
+    assert Total.calls == before
