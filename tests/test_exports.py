@@ -193,3 +193,26 @@ def test_generators_of_gans(export, tmp_path):
     latents = draw(3, 6)
     run = export(model, FORMATS[0])
     np.testing.assert_allclose(run(latents), array(model(latents)), atol=1e-5)
+
+
+@pytest.mark.one_backend
+def test_what_training_alone_needs_is_not_in_a_program(export, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    hidden = layers.SpectralNorm(keras.layers.Dense(8, kernel_regularizer=mhe.MHE()))
+    backbone = keras.Sequential([keras.Input((16,)), hidden])
+    model = mhe.HeadModel(backbone, class_means(draw(10, 8)))
+    inputs = draw(3, 16)
+    for weight in (hidden.states[-1], model.head.counts):
+        weight.assign(draw(*weight.shape, seed=2))  # what no other weight is
+    stored = {}
+    for each in (model, layers.fold_spectral_norms(model)):
+        run = export(each, "onnx")
+        np.testing.assert_allclose(run(inputs), array(model(inputs)), rtol=1e-5)
+        tensors = onnx.load(tmp_path / "program").graph.initializer
+        stored[each is model] = [onnx.numpy_helper.to_array(tensor).ravel() for tensor in tensors]
+    for weight in (hidden.states[-1], model.head.counts):
+        number = array(weight).ravel()[0]
+        assert not any((number == tensor).any() for tensor in stored[True])
+    assert any((array(hidden.kernel)[0, 0] == tensor).any() for tensor in stored[True])
+    # Kernel, bias, and the means as they are and transposed. The rest is axes, shapes and scalars.
+    assert 0 <= sum(tensor.size for tensor in stored[False]) - (16 * 8 + 8 + 2 * 10 * 8) <= 60
