@@ -141,9 +141,12 @@ class GAN(keras.Model):
         return super().fit(x, *args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> None:
-        """Exports the program from latents to images, as `keras.Model.export` does."""
-        self(ops.zeros((1, *self.generator.input_shape[1:])))  # a model must have been called
-        super().export(*args, **kwargs)
+        """Exports the program from latents to images, as `keras.Model.export` does.
+
+        It is that of `sampler`: neither the discriminator nor an average's origin is in its files.
+        """
+        keras_internals.call_on_zeros(self)
+        self.sampler.export(*args, **kwargs)
 
     @property
     def sampler(self) -> keras.Model:

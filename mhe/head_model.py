@@ -76,6 +76,11 @@ class HeadModel(keras.Model):
         logits = self.head(features, training=training and not self._sees_labels)
         return (features, logits) if training else logits
 
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Exports the program from inputs to logits, as `keras.Model.export` does."""
+        keras_internals.call_on_zeros(self)
+        super().export(*args, **kwargs)
+
     def compute_loss(
         self,
         x: Tensor = None,

@@ -53,6 +53,20 @@ def build_shapes(layer: Layer) -> dict[str, Any] | None:
     return layer._build_shapes_dict
 
 
+def call_on_zeros(model: keras.Model) -> None:
+    """Calls a model that was built but never called: Keras refuses to export it as it is."""
+    shapes = build_shapes(model)
+    if shapes is None or model._called:
+        return
+
+    def zeros(shape: tuple[int | None, ...]) -> Tensor:
+        sizes = [1 if size is None else size for size in shape]
+        return keras.ops.zeros(sizes, model.input_dtype)
+
+    (shape,) = shapes.values()
+    model(keras.tree.map_shape_structure(zeros, shape))
+
+
 def unlock(layer: Layer) -> None:
     """Lets a built layer get more sublayers and weights, as an unbuilt one may."""
     layer._tracker.unlock()

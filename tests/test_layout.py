@@ -27,6 +27,7 @@ TOOLS = {
     "mhe.seeds",
     "mhe.serialization",
     "mhe.text",
+    "mhe.tracing",
     "mhe.types",
 }
 # What parts of the library may import from it besides the tools and themselves.
@@ -47,12 +48,13 @@ ABOVE = {
     "mhe.callbacks": {"mhe.attach", "mhe.energy", "mhe.metrics", "mhe.regularizers"},
 }
 # What Keras has no equivalent for: making JAX forget a trace, reading TensorFlow Datasets, and
-# norms of rows that TensorFlow takes in one pass.
+# whether PyTorch is exporting.
 BACKEND_SPOTS = {
     ("mhe/attach/retracing.py", "jax"),
     ("mhe/harness/datasets/named.py", "tensorflow"),
     ("mhe/keras_internals.py", "tensorflow"),
     ("mhe/layers/distance.py", "tensorflow"),
+    ("mhe/tracing.py", "torch"),
 }
 # Faces on disk are read as the harness reads datasets: from folders and zips, in its batches.
 ON_THE_HARNESS = {

@@ -9,7 +9,9 @@ from keras import ops
 from mhe import keras_internals
 from mhe.checks import check_choice, check_number
 from mhe.layers import distances
+from mhe.layers.distance import distances_by_pairs
 from mhe.precision import at_least_float32
+from mhe.tracing import keeps_one_branch
 from mhe.types import Tensor
 
 DISTANCES = ("squared", "cosine")
@@ -52,7 +54,10 @@ def episode_logits(
     if scale is None:
         scale = _SCALES[distance]
     prototypes = ops.mean(at_least_float32(support), axis=1)
-    return -scale * distances(at_least_float32(query), prototypes, distance)
+    # An exported program takes episodes of any number of classes.
+    is_known = prototypes.shape[0] is not None and not keeps_one_branch()
+    measure = distances if is_known else distances_by_pairs
+    return -scale * measure(at_least_float32(query), prototypes, distance)
 
 
 @keras.saving.register_keras_serializable(package="mhe")
@@ -108,7 +113,18 @@ class PrototypicalNetwork(keras.Model):
         self.backbone = backbone
         self.distance = distance
         self.scale = scale
-        self.built = backbone.built
+        shape = getattr(backbone, "input_shape", None)
+        if backbone.built and shape is not None:
+            # So that weights can be loaded and counted before the first fit, and episodes of any
+            # size exported.
+            images = (1, None, None, *shape[1:])
+            self.build({"support": images, "query": images})
+            keras_internals.unlock(self)  # a subclass may add layers
+
+    def build(self, input_shape: dict[str, tuple[int | None, ...]]) -> None:
+        """Builds the backbone, for episodes whose numbers may be unknown."""
+        if not self.backbone.built:
+            self.backbone.build((None, *input_shape["support"][3:]))
 
     def compile(
         self, optimizer: Any = "adam", loss: Any = None, metrics: Any = None, **kwargs: Any
@@ -170,10 +186,10 @@ class PrototypicalNetwork(keras.Model):
                 "A batch must be one episode, (1, ways, shots, ...). "
                 f"Received: support of shape {tuple(support.shape)}"
             )
-        ways, shots = support.shape[1:3]
+        ways, shots = ops.shape(support)[1:3]
         images = ops.concatenate([support, query], axis=2)
-        count = images.shape[2]
-        images = ops.reshape(images, (ways * count, *images.shape[3:]))
+        count = ops.shape(images)[2]
+        images = ops.reshape(images, (-1, *images.shape[3:]))
         embeddings = self.backbone(images, training=training)
         if len(embeddings.shape) != 2:
             raise ValueError(
@@ -183,6 +199,15 @@ class PrototypicalNetwork(keras.Model):
         embeddings = ops.reshape(embeddings, (ways, count, embeddings.shape[-1]))
         support, query = embeddings[:, :shots], embeddings[:, shots:]
         return ops.expand_dims(episode_logits(support, query, self.distance, self.scale), 0)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Exports the program from episodes to logits, as `keras.Model.export` does.
+
+        Without an `input_signature` it takes episodes of any number of classes and images. To serve
+        embeddings, export the backbone.
+        """
+        keras_internals.call_on_zeros(self)
+        super().export(*args, **kwargs)
 
     def embed(self, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
         """Returns the embeddings `(N, dims)` of images `(N, ...)`, `batch_size` at a time."""

@@ -2,6 +2,7 @@
 
 from mhe.layers.class_means import NearestClassMean, class_sums
 from mhe.layers.distance import distances
+from mhe.layers.folding import fold_spectral_norms
 from mhe.layers.head import unit_vectors
 from mhe.layers.hierarchical import HierarchicalLogits, hierarchical_log_probabilities
 from mhe.layers.input_prototypes import InputPrototypes, similarities
@@ -35,6 +36,7 @@ __all__ = [
     "background_probability",
     "class_sums",
     "distances",
+    "fold_spectral_norms",
     "hierarchical_log_probabilities",
     "hold_spectral_norms",
     "kernel_matrix",

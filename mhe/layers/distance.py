@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,6 +10,7 @@ from keras import ops
 from mhe import checks
 from mhe.layers.head import unit_vectors
 from mhe.precision import at_least_float32
+from mhe.tracing import keeps_one_branch
 from mhe.types import Tensor
 
 DISTANCES = ("euclidean", "squared", "cosine", "huber")
@@ -96,6 +98,32 @@ def distances(
     return ops.reshape(pairs, (*ops.shape(embeddings)[:-1], classes))
 
 
+def distances_by_pairs(
+    embeddings: Tensor, prototypes: Tensor, distance: str = "euclidean", delta: float = 1.0
+) -> Tensor:
+    """Returns `distances` from the difference of each pair, for any number of prototypes.
+
+    With `N·classes·dims` numbers in memory, for few prototypes whose number is not known, as in a
+    program that is exported. The shapes are not checked.
+
+    Example:
+
+    >>> import numpy as np
+    >>> embeddings, prototypes = np.ones((1, 2), "float32"), np.eye(2, dtype="float32")
+    >>> np.asarray(distances_by_pairs(embeddings, prototypes))
+    array([[1., 1.]], dtype=float32)
+    """
+    embeddings = at_least_float32(embeddings)
+    prototypes = ops.cast(prototypes, embeddings.dtype)
+    if distance == "cosine":
+        units, others = unit_vectors(embeddings), unit_vectors(prototypes)
+        halves = ops.expand_dims(_half_if_zero(units), -1) + _half_if_zero(others)
+        differences = ops.expand_dims(units, -2) - others
+        return 0.5 * ops.sum(ops.square(differences), axis=-1) + halves
+    differences = ops.expand_dims(embeddings, -2) - prototypes
+    return _of_length(ops.sum(differences * unit_vectors(differences), axis=-1), distance, delta)
+
+
 def check_distance(distance: str, delta: float) -> None:
     """Raises a `ValueError` unless there is such a distance, and `delta` is a finite number > 0.
 
@@ -131,10 +159,20 @@ def _pairs(rows: Tensor, prototypes: Tensor, forward: Callable, backward: Callab
     return function(rows, prototypes)
 
 
+def _either(
+    condition: Tensor, usual: Callable[[], Any], careful: Callable[[], Any]
+) -> tuple[Tensor, Tensor]:
+    """The result of `usual` if the condition holds, else that of `careful`, which is always right.
+
+    A program that keeps one branch keeps the latter.
+    """
+    return careful() if keeps_one_branch() else ops.cond(condition, usual, careful)
+
+
 def _distances(rows: Tensor, prototypes: Tensor, distance: str, delta: float) -> Tensor:
     def forward(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         own = ops.sum(ops.square(rows), axis=1, keepdims=True)
-        others = ops.square(_norms(prototypes))
+        others = _squares(prototypes)
         # Every pass over all pairs counts: the factor is applied to the embeddings, the row sum is
         # added with the product, and the column sum only where it is needed.
         partial = ops.matmul(-2.0 * rows, ops.transpose(prototypes)) + others
@@ -151,7 +189,7 @@ def _distances(rows: Tensor, prototypes: Tensor, distance: str, delta: float) ->
             exact, near = _careful_lengths(rows, prototypes)
             return _of_length(exact, distance, delta), near
 
-        pairs, near = ops.cond(
+        pairs, near = _either(
             is_accurate, lambda: (_of_square(partial + own, distance, delta), none), careful
         )
         return pairs, (is_accurate, near)
@@ -179,7 +217,7 @@ def _distances(rows: Tensor, prototypes: Tensor, distance: str, delta: float) ->
 def _cosine_distances(rows: Tensor, prototypes: Tensor) -> Tensor:
     def forward(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
         units = unit_vectors(rows)
-        norms = _norms(prototypes)
+        norms = ops.sqrt(_squares(prototypes))
         # Clamped to where the inverse is finite; outside, distances are computed with care.
         clamped = ops.clip(norms, math.sqrt(_SMALLEST), math.sqrt(_LARGEST))
         partial = ops.matmul(-units, ops.transpose(prototypes)) + clamped
@@ -194,7 +232,7 @@ def _cosine_distances(rows: Tensor, prototypes: Tensor) -> Tensor:
                 prototypes
             )[:, 0]
 
-        return ops.cond(
+        return _either(
             ops.logical_and(usual, ops.all(_least(pairs) > _ACCURATE)),
             lambda: (pairs, clamped),
             careful,
@@ -226,16 +264,10 @@ def _cosine_distances(rows: Tensor, prototypes: Tensor) -> Tensor:
     return _pairs(rows, prototypes, forward, backward)
 
 
-def _norms(prototypes: Tensor) -> Tensor:
-    """Lengths of the rows, `(classes,)`, in one pass; inexact for very short or long rows."""
-    if keras.backend.backend() == "tensorflow":
-        # Here Keras's norm writes all squares before it sums them and takes twice the time or more.
-        # XLA does not, and lacks the other operation.
-        import tensorflow as tf
-
-        if tf.__internal__.get_enclosing_xla_context() is None:
-            return tf.math.reduce_euclidean_norm(prototypes, axis=1)
-    return ops.norm(prototypes, axis=1)
+def _squares(prototypes: Tensor) -> Tensor:
+    """Squared lengths of the rows, `(classes,)`; inexact for very short or long rows."""
+    # Not by a norm: that of TensorFlow is in no format to export to.
+    return ops.sum(ops.square(prototypes), axis=1)
 
 
 def _least(pairs: Tensor) -> Tensor:
@@ -259,8 +291,8 @@ def _lengths(vectors: Tensor) -> Tensor:
 
 
 def _half_if_zero(units: Tensor) -> Tensor:
-    """1/2 for vectors without a direction, 0 for those of unit length, `(N, D)` → `(N,)`."""
-    lengths = ops.sum(ops.square(units), axis=1)
+    """1/2 for vectors without a direction, 0 for those of unit length, `(..., D)` → `(...)`."""
+    lengths = ops.sum(ops.square(units), axis=-1)
     return ops.where(lengths < 0.5, 0.5, ops.zeros_like(lengths))
 
 
@@ -315,13 +347,13 @@ def _centred(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _sums(x: Tensor, p: Tensor) -> Tensor:
     """‖x‖² + ‖p‖² of all pairs."""
-    return ops.sum(ops.square(x), axis=1, keepdims=True) + ops.square(_norms(p))
+    return ops.sum(ops.square(x), axis=1, keepdims=True) + _squares(p)
 
 
 def _places(near: Tensor) -> Tensor:
     """Indices of the nearest pairs, `(8 N, 2)`."""
-    itself = ops.repeat(ops.arange(ops.shape(near)[0], dtype=near.dtype), int(near.shape[1]))
-    return ops.stack([itself, ops.reshape(near, (-1,))], axis=1)
+    itself = ops.arange(ops.shape(near)[0], dtype=near.dtype)[:, None] + ops.zeros_like(near)
+    return ops.stack([ops.reshape(each, (-1,)) for each in (itself, near)], axis=1)
 
 
 def _slope(pairs: Tensor, distance: str, delta: float) -> Tensor:

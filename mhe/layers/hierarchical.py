@@ -10,6 +10,9 @@ from mhe.layers.head import Head
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 
+# Siblings are reduced to one in this many at a time.
+_AT_A_TIME = 16
+
 
 def hierarchical_log_probabilities(logits: Tensor, parents: Any, leaves: Any) -> Tensor:
     """Returns the log-probability of each leaf, summed over the nodes on its path from the root.
@@ -53,13 +56,14 @@ def hierarchical_log_probabilities(logits: Tensor, parents: Any, leaves: Any) ->
             f"A tree of {nodes} nodes needs logits (..., {nodes - 1}), one per node but the root. "
             f"Received: shape {tuple(logits.shape)}"
         )
-    # Nodes first: siblings form a segment, numbered by their parent.
+    # Nodes first.
     rows = ops.transpose(ops.reshape(logits, (-1, nodes - 1)))
-    siblings = ops.convert_to_tensor(parents[1:], "int32")
-    largest = ops.stop_gradient(ops.segment_max(rows, siblings, num_segments=nodes))
-    rows = rows - ops.take(largest, siblings, axis=0)
-    totals = ops.segment_sum(ops.exp(rows), siblings, num_segments=nodes)
-    rows = rows - ops.log(ops.take(totals, siblings, axis=0))
+    groups, family = _siblings(parents)
+    tables = _tables(groups)
+    largest = ops.stop_gradient(_reduced(rows, tables, ops.max, -np.inf))
+    rows = rows - ops.take(largest, family, axis=0)
+    totals = _reduced(ops.exp(rows), tables, ops.sum, 0.0)
+    rows = rows - ops.log(ops.take(totals, family, axis=0))
     # A last row of zeros represents the root, in which shorter paths end.
     rows = ops.pad(rows, ((0, 1), (0, 0)))
     paths = ops.convert_to_tensor(_paths(parents, np.asarray(leaves)), "int32")
@@ -117,6 +121,45 @@ class HierarchicalLogits(Head):
     def from_config(cls, config: dict[str, Any]) -> "HierarchicalLogits":
         tree = keras.saving.deserialize_keras_object(config["tree"])
         return super().from_config({**config, "tree": tree})
+
+
+def _siblings(parents: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The rows of each group of siblings, and the group of each row, `(nodes - 1,)` int32."""
+    known, family = np.unique(parents[1:], return_inverse=True)
+    groups = [np.flatnonzero(family == group) for group in range(len(known))]
+    return groups, family.astype("int32")
+
+
+def _tables(groups: list[np.ndarray]) -> list[np.ndarray]:
+    """Which rows to reduce to one, a few at a time, until one is left of each group.
+
+    Each table `(N, few)` makes N rows of those before. An index beyond them is no row.
+
+    Not segments of rows: programs of PyTorch keep the batch size that those had when they were
+    exported. Nor one table of all siblings, which one large group would make large.
+    """
+    tables: list[np.ndarray] = []
+    count = sum(map(len, groups))
+    # At least one, which also sorts the rows by group.
+    while not tables or max(map(len, groups)) > 1:
+        width = min(_AT_A_TIME, max(map(len, groups)))
+        parts = [-(-len(group) // width) for group in groups]
+        ends = np.cumsum(parts)
+        table = np.full((ends[-1], width), count, "int32")
+        for group, end, size in zip(groups, ends, parts, strict=True):
+            table[end - size : end].flat[: len(group)] = group
+        tables.append(table)
+        groups = [np.arange(end - size, end) for end, size in zip(ends, parts, strict=True)]
+        count = int(ends[-1])
+    return tables
+
+
+def _reduced(rows: Tensor, tables: list[np.ndarray], reduce: Any, neutral: float) -> Tensor:
+    """The maximum or sum over each group of rows, `(nodes - 1, B)` → `(groups, B)`."""
+    for table in tables:
+        rows = ops.pad(rows, ((0, 1), (0, 0)), constant_values=neutral)
+        rows = reduce(ops.take(rows, table, axis=0), axis=1)
+    return rows
 
 
 def _paths(parents: np.ndarray, leaves: np.ndarray) -> np.ndarray:

@@ -218,6 +218,17 @@ class SpectralNorm(keras.layers.Wrapper):
         matrix = self._matrix()
         return singular_value(matrix, *self._stored(matrix))
 
+    @property
+    def normalized_kernel(self) -> Tensor:
+        """W/σ(W) with the current vectors, as at inference, in at least float32."""
+        matrix = self._matrix()
+        return self._divided(matrix, *self._stored(matrix))
+
+    @property
+    def states(self) -> list[keras.Variable]:
+        """The weights of the layer itself: u, v and the kernel that they were iterated for."""
+        return [self.u, self.v, self._iterated]
+
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         kernel = self.kernel
@@ -236,10 +247,7 @@ class SpectralNorm(keras.layers.Wrapper):
             u, v = self._iterate(matrix, changed)
         else:
             u, v = self._stored(matrix)
-        sigma = singular_value(matrix, u, v)
-        sigma = ops.where(sigma > _SMALLEST, sigma, ops.ones_like(sigma))
-        kernel = ops.convert_to_tensor(self.kernel)
-        normalised = ops.cast(ops.cast(kernel, sigma.dtype) / sigma, self.layer.compute_dtype)
+        normalised = ops.cast(self._divided(matrix, u, v), self.layer.compute_dtype)
         with replaced_attribute(self.layer, _slot(self.layer), normalised):
             return self.layer(inputs)
 
@@ -310,7 +318,13 @@ class SpectralNorm(keras.layers.Wrapper):
         u, v = (ops.copy(ops.convert_to_tensor(each)) for each in (self.u, self.v))
         # Before the first iteration there is no v.
         first = unit_vectors(ops.matmul(u, ops.stop_gradient(matrix)))
-        return u, ops.where(ops.any(v != 0), v, first)
+        return u, ops.where(ops.sum(ops.square(v)) > 0, v, first)
+
+    def _divided(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """W/σ(W), or W if it is zero."""
+        sigma = singular_value(matrix, u, v)
+        sigma = ops.where(sigma > _SMALLEST, sigma, ops.ones_like(sigma))
+        return ops.cast(ops.convert_to_tensor(self.kernel), sigma.dtype) / sigma
 
     def _iterate(self, matrix: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
         """Iterates if needed; stores and returns the vectors."""
@@ -347,7 +361,7 @@ def update_spectral_norms(model: keras.layers.Layer) -> None:
     >>> bool(abs(keras.ops.convert_to_numpy(norm.sigma) - largest) < 1e-3)
     True
     """
-    for layer in _spectral_norms(model):
+    for layer in spectral_norms(model):
         layer.update()
 
 
@@ -373,7 +387,7 @@ def hold_spectral_norms(model: keras.layers.Layer) -> Iterator[None]:
     >>> bool((keras.ops.convert_to_numpy(norm.u) == before).all())
     True
     """
-    held = _spectral_norms(model)
+    held = spectral_norms(model)
     for layer in held:
         layer._holds += 1
     try:
@@ -383,7 +397,8 @@ def hold_spectral_norms(model: keras.layers.Layer) -> Iterator[None]:
             layer._holds -= 1
 
 
-def _spectral_norms(model: keras.layers.Layer) -> list[SpectralNorm]:
+def spectral_norms(model: keras.layers.Layer) -> list[SpectralNorm]:
+    """Every `SpectralNorm` in a model."""
     return [layer for layer in flat_layers(model) if isinstance(layer, SpectralNorm)]
 
 

@@ -141,3 +141,25 @@ def test_weights_in_memory_are_those_of_a_file(tmp_path):
     other.load_weights(path)
     for one, two in zip(model.variables, other.variables, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_call_on_zeros():
+    class Total(keras.Model):
+        calls = 0
+
+        def build(self, input_shape):
+            pass
+
+        def call(self, pair):
+            Total.calls += 1
+            return pair["a"] + keras.ops.sum(pair["b"])
+
+    model = Total()
+    keras_internals.call_on_zeros(model)  # not built: nothing is known to call it on
+    assert Total.calls == 0
+    model.build({"a": (None, 2), "b": (1, None)})
+    keras_internals.call_on_zeros(model)
+    before = Total.calls
+    assert before > 0
+    keras_internals.call_on_zeros(model)
+    assert Total.calls == before

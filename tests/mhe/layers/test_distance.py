@@ -9,7 +9,7 @@ from keras import ops
 
 from mhe import layers
 from mhe.layers import distances
-from mhe.layers.distance import DISTANCES
+from mhe.layers.distance import DISTANCES, distances_by_pairs
 
 DELTA = 0.7
 array = ops.convert_to_numpy
@@ -58,6 +58,21 @@ def test_values_and_gradients_along_both(
     assert value == pytest.approx(total(both.astype("float64")), rel=1e-5)
     expected = reference_gradient(total, both, 1e-6)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_pairs_one_by_one(distance, draw):
+    x, prototypes = draw(2, 3, 4), draw(5, 4, seed=1)
+    x[0, 0] = prototypes[2]
+    found = array(distances_by_pairs(x, prototypes, distance, DELTA))
+    assert found[0, 0, 2] == 0
+    expected = reference(x.reshape(-1, 4), prototypes, distance).reshape(2, 3, 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    if distance == "cosine":
+        zeros = np.zeros((1, 4), "float32")
+        found = distances_by_pairs(np.concatenate([zeros, x[0]]), zeros, distance)
+        np.testing.assert_allclose(array(found), 1, rtol=2e-7)
 
 
 @pytest.mark.parametrize("offset", [0.0, 300.0])

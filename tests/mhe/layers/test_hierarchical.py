@@ -62,6 +62,28 @@ def test_log_probabilities_and_their_gradient(draw, value_and_gradient, referenc
     np.testing.assert_allclose(np.exp(array(head(logits))).sum(axis=1), 1, rtol=1e-6)
 
 
+@pytest.mark.one_backend
+def test_groups_of_siblings_of_any_size(draw):
+    """Siblings are reduced a few at a time: once, twice, or not at all."""
+    sizes = {"a": 1, "b": 2, "c": 16, "d": 17, "e": 70, "f": 3}
+    paths = [f"{group}/{group}{i}" for group, size in sizes.items() for i in range(size)]
+    tree = mhe.ClassTree.from_paths(sorted(paths, key=lambda path: path[::-1]))
+    parents = np.asarray(tree.parents)
+    logits = 30 * draw(3, len(parents) - 1)
+    logits[0] += 1e4  # whose exponential overflows
+    expected = np.zeros((3, len(tree.leaves)))
+    for row, place in np.ndindex(expected.shape):
+        node = tree.leaves[place]
+        while node:
+            others = logits[row, np.flatnonzero(parents == parents[node]) - 1].astype("float64")
+            own = logits[row, node - 1].astype("float64")
+            expected[row, place] += own - others.max()
+            expected[row, place] -= np.log(np.exp(others - others.max()).sum())
+            node = parents[node]
+    found = array(layers.HierarchicalLogits(tree)(logits))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_root_is_not_the_first_node():
     """Only its own siblings count for the first node, and a root's children are siblings."""
     assert TREE.nodes[:2] == ("thing", "stone")

@@ -1,0 +1,228 @@
+"""Exported programs, run by their own runtimes, at batch sizes that they were not exported with."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import gan
+import mhe
+import sphereface_plus
+from mhe import layers
+
+BACKEND = keras.backend.backend()
+pytestmark = pytest.mark.usefixtures("weights_from_numpy")
+# What Keras exports to with each backend. Of LiteRT from PyTorch, batch sizes are fixed.
+FORMATS = {
+    "tensorflow": ("onnx", "litert"),
+    "jax": ("tf_saved_model",),
+    "torch": ("onnx",),
+}[BACKEND]
+TREE = mhe.ClassTree.from_paths(["animal/dog/poodle", "animal/dog/husky", "animal/cat", "oak"])
+array = ops.convert_to_numpy
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@pytest.fixture
+def export(tmp_path):
+    """Exports a model to a format, and returns what runs the program on arrays by input name."""
+
+    def exported(model, form, **options):
+        path = str(tmp_path / "program") + {"litert": ".tflite", "torch": ".pt2"}.get(form, "")
+        if form == "onnx":
+            pytest.importorskip("tf2onnx" if BACKEND == "tensorflow" else "onnx")
+            return run_onnx(pytest.importorskip("onnxruntime"), write(model, path, form, options))
+        if form == "litert":
+            litert = pytest.importorskip("ai_edge_litert.interpreter")
+            return run_litert(litert, write(model, path, form, options))
+        if form == "torch":
+            import torch
+
+            batch = torch.export.Dim("batch", min=1, max=64)
+            options = {"dynamic_shapes": {0: batch}, **options}
+            program = torch.export.load(write(model, path, form, options)).module()
+            return lambda *inputs: array(program(*map(torch.tensor, inputs)))
+        tf = pytest.importorskip("tensorflow")
+        program = tf.saved_model.load(write(model, path, form, options))
+        return lambda *inputs: np.asarray(program.serve(*inputs))
+
+    return exported
+
+
+def write(model, path, form, options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converters' own
+        model.export(path, format=form, verbose=False, **options)
+    return path
+
+
+def run_onnx(onnxruntime, path):
+    session = onnxruntime.InferenceSession(path)
+    names = [each.name for each in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+def run_litert(litert, path):
+    interpreter = litert.Interpreter(model_path=path)
+
+    def run(*inputs):
+        places = [each["index"] for each in interpreter.get_input_details()]
+        for place, each in zip(places, inputs, strict=True):
+            interpreter.resize_tensor_input(place, each.shape)
+        interpreter.allocate_tensors()
+        for place, each in zip(places, inputs, strict=True):
+            interpreter.set_tensor(place, each)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run
+
+
+def class_means(prototypes, **options):
+    """A `NearestClassMean` whose means are given."""
+    head = layers.NearestClassMean(*prototypes.shape, **options)
+    head(prototypes, labels=np.arange(len(prototypes)), training=True)
+    return head
+
+
+def all_heads(prototypes, with_distances, with_faces):
+    """A model with one output, what every head makes of the same embedding side by side."""
+    classes, dims = prototypes.shape
+    encoder = keras.Sequential([keras.Input((dims,)), keras.layers.Dense(5)])
+    nodes = keras.Sequential([keras.Input((dims,)), keras.layers.Dense(len(TREE.nodes) - 1)])
+    faces = sphereface_plus
+    heads = [
+        layers.LearntPrototypes(classes, dims, prototypes=prototypes),
+        class_means(prototypes, distance="cosine"),
+        layers.Representatives(5, 2, dims, representatives=prototypes.reshape(5, 2, dims)),
+        layers.PrototypeHead(np.eye(dims)),
+        layers.PolarHead(1900, 2000, dims),
+        lambda x: layers.HierarchicalLogits(TREE)(nodes(x)),
+        layers.InputPrototypes(2, 3, "cosine", encoder=encoder),
+        layers.InputPrototypes(2, 3, "lk", encoder=encoder, k=3, reduction="mean"),
+        layers.SpectralNorm(keras.layers.Dense(3)),
+        layers.SpectralNorm(keras.layers.Dense(3), warm_up=0),
+    ]
+    if not with_distances:
+        heads = heads[3:]
+    if with_faces:
+        heads += [
+            *(head(4) for head in (faces.NormFace, faces.CosFace, faces.ArcFace)),
+            *(head(4) for head in (faces.SphereFace, faces.SphereFacePlus, faces.SphereFaceR)),
+            faces.SphereFace2(4),
+        ]
+    inputs = keras.Input((dims,), name="embedding")
+    outputs = [keras.layers.Flatten()(head(inputs)) for head in heads]
+    return keras.Model(inputs, keras.layers.Concatenate()(outputs))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_heads_give_the_numbers_of_the_model(form, export):
+    prototypes = 3 * draw(10, 16)
+    # TensorFlow does not know the operation of a newer JAX that finds the nearest. Its own way to
+    # ONNX takes seconds for each head.
+    with_distances = BACKEND != "jax"
+    with_faces = (BACKEND, form) != ("tensorflow", "onnx")
+    model = all_heads(prototypes, with_distances, with_faces)
+    apart = draw(4, 16, seed=1)
+    on_prototypes = np.concatenate([prototypes[:5], np.zeros((1, 16), "float32"), apart[:1]])
+    expected = [array(model(each)) for each in (on_prototypes, apart)]
+    run = export(model, form)
+    found = [run(each) for each in (on_prototypes, apart)]
+    for ours, theirs in zip(expected, found, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=5e-5)
+    for start in (
+        (0, 10, 20) if with_distances else ()
+    ):  # the distances, of which other digits are rounded
+        itself = found[0][np.arange(5), start + np.arange(5)]
+        np.testing.assert_allclose(itself, 0, atol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has exporters of its own")
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_programs_that_torch_export_records(form, export):
+    """For ONNX, Keras uses it where all sizes are given."""
+    prototypes = 3 * draw(10, 16)
+    head = layers.LearntPrototypes(10, 16, prototypes=prototypes)
+    model = keras.Sequential([keras.Input((16,)), head])
+    options = {}
+    if form == "onnx":
+        pytest.importorskip("onnxscript")
+        options["input_signature"] = [keras.InputSpec(shape=(10, 16), dtype="float32")]
+    found = export(model, form, **options)(prototypes)
+    np.testing.assert_allclose(found, array(model(prototypes)), rtol=1e-5)
+    np.testing.assert_allclose(np.diagonal(found), 0, atol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX does not know that both have as many classes")
+@pytest.mark.parametrize("form", FORMATS)
+def test_episodes_of_other_sizes_than_any_before(form, export):
+    backbone = keras.Sequential(
+        [keras.Input((3, 2)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    model = mhe.fewshot.PrototypicalNetwork(backbone)
+    run = export(model, form)  # before any call
+    for ways, shots, queries in ((5, 2, 3), (2, 1, 6)):
+        support, query = draw(1, ways, shots, 3, 2), draw(1, ways, queries, 3, 2, seed=1)
+        query[0, 1, 0] = support[0, 1, 0]
+        logits = array(model({"support": support, "query": query}))
+        assert logits.shape == (1, ways, queries, ways)
+        np.testing.assert_allclose(run(query, support), logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_face_models_and_embedders(form, export):
+    shape = (16, 16, 1)
+    backbone = sphereface_plus.backbones.sfnet(4, 8, input_shape=shape, width=0.1)
+    model = sphereface_plus.FaceModel(backbone, sphereface_plus.SphereFacePlus(3))
+    images = draw(3, *shape)
+    if form == "onnx":
+        run = export(model, form)  # before any call
+        np.testing.assert_allclose(run(images), array(model(images)), rtol=1e-4, atol=1e-5)
+    else:
+        embeddings = model.embed(images)
+        run = export(model.backbone, form)
+        np.testing.assert_allclose(run(images), embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_generators_of_gans(export, tmp_path):
+    generator = gan.networks.generator(width=0.02, latent_dims=6, image_shape=(16, 8, 1))
+    discriminator = keras.Sequential(
+        [
+            keras.Input((16, 8, 1)),
+            keras.layers.Flatten(),
+            layers.SpectralNorm(keras.layers.Dense(1)),
+        ]
+    )
+    model = gan.GAN(generator, discriminator, ema=0.9)
+    latents = draw(3, 6)
+    run = export(model, FORMATS[0])
+    np.testing.assert_allclose(run(latents), array(model(latents)), atol=1e-5)
+
+
+@pytest.mark.one_backend
+def test_what_training_alone_needs_is_not_in_a_program(export, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    hidden = layers.SpectralNorm(keras.layers.Dense(8, kernel_regularizer=mhe.MHE()))
+    backbone = keras.Sequential([keras.Input((16,)), hidden])
+    model = mhe.HeadModel(backbone, class_means(draw(10, 8)))
+    inputs = draw(3, 16)
+    for weight in (hidden.states[-1], model.head.counts):
+        weight.assign(draw(*weight.shape, seed=2))  # what no other weight is
+    stored = {}
+    for each in (model, layers.fold_spectral_norms(model)):
+        run = export(each, "onnx")
+        np.testing.assert_allclose(run(inputs), array(model(inputs)), rtol=1e-5)
+        tensors = onnx.load(tmp_path / "program").graph.initializer
+        stored[each is model] = [onnx.numpy_helper.to_array(tensor).ravel() for tensor in tensors]
+    for weight in (hidden.states[-1], model.head.counts):
+        number = array(weight).ravel()[0]
+        assert not any((number == tensor).any() for tensor in stored[True])
+    assert any((array(hidden.kernel)[0, 0] == tensor).any() for tensor in stored[True])
+    # Kernel, bias, and the means as they are and transposed. The rest is axes, shapes and scalars.
+    assert 0 <= sum(tensor.size for tensor in stored[False]) - (16 * 8 + 8 + 2 * 10 * 8) <= 60
