@@ -15,6 +15,7 @@ _SLOTS = (
     "depthwise_regularizer",
     "pointwise_regularizer",
     "embeddings_regularizer",
+    "prototypes_regularizer",
 )
 
 

@@ -465,3 +465,12 @@ def test_bad_requests():
     with pytest.raises(ValueError, match="Received: the quantized layers hidden"):
         attach(model, MHE())
     assert [row.layer.name for row in attach(model, MHE(), layers="middle")] == ["middle"]
+
+
+def test_detached_prototypes_stay_so_in_a_file(tmp_path):
+    model = keras.Sequential([keras.Input((5,)), LearntPrototypes(4, 5)])
+    attach(model, MHE(1.0), head=MHE(1.0))
+    assert len(model.losses) == 1
+    detach(model)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").losses == []
