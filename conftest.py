@@ -193,3 +193,34 @@ def _to_numpy(tensor):
     if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
         tensor = keras.ops.cast(tensor, "float32")
     return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.fixture(scope="session")
+def second_derivative():
+    """The derivative of a gradient along a direction, by the backend, as a NumPy array."""
+
+    def derivative(function, at, direction):
+        at, direction = (keras.ops.convert_to_tensor(each) for each in (at, direction))
+        if keras.backend.backend() == "torch":
+            import torch
+
+            at = at.clone().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(function(at), at, create_graph=True)
+            return torch.autograd.grad((gradient * direction).sum(), at)[0].cpu().numpy()
+        if keras.backend.backend() == "jax":
+            import jax
+
+            first = jax.grad(function)
+            along = jax.grad(lambda at: keras.ops.sum(first(at) * direction))
+            return np.asarray(jax.jit(along)(at))
+        import tensorflow as tf
+
+        with tf.GradientTape() as outer:
+            outer.watch(at)
+            with tf.GradientTape() as inner:
+                inner.watch(at)
+                value = function(at)
+            along = tf.reduce_sum(inner.gradient(value, at) * direction)
+        return outer.gradient(along, at).numpy()
+
+    return derivative

@@ -221,3 +221,16 @@ def weights_file(model: keras.Model) -> memoryview:
     )
     store.close()
     return file.getbuffer()
+
+
+def differentiates_again(*arguments: Tensor) -> bool:
+    """Whether PyTorch differentiates a gradient that it is computing from these arguments.
+
+    The other backends record what a custom gradient computes; PyTorch only what its gradient does.
+
+    Example:
+
+    >>> differentiates_again(keras.ops.ones(2))
+    False
+    """
+    return any(getattr(each[:1] * 1.0, "requires_grad", False) for each in arguments)

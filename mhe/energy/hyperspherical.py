@@ -40,7 +40,7 @@ def hyperspherical_energy(
     no pair and no energy in full space; in half space one neuron still has its own opposite. Norms
     are computed in float32: they may be as large as 1e19, and below 1e-19 they count as zero.
 
-    The gradient is of first order: it cannot be differentiated again.
+    The gradient can be differentiated again; PyTorch then computes the energy once more.
 
     Args:
         weights: Tensor or variable of any shape and floating dtype.

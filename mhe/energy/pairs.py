@@ -10,6 +10,7 @@ from keras import ops
 
 from mhe.energy.layout import Layout
 from mhe.energy.potential import Pairs, Variant, potential
+from mhe.keras_internals import differentiates_again
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 
@@ -60,16 +61,22 @@ def sum_of_excesses(vectors: Tensor, layout: Layout, variant: Variant, block: in
 
     @ops.custom_gradient
     def differentiable(vectors: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-        exact = at_least_float32(vectors)
-        if in_one_block:
-            value, pullback = _whole(exact, layout, variant)
-        else:
-            value, pullback = _blocked(exact, layout, variant, block)
+        def evaluate(vectors: Tensor) -> tuple[Tensor, Pullback]:
+            exact = at_least_float32(vectors)
+            if in_one_block:
+                return _whole(exact, layout, variant)
+            return _blocked(exact, layout, variant, block)
+
+        value, pullback = evaluate(vectors)
 
         def backward(*args: Any, upstream: Tensor = None) -> Tensor:
             # TensorFlow and JAX pass the upstream gradient alone, PyTorch by name.
-            (upstream,) = args if upstream is None else (upstream,)
-            return _saturating_cast(pullback(ops.cast(upstream, exact.dtype)), vectors.dtype)
+            back = pullback
+            if upstream is None:
+                (upstream,) = args
+            elif differentiates_again(*args):
+                _, back = evaluate(*args)
+            return _saturating_cast(back(ops.cast(upstream, value.dtype)), vectors.dtype)
 
         return value, backward
 

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from mhe import checks
+from mhe.keras_internals import differentiates_again
 from mhe.layers.head import unit_vectors
 from mhe.precision import at_least_float32
 from mhe.tracing import keeps_one_branch
@@ -49,8 +50,8 @@ def distances(
     however small they are. If more prototypes than that are within a thousandth of their lengths,
     the others count as being that far away, without a gradient.
 
-    The gradient takes one more product for each of the two arguments. It is of first order: it
-    cannot be differentiated again.
+    The gradient takes one more product for each of the two arguments. It can be differentiated
+    again; PyTorch then computes the distances once more.
 
     An embedding that equals a prototype has distance 0 and gradient 0. The cosine with a zero
     vector is 0, and its gradient is that of the vector itself; see `unit_vectors`.
@@ -144,14 +145,19 @@ def _pairs(rows: Tensor, prototypes: Tensor, forward: Callable, backward: Callab
     @ops.custom_gradient
     def function(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
         pairs, saved = forward(rows, prototypes)
-        # Not the output itself: in PyTorch it owns this function, which would own it.
-        output = ops.stop_gradient(pairs)
+        # Not the output itself in PyTorch: it owns this function, which would own it. The other
+        # backends record how it was computed, and so differentiate the gradient again.
+        is_torch = keras.backend.backend() == "torch"
+        output = ops.stop_gradient(pairs) if is_torch else pairs
         # PyTorch tells which gradients are needed. The other backends drop what nobody reads.
         needed = [getattr(each, "requires_grad", True) for each in (rows, prototypes)]
 
         def pullback(*args: Tensor, upstream: Tensor = None) -> tuple[Tensor, Tensor]:
             # TensorFlow and JAX pass the upstream gradient by position, PyTorch by name.
-            (upstream,) = args if upstream is None else (upstream,)
+            if upstream is None:
+                (upstream,) = args
+            elif differentiates_again(*args):
+                return backward(upstream, *forward(*args), *args, needed)
             return backward(upstream, output, saved, rows, prototypes, needed)
 
         return pairs, pullback

@@ -103,3 +103,22 @@ def test_no_array_grows_with_the_square_of_neurons(axis):
         jax.value_and_grad(lambda w: mhe.hyperspherical_energy(w, axis=axis, block=block))
     )(weights)
     assert max(sizes(traced.jaxpr)) <= count * max(dims, block)
+
+
+@pytest.mark.parametrize("variant", [(2, "euclidean", "half"), (1, "angle", "full")], ids=str)
+@pytest.mark.parametrize(("dims", "block"), [(4, None), (12, None), (12, 3)])
+def test_second_derivative(
+    dims, block, variant, second_derivative, reference_energy, reference_gradient
+):
+    rows, direction = draw(2, 5, dims)
+    found = second_derivative(
+        lambda w: mhe.hyperspherical_energy(w, *variant, axis=0, block=block), rows, direction
+    )
+
+    def slope(at):
+        """The derivative of the energy along the direction."""
+        above, below = (reference_energy(at + step * direction, *variant) for step in (1e-3, -1e-3))
+        return (above - below) / 2e-3
+
+    expected = reference_gradient(slope, rows, step=1e-4)
+    assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
