@@ -4,8 +4,12 @@ import signal
 import sys
 
 # Of `python -m mhe.prototypes` this is loaded first. Until its `run` takes over, Ctrl-C prints no
-# traceback.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+# traceback. Other programs that run by `-m` keep their handler.
+if (
+    sys.argv[:1] == ["-m"]
+    and "mhe.prototypes" in sys.orig_argv
+    and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from mhe import clusters, fewshot, layers, losses, metrics, prototypes

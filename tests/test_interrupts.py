@@ -60,6 +60,13 @@ def test_importing_the_package_leaves_ctrl_c_alone(slow_modules):
     assert start(slow_modules, "-c", "import mhe").stderr.endswith("\nKeyboardInterrupt\n")
 
 
+def test_other_programs_that_run_by_m_keep_their_handler(slow_modules):
+    (slow_modules / "theirs").mkdir()
+    (slow_modules / "theirs" / "__init__.py").write_text("import mhe\n")
+    (slow_modules / "theirs" / "__main__.py").write_text("")
+    assert start(slow_modules, "-m", "theirs").stderr.endswith("\nKeyboardInterrupt\n")
+
+
 def test_a_program_that_has_loaded_takes_ctrl_c():
     def main(argv):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
