@@ -117,8 +117,7 @@ def place(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
     published one.
 
     The same arguments give the same array in every process with the same number of threads on the
-    same machine; the order of floating-point operations may differ elsewhere. Ctrl-C ends a search
-    with a warning and the best placement until then.
+    same machine; the order of floating-point operations may differ elsewhere.
 
     Args:
         classes: Number of prototypes, at least 2.

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -67,12 +66,10 @@ def search(
         effort: Ends the search by the clock, and reports its progress.
 
     Returns:
-        `(classes, dims)`, unit rows, and a description of their origin. After Ctrl-C, with a
-        warning, the best placement until then.
+        `(classes, dims)`, unit rows, and a description of their origin.
 
     Raises:
         ImportError: If SciPy is needed and not installed.
-        KeyboardInterrupt: If Ctrl-C comes before anything is found.
 
     Example:
 
@@ -97,16 +94,7 @@ def search(
     if known is not None:
         best.offer(known.rows(classes, dims), str(known))
         effort.tell(f"{best.origin}: largest cosine {best.cosine:.6f}")
-    try:
-        _improve(best, known, iterations, bound, np.random.default_rng(seed))
-    except KeyboardInterrupt:
-        if best.rows is None:
-            raise
-        warnings.warn(
-            f"Interrupted: the best placement of {classes} prototypes in {dims} dimensions until "
-            f"then has a largest cosine of {best.cosine:.6f}",
-            stacklevel=2,
-        )
+    _improve(best, known, iterations, bound, np.random.default_rng(seed))
     assert best.rows is not None
     return best.rows, best.origin
 

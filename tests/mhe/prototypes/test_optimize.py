@@ -199,20 +199,10 @@ def test_small_problems_keep_to_one_thread_and_large_ones_do_not():
     assert threads() == usual
 
 
-def test_an_interrupted_search_keeps_what_it_found():
+def test_an_interrupt_is_passed_on():
     def interrupt(line):
         if line.startswith("start 2"):
             raise KeyboardInterrupt
-
-    with pytest.warns(UserWarning, match="Interrupted: the best placement of 15 prototypes in 4"):
-        rows, _ = search(15, 4, seed=0, effort=Effort(progress=interrupt))
-    assert rows.shape == (15, 4)
-    assert separation(rows) < 0.5
-
-
-def test_an_interrupt_before_anything_is_found_is_passed_on():
-    def interrupt(_):
-        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         search(15, 4, seed=0, effort=Effort(progress=interrupt))
