@@ -1,11 +1,18 @@
 """What tests that build models or fill disks share."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+
+import mhe
 
 
 @pytest.fixture
@@ -40,3 +47,34 @@ def no_file_larger_than():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return no_file_larger_than
+
+
+@pytest.fixture(scope="session")
+def on_simulated_devices():
+    """Runs a file in a process of its own, with this many CPU devices on JAX.
+
+    Returns what it printed last, which must be JSON.
+    """
+
+    def run(file, devices):
+        # Time goes into compiling, and how machine code is optimised is not the point here.
+        flags = (
+            f"--xla_force_host_platform_device_count={devices} "
+            "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        )
+        program = subprocess.run(
+            [sys.executable, file],
+            env={
+                **os.environ,
+                "XLA_FLAGS": flags,
+                "PYTHONPATH": str(Path(mhe.__file__).parents[1]),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=500,
+        )
+        assert program.returncode == 0, program.stderr
+        return json.loads(program.stdout.splitlines()[-1])
+
+    return run

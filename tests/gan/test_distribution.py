@@ -6,10 +6,6 @@ the tests judge that.
 """
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,20 +19,11 @@ SHAPE, LATENTS, BATCH = (2, 2, 1), 3, 6
 
 
 @pytest.fixture(scope="module")
-def seen():
+def seen(on_simulated_devices):
     """What the steps did in a process of their own."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("MirroredStrategy is TensorFlow's")
-    program = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "PYTHONPATH": str(Path(mhe.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert program.returncode == 0, program.stderr
-    return json.loads(program.stdout.splitlines()[-1])
+    return on_simulated_devices(__file__, REPLICAS)
 
 
 def test_a_step_on_many_replicas_equals_one(seen):

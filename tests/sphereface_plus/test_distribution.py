@@ -8,17 +8,12 @@ and the tests judge that.
 import functools
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-import mhe
 from sphereface_plus import FaceModel, heads
 
 DEVICES = 4
@@ -32,25 +27,11 @@ KINDS = (functools.partial(heads.SphereFacePlus, energy_over="batch"), heads.Sph
 
 
 @pytest.fixture(scope="module")
-def seen():
+def seen(on_simulated_devices):
     """What the checks saw in a process of their own."""
     if keras.backend.backend() != "jax":
         pytest.skip("Keras splits weights among JAX's devices only")
-    # Time goes into compiling, and how machine code is optimised is not the point here.
-    flags = (
-        f"--xla_force_host_platform_device_count={DEVICES} "
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    )
-    program = subprocess.run(
-        [sys.executable, __file__],
-        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(Path(mhe.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert program.returncode == 0, program.stderr
-    return json.loads(program.stdout.splitlines()[-1])
+    return on_simulated_devices(__file__, DEVICES)
 
 
 def test_training_step_with_classes_on_many_devices_equals_one(seen):
