@@ -34,7 +34,7 @@ from tasks import clusters
 from mhe.clusters import ClusterError, RefreshClusters
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied
-from mhe.harness.flags import COUNT, Parser, integer, number, program
+from mhe.harness.flags import ANY_DIMS, COUNT, Parser, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 
@@ -68,9 +68,7 @@ def make_parser() -> Parser:
         "repmet2: RepMet with the share of the class in the mixture of all representatives",
     )
     parser.add_data_flags("cifar100")
-    parser.add_argument(
-        "--dims", type=integer(1, 2**16), default=64, help="dimensions of the embedding"
-    )
+    parser.add_argument("--dims", type=ANY_DIMS, default=64, help="dimensions of the embedding")
     parser.add_argument(
         "--embedding_norm",
         choices=["none", "batch", "unit"],

@@ -31,7 +31,7 @@ from tasks import detection, new_classes
 
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied, stem
-from mhe.harness.flags import COUNT, Parser, integer, number, program
+from mhe.harness.flags import ANY_DIMS, COUNT, SEVERAL, Parser, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 
@@ -59,9 +59,7 @@ def make_parser() -> Parser:
         help="version of RepMet's loss for regions that show an object",
     )
     new_classes.add_flags(parser)
-    parser.add_argument(
-        "--dims", type=integer(1, 2**16), default=64, help="dimensions of the embedding"
-    )
+    parser.add_argument("--dims", type=ANY_DIMS, default=64, help="dimensions of the embedding")
     parser.add_argument(
         "--per_class", type=COUNT, default=3, help="representatives per class in training"
     )
@@ -73,13 +71,9 @@ def make_parser() -> Parser:
         help="standard deviation of the Gaussian around each representative",
     )
     parser.add_argument("--scenes", type=COUNT, default=1000, help="number of canvases to train on")
-    parser.add_argument(
-        "--ways", type=integer(2, 10**6), default=5, help="new characters per episode"
-    )
+    parser.add_argument("--ways", type=SEVERAL, default=5, help="new characters per episode")
     parser.add_argument("--shots", type=COUNT, default=5, help="examples of each new character")
-    parser.add_argument(
-        "--episodes", type=integer(2, 10**6), default=20, help="episodes to test on"
-    )
+    parser.add_argument("--episodes", type=SEVERAL, default=20, help="episodes to test on")
     parser.add_argument(
         "--queries", type=COUNT, default=5, help="canvases per episode to detect on"
     )

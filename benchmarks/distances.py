@@ -33,7 +33,7 @@ from timing.rounds import compared, interleaved
 
 from mhe.harness.errors import within_memory
 from mhe.harness.files import write_csv
-from mhe.harness.flags import COUNT, LineParser, integer, program
+from mhe.harness.flags import ANY_DIMS, COUNT, LineParser, program
 from mhe.harness.tables import text_table
 from mhe.layers import distances
 from mhe.layers.distance import DISTANCES
@@ -58,7 +58,7 @@ def make_parser() -> LineParser:
     add_rounds(parser, 25, 60.0, "gradient, place and way to compile")
     parser.add_argument("--embeddings", type=COUNT, default=256, help="number of embeddings")
     parser.add_argument("--classes", type=COUNT, default=10000, help="number of prototypes")
-    parser.add_argument("--dims", type=integer(1, 2**16), default=512, help="dimensions of both")
+    parser.add_argument("--dims", type=ANY_DIMS, default=512, help="dimensions of both")
     parser.add_argument(
         "--distances", nargs="+", choices=DISTANCES, default=DISTANCES, help="the distances"
     )

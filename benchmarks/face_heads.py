@@ -31,7 +31,7 @@ from timing.rounds import summary
 
 import mhe
 from mhe.harness.files import write_csv
-from mhe.harness.flags import BATCH_SIZE, COUNT, LineParser, integer, number, program
+from mhe.harness.flags import ANY_DIMS, BATCH_SIZE, COUNT, LineParser, integer, number, program
 from mhe.harness.tables import text_table
 from sphereface_plus import FaceModel, heads
 
@@ -83,9 +83,7 @@ def make_parser() -> LineParser:
     parser.add_argument(
         "--classes", type=integer(2, 10**8), default=100_000, help="number of classes"
     )
-    parser.add_argument(
-        "--dims", type=integer(1, 2**16), default=512, help="dimensions of a feature"
-    )
+    parser.add_argument("--dims", type=ANY_DIMS, default=512, help="dimensions of a feature")
     parser.add_argument("--batch_size", type=BATCH_SIZE, default=128, help="features per step")
     parser.add_argument("--steps", type=COUNT, default=7, help="timed steps, after a warm-up")
     parser.add_argument(

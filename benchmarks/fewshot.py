@@ -34,9 +34,9 @@ from mhe.harness.files import replacing, write_csv
 from mhe.harness.flags import (
     COUNT,
     EPOCHS,
+    SEVERAL,
     Parser,
     file_path,
-    integer,
     number,
     plain_text,
     program,
@@ -111,7 +111,7 @@ def make_parser() -> Parser:
     recipes.add_weight_decay(parser)
     parser.add_argument(
         "--ways",
-        type=integer(2, 10**6),
+        type=SEVERAL,
         help=f"classes per training episode (default: {fewshot.PUBLISHED_WAYS}, or all if there "
         "are fewer)",
     )
@@ -136,7 +136,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--test_episodes",
-        type=integer(2, 10**6),
+        type=SEVERAL,
         default=1000,
         help="episodes of each test at the end",
     )

@@ -43,7 +43,7 @@ from timing.results import Results, Row, progress
 
 from mhe.harness import figures
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import COUNT, SIDE, WIDTH, LineParser, integer, number, program
+from mhe.harness.flags import COUNT, SEVERAL, SIDE, WIDTH, LineParser, number, program
 
 BACKENDS = ("tensorflow", "jax", "torch")
 INSTALLED = [name for name in BACKENDS if importlib.util.find_spec(name)]
@@ -159,15 +159,13 @@ def make_parser() -> LineParser:
     parser.add_argument(
         "--sampling",
         nargs="*",
-        type=integer(2, 10**6),
+        type=SEVERAL,
         metavar="SAMPLE",
         default=argparse.SUPPRESS,
         help="instead: measure the spread of energies (s=2) of this many sampled neurons about the "
         "exact one; 64 128 ... 2048 if none is given. Uses the last of --layers",
     )
-    parser.add_argument(
-        "--draws", type=integer(2, 10**6), default=200, help="number of sampled energies"
-    )
+    parser.add_argument("--draws", type=SEVERAL, default=200, help="number of sampled energies")
     return parser
 
 

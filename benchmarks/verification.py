@@ -32,7 +32,7 @@ from timing.rounds import compared, interleaved
 
 from mhe.harness.errors import BadInput, within_memory
 from mhe.harness.files import write_csv
-from mhe.harness.flags import LineParser, integer, program
+from mhe.harness.flags import ANY_DIMS, SEVERAL, LineParser, integer, program
 from mhe.harness.tables import text_table
 from sphereface_plus import verification
 
@@ -57,10 +57,8 @@ def make_parser() -> LineParser:
         default=4473,
         help="number of images; the default makes 10 million pairs",
     )
-    parser.add_argument("--people", type=integer(2, 10**6), default=500, help="number of people")
-    parser.add_argument(
-        "--dims", type=integer(1, 2**16), default=512, help="dimensions of an embedding"
-    )
+    parser.add_argument("--people", type=SEVERAL, default=500, help="number of people")
+    parser.add_argument("--dims", type=ANY_DIMS, default=512, help="dimensions of an embedding")
     return parser
 
 

@@ -43,7 +43,7 @@ from mhe.attach.neurons import neuron_weights
 from mhe.harness import recipes, training
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.errors import BadInput, as_bad_input
-from mhe.harness.flags import WIDTH, Parser, integer, number, program
+from mhe.harness.flags import COUNT_OR_NONE, WIDTH, Parser, integer, number, program
 from mhe.harness.run import Run
 
 
@@ -134,7 +134,7 @@ def make_parser() -> Parser:
     scorer.add_flags(parser)
     parser.add_argument(
         "--score_images",
-        type=integer(0, 10**6),
+        type=COUNT_OR_NONE,
         default=5000,
         metavar="N",
         help="number of images to generate and score at every snapshot, to keep the best; 0 keeps "
@@ -142,7 +142,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--images",
-        type=integer(0, 10**6),
+        type=COUNT_OR_NONE,
         default=50_000,
         metavar="N",
         help="number of images to generate from the best snapshot and score at the end; 0 for none",

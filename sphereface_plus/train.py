@@ -37,7 +37,9 @@ from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.files import replacing
 from mhe.harness.flags import (
     COUNT,
+    COUNT_OR_NONE,
     DIMS,
+    LARGEST_SIDE,
     WIDTH,
     Parser,
     file_path,
@@ -64,7 +66,6 @@ ARCHITECTURES = [
     *(f"sfnet{depth}" for depth in (4, 10, 20, 36, 64)),
     *(f"iresnet{depth}" for depth in (18, 34, 50, 100)),
 ]
-_LARGEST_SIDE = 2**12  # pixels
 # About as much as faces differ where nothing has aligned them.
 _AFFINE = functools.partial(random_affine, degrees=8, stretch=0.1, shear=0.05, shift=0.06)
 
@@ -117,7 +118,7 @@ def make_parser() -> Parser:
     recipes.add_seeds(parser)
     parser.add_argument(
         "--epochs",
-        type=integer(0, 10**6),
+        type=COUNT_OR_NONE,
         default=20,
         help="epochs to train for; 0 leaves the network untrained, for comparison",
     )
@@ -184,9 +185,9 @@ def image_size(args: argparse.Namespace) -> tuple[int, int]:
     (112, 96)
     """
     sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", args.image_size)
-    if not sides or max(map(int, sides.groups())) > _LARGEST_SIDE:
+    if not sides or max(map(int, sides.groups())) > LARGEST_SIDE:
         raise BadInput(
-            f"--image_size must be a height and a width of at most {_LARGEST_SIDE}, such as "
+            f"--image_size must be a height and a width of at most {LARGEST_SIDE}, such as "
             f"112x96. Received: {brief(args.image_size)}"
         )
     return int(sides[1]), int(sides[2])

@@ -17,7 +17,8 @@ from keras import layers
 import mhe.harness.models  # noqa: F401
 from gan.classifiers import Classifier
 from mhe.harness.errors import BadInput, as_bad_input
-from mhe.harness.saved import brief, load_model, load_weights
+from mhe.harness.saved import QUOTED, load_model, load_weights
+from mhe.text import brief
 
 # The file in the folder of a run of `gan/train_classifier.py`.
 SAVED = "classifier.keras"
@@ -107,7 +108,7 @@ def _inception_network(weights: str | os.PathLike | None) -> keras.Model:
             raise BadInput(
                 "InceptionV3's ImageNet weights cannot be downloaded: pass a file of them with "
                 "--inception_weights, or another classifier with --classifier, such as a run of "
-                f"gan/train_classifier.py ({brief(error)})"
+                f"gan/train_classifier.py ({brief(error, QUOTED)})"
             ) from error
     network = keras.applications.InceptionV3(weights=None)
     with as_bad_input(

@@ -13,7 +13,7 @@ from gan.program.scorer import Scorer
 from mhe.harness import checksums
 from mhe.harness.errors import BadInput
 from mhe.harness.files import make_folder
-from mhe.harness.run import Run, require_intact
+from mhe.harness.run import Run, require_intact_checkpoint
 from mhe.harness.saved import load_weights
 
 # The score that the best snapshot maximizes.
@@ -138,7 +138,10 @@ def load_snapshot(model: GAN, path: Path) -> None:
     """
     is_best = _BEST.fullmatch(path.name) is not None
     try:
-        checksums.require_own(path) if is_best else require_intact(path)
+        if is_best:
+            checksums.require_own(path)
+        else:
+            require_intact_checkpoint(path)
     except (OSError, ValueError) as error:
         other = "delete it to test the last snapshot" if is_best else "resume the run to go back"
         raise BadInput(f"{path} cannot be used: {error}; put it back, or {other}") from error

@@ -16,13 +16,17 @@ from mhe.harness.run import Run, versions
 from mhe.text import brief
 
 __all__ = [
+    "ANY_DIMS",
     "BATCH_SIZE",
     "COUNT",
+    "COUNT_OR_NONE",
     "DIMS",
     "EPOCHS",
+    "LARGEST_SIDE",
     "SECONDS",
     "SEED",
     "SEEDS",
+    "SEVERAL",
     "SIDE",
     "WIDTH",
     "LineParser",
@@ -38,13 +42,17 @@ __all__ = [
 # The types of flags that set how much memory and time a program takes. What is larger is a slip.
 BATCH_SIZE = integer(1, 2**16)
 COUNT = integer(1, 10**6)  # of what is generated, drawn or compared
-DIMS = integer(2, 2**16)
+COUNT_OR_NONE = integer(0, 10**6)
+SEVERAL = integer(2, 10**6)
+ANY_DIMS = integer(1, 2**16)
+DIMS = integer(2, 2**16)  # of a sphere
 EPOCHS = integer(1, 10**6)
 # NumPy's global generator takes no larger seed.
 SEED = integer(0, 2**32 - 1)
 SEEDS = integer(1, 1000)
 SECONDS = number(0, 86_400, above=True)
-SIDE = integer(1, 2**12)  # pixels
+LARGEST_SIDE = 2**12  # pixels
+SIDE = integer(1, LARGEST_SIDE)
 WIDTH = number(0, 32, above=True)
 
 _UNSET = object()

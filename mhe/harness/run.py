@@ -28,7 +28,7 @@ import keras
 import numpy as np
 
 from mhe.harness import checksums
-from mhe.harness.errors import BadInput, CannotWrite, Diverged
+from mhe.harness.errors import BadInput, CannotWrite, Diverged, is_out_of_memory
 from mhe.harness.events import EventWriter
 from mhe.harness.files import (
     PARTIAL,
@@ -40,8 +40,9 @@ from mhe.harness.files import (
     write_json,
 )
 from mhe.harness.lock import LOCK
-from mhe.harness.saved import brief
+from mhe.harness.saved import QUOTED
 from mhe.keras_internals import weights_file
+from mhe.text import brief
 from mhe.version import __version__
 
 _KEPT_CHECKPOINTS = 2
@@ -406,8 +407,8 @@ class Run:
             kept = self.checkpoints
             intact = f"The checkpoint of epoch {_epoch_of(kept[-1])} is intact. " if kept else ""
             raise CannotWrite(
-                f"{error}. {intact}Make room, or end what keeps the folder from being written to, "
-                f"and resume with: {command}"
+                f"{error}. {intact}Free some space or make the folder writable, then resume "
+                f"with: {command}"
             ) from error
 
     def _write_checkpoint(self, model: keras.Model, epoch: int) -> None:
@@ -435,7 +436,7 @@ class Run:
         unreadable = []
         for path in reversed(self.checkpoints):
             try:
-                require_intact(path)
+                require_intact_checkpoint(path)
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", UserWarning)
                     model.load_weights(path)
@@ -443,11 +444,15 @@ class Run:
                 unreadable.append(f"{path} cannot be read: {error}")
             except ValueError as error:
                 raise BadInput(f"{path} belongs to another model: {error}") from error
-            except MemoryError:
-                raise
             # Damage without a checksum, as in runs of earlier versions, surfaces anywhere in HDF5.
             except Exception as error:
-                unreadable.append(f"{path} cannot be read: {brief(error)}")
+                if is_out_of_memory(error):
+                    raise
+                if _sibling(path, _SUMS).exists():
+                    raise BadInput(
+                        f"{path} is intact but cannot be loaded: {brief(error, QUOTED)}"
+                    ) from error
+                unreadable.append(f"{path} cannot be read: {brief(error, QUOTED)}")
             else:
                 # Keras only warns when it leaves an optimizer unrestored.
                 doubts = [each for each in caught if issubclass(each.category, UserWarning)]
@@ -472,9 +477,9 @@ class Run:
             if _epoch_of(checkpoint) <= len(self.rows):
                 return
             with suppress(OSError, ValueError):
-                require_intact(checkpoint)
+                require_intact_checkpoint(checkpoint)
                 self.rows = _rows(log)
-                self._lost = self._lost or f"lacks epochs up to {len(self.rows)}"
+                self._lost = self._lost or f"lacks rows up to epoch {len(self.rows)}"
                 return
         if damage is not None:
             raise damage
@@ -496,7 +501,7 @@ def _rows(path: Path) -> list[dict[str, float]]:
         raise BadInput(f"{path} is not a run's log: {error}") from error
 
 
-def require_intact(checkpoint: Path) -> None:
+def require_intact_checkpoint(checkpoint: Path) -> None:
     """Refuses a checkpoint that has changed; those of earlier versions have no checksums.
 
     Args:

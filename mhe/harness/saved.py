@@ -7,11 +7,12 @@ import zipfile
 
 import keras
 
-from mhe import text
 from mhe.harness.errors import BadInput
 from mhe.reading import read_member, regular_size
+from mhe.text import brief
 
-_QUOTED = 300  # characters of an error of Keras, which may list hundreds of layers
+# Characters of an error of Keras, which may list hundreds of layers.
+QUOTED = 300
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -50,7 +51,7 @@ def load_model(path: str | os.PathLike) -> keras.Model:
     # What is wrong with a file may surface anywhere in Keras, in layers or in HDF5.
     except Exception as error:
         raise BadInput(
-            f"{path} cannot be read as a model that Keras saved: {brief(error)}"
+            f"{path} cannot be read as a model that Keras saved: {brief(error, QUOTED)}"
         ) from error
     return model
 
@@ -83,16 +84,5 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
     # See `load_model`.
     except Exception as error:
         raise BadInput(
-            f"{path} must hold the weights of this model. Received: {brief(error)}"
+            f"{path} must hold the weights of this model. Received: {brief(error, QUOTED)}"
         ) from error
-
-
-def brief(error: Exception) -> str:
-    r"""The start of an error of Keras in one line.
-
-    Example:
-
-    >>> brief(ValueError("Layer 'dense'\nexpected 2 variables"))
-    "Layer 'dense' expected 2 variables"
-    """
-    return text.brief(error, _QUOTED)

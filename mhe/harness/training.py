@@ -251,13 +251,7 @@ class Program:
                 stack.enter_context(locked(run.folder))
                 # Another process may have trained it since it was read.
                 run = Run.resume(run.folder)
-            try:
-                task = self.task(args, run)
-            except MemoryError as error:
-                data = getattr(args, self.dataset)
-                raise BadInput(
-                    f"--{self.dataset} {data} does not fit into memory. {error}"
-                ) from error
+            task = self.task(args, run)
             keras.utils.set_random_seed(args.seed)
             task.model = task.build()
             if run is None:

@@ -87,7 +87,7 @@ def decode(
     if first is None:
         raise BadInput(f"{dataset}: {unreadable(wrong)}")
     (reference, shape), start = first, len(wrong)
-    with within_memory(dataset, (len(names), *shape, 3)):
+    with loading_images(dataset, (len(names), *shape, 3)):
         images = np.empty((len(names), *shape, 3), np.uint8)
 
     def fill(begin: int) -> tuple[bool, list[tuple[str, str]], list[tuple[str, tuple[int, int]]]]:
@@ -103,7 +103,7 @@ def decode(
                 images[index] = pixels[..., None] if pixels.ndim == 2 else pixels
         return grey, wrong, others
 
-    with within_memory(dataset, images.shape), ThreadPoolExecutor(os.cpu_count()) as threads:
+    with loading_images(dataset, images.shape), ThreadPoolExecutor(os.cpu_count()) as threads:
         chunks = list(threads.map(fill, range(start, len(names), _CHUNK)))
     for _, more, _ in chunks:
         wrong += more
@@ -116,12 +116,12 @@ def decode(
             f"{dataset}: images must all have one size, or be brought to one by --image_size. "
             f"Received: {reference} of {_in_words(shape)} and {other} of {_in_words(other_shape)}"
         )
-    with within_memory(dataset, images.shape):
+    with loading_images(dataset, images.shape):
         return images[..., :1].copy() if all(grey for grey, _, _ in chunks) else images
 
 
 @contextmanager
-def within_memory(dataset: str, shape: Sequence[int]) -> Iterator[None]:
+def loading_images(dataset: str, shape: Sequence[int]) -> Iterator[None]:
     """Says which images were loaded if there is too little memory for them.
 
     Args:
@@ -133,7 +133,7 @@ def within_memory(dataset: str, shape: Sequence[int]) -> Iterator[None]:
 
     Example:
 
-    >>> with within_memory("cifar100", (60000, 32, 32, 3)):
+    >>> with loading_images("cifar100", (60000, 32, 32, 3)):
     ...     raise MemoryError
     Traceback (most recent call last):
         ...

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset, Split
-from mhe.harness.datasets.images import fit, pillow, within_memory
+from mhe.harness.datasets.images import fit, loading_images, pillow
 from mhe.harness.errors import BadInput
 
 # A name, a configuration and a version, as TensorFlow Datasets has them.
@@ -99,7 +99,7 @@ def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) 
 
     def read(split: str) -> Split:
         side = shape[:2] if size is None else (size, size)
-        with within_memory(name, (builder.info.splits[split].num_examples, *side, shape[-1])):
+        with loading_images(name, (builder.info.splits[split].num_examples, *side, shape[-1])):
             return read_images(split)
 
     def read_images(split: str) -> Split:

@@ -287,7 +287,7 @@ def lose_log(folder, how):
         path.write_text("\n".join(path.read_text().splitlines()[:2]))
 
 
-LOST = ["is missing", "is empty", "is damaged", "lacks epochs up to 2"]
+LOST = ["is missing", "is empty", "is damaged", "lacks rows up to epoch 2"]
 
 
 @pytest.mark.parametrize("how", LOST)

@@ -357,7 +357,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
         assert program(make_program().main, ["--out", str(tmp_path), "--steps", "11"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "The checkpoint of epoch 1 is intact. Make room" in error
+    assert "The checkpoint of epoch 1 is intact. Free some space" in error
     assert program(make_program().main, ["--resume", str(tmp_path)]) == 0
     assert without_seconds(Run.resume(tmp_path).rows) == without_seconds(whole.rows)
 
