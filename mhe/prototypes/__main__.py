@@ -98,19 +98,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "names" in flags:
             names = read_text(flags["names"]).splitlines()
         semantics = vectors.read(flags["semantics"], names)
-    try:
-        placement = find(
-            *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
-            semantics_weight=flags["semantics_weight"],
-            effort=flags["effort"],
-            seconds=flags.get("seconds"),
-            progress=not flags["quiet"] and sys.stderr.isatty(),
-        )
-    except MemoryError as error:
-        raise ValueError(
-            f"--classes {flags['classes']} --dims {flags['dims']} need more memory than there is: "
-            f"{error}"
-        ) from error
+    placement = find(
+        *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
+        semantics_weight=flags["semantics_weight"],
+        effort=flags["effort"],
+        seconds=flags.get("seconds"),
+        progress=not flags["quiet"] and sys.stderr.isatty(),
+    )
     _write(out, placement.prototypes)
     print(f"{flags['classes']} prototypes in {flags['dims']} dimensions: {placement.origin}")
     if placement.evaluations:
@@ -174,7 +168,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         print(f"{_PROG}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except MemoryError as error:
-        print(f"{_PROG}: error: out of memory. {error}", file=sys.stderr)
+        print(
+            f"{_PROG}: error: the flags ask for more memory than there is. {error}", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         return 130

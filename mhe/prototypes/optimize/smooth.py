@@ -133,16 +133,16 @@ def lbfgs(
             raise StopIteration
 
     options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-16, "gtol": 1e-12}
-    for sharpness in stages:
-        with thread_limit(images, points.shape[1]):
+    with thread_limit(images, points.shape[1]):
+        for sharpness in stages:
             result = minimize(
                 *(objective, points.ravel(), (sharpness,), "L-BFGS-B"),
                 jac=True,
                 callback=watch,
                 options=options,
             )
-        points = unit(result.x.reshape(points.shape))
-        effort.tell(f"sharpness {sharpness:g}: objective {result.fun:.6f}")
-        if effort.timed_out:
-            break
+            points = unit(result.x.reshape(points.shape))
+            effort.tell(f"sharpness {sharpness:g}: objective {result.fun:.6f}")
+            if effort.timed_out:
+                break
     return points
