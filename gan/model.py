@@ -143,7 +143,8 @@ class GAN(keras.Model):
     def export(self, *args: Any, **kwargs: Any) -> None:
         """Exports the program from latents to images, as `keras.Model.export` does.
 
-        It is that of `sampler`: neither the discriminator nor an average's origin is in its files.
+        Only `sampler` is exported: the files hold neither the discriminator nor, with a moving
+        average, the weights that it averages.
         """
         keras_internals.call_on_zeros(self)
         self.sampler.export(*args, **kwargs)
