@@ -81,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         ValueError: If a flag is wrong, or the file cannot be written.
         OSError: If a file cannot be read.
+        KeyboardInterrupt: After Ctrl-C. The first one during the search only ends that: the best
+            placement until then is written.
     """
     flags = vars(make_parser().parse_args(argv))
     out = Path(flags["out"])
@@ -98,13 +100,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "names" in flags:
             names = read_text(flags["names"]).splitlines()
         semantics = vectors.read(flags["semantics"], names)
-    placement = find(
-        *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
-        semantics_weight=flags["semantics_weight"],
-        effort=flags["effort"],
-        seconds=flags.get("seconds"),
-        progress=not flags["quiet"] and sys.stderr.isatty(),
-    )
+    with _Interrupt() as interrupt:
+        placement = find(
+            *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
+            semantics_weight=flags["semantics_weight"],
+            effort=flags["effort"],
+            seconds=flags.get("seconds"),
+            progress=not flags["quiet"] and sys.stderr.isatty(),
+            stop=interrupt.is_pressed,
+        )
     _write(out, placement.prototypes)
     print(f"{flags['classes']} prototypes in {flags['dims']} dimensions: {placement.origin}")
     if placement.evaluations:
@@ -122,6 +126,37 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"Kendall's tau of the order  {order.mean:.4f} per class, {order.pairs:.4f} all pairs"
         )
     print(f"written to {out}")
+    if interrupt.is_pressed():
+        raise KeyboardInterrupt
+
+
+class _Interrupt:
+    """Takes the first Ctrl-C for the wish to end the search; a second one ends the program."""
+
+    def __init__(self) -> None:
+        self._pressed = False
+
+    def __enter__(self) -> "_Interrupt":
+        self._usual = signal.getsignal(signal.SIGINT)
+        # A process in the background ignores it.
+        if self._usual is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._usual)
+
+    def is_pressed(self) -> bool:
+        return self._pressed
+
+    def _press(self, *_: object) -> None:
+        self._pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print(
+            f"{_PROG}: ending the search with the best placement until now; "
+            "press Ctrl-C again to give it up",
+            file=sys.stderr,
+        )
 
 
 def _angle(cosine: float) -> str:

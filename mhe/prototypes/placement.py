@@ -48,6 +48,7 @@ def find(
     effort: float = 1.0,
     seconds: float | None = None,
     progress: bool | Callable[[str], None] = False,
+    stop: Callable[[], bool] | None = None,
 ) -> Placement:
     """Places prototypes as `place` does, and reports their origin.
 
@@ -72,7 +73,7 @@ def find(
     if semantics is not None:
         semantics = unit_semantics(semantics, classes)
     tell = optimize.to_stderr if progress is True else progress or None
-    work = optimize.Effort(seconds=seconds, progress=tell)
+    work = optimize.Effort(seconds=seconds, progress=tell, stop=stop)
     descend = _SEARCHES.get(method, optimize.lbfgs)
     rows, origin = _closed_form(classes, dims, method)
     if rows is None and method == "auto":
@@ -137,6 +138,8 @@ def place(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
             also depends on the machine's speed.
         progress: Whether to print a line for each stage of a search on stderr, or a function that
             receives these lines.
+        stop: Asked after every iteration of a search whether to end it there and keep the best
+            placement until then, or None.
 
     Returns:
         `(classes, dims)` float32, unit rows.

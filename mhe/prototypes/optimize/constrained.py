@@ -99,7 +99,7 @@ def slsqp(
         nonlocal best
         best = problem.rows(x).copy()
         effort.tell(f"largest cosine {separation(unit(best)):.6f}")
-        if effort.timed_out:
+        if effort.is_stopped:
             raise _Late
 
     try:

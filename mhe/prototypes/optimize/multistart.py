@@ -88,7 +88,7 @@ def search(
             effort.tell("too large to search: taking the best known placement")
             return known.rows(classes, dims), str(known)
     descent = len(STAGES) * 300 * evaluation
-    effort.left = effort_factor * min(max(_WORK, 2 * descent), _MOST_WORK)
+    effort.allow(effort_factor * min(max(_WORK, 2 * descent), _MOST_WORK))
     iterations = int(min(300, max(15, effort.left / 3 / len(STAGES) / evaluation)))
     best = _Best(classes, dims, effort)
     if known is not None:
@@ -120,7 +120,7 @@ class _Best:
 
     def polish(self, iterations: int) -> None:
         """Descends to the end from what a descent found, and polishes it if it is small."""
-        if self.rows is None or self.effort.timed_out:
+        if self.rows is None or self.effort.is_stopped:
             return
         rows = lbfgs(self.rows, STAGES[5:], iterations, effort=self.effort)
         if self.classes * self.dims <= _POLISHED:

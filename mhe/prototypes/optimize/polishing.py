@@ -35,7 +35,7 @@ def polish(points: np.ndarray, rounds: int = 30, effort: Effort | None = None) -
     for _ in range(rounds):
         solution = _linear_program(points, largest, reach)
         effort.count(len(points), *points.shape)
-        if solution is None or effort.timed_out:
+        if solution is None or effort.is_stopped:
             break
         moved = unit(points + solution[:-1].reshape(points.shape))
         now = separation(moved)

@@ -53,7 +53,7 @@ def sgd(
         points = unit(points - rate * gradient)
         if done % 1000 == 0:
             effort.tell(f"step {done} of {steps}: largest cosine {separation(points):.6f}")
-        if effort.timed_out:
+        if effort.is_stopped:
             break
     return points
 

@@ -129,7 +129,7 @@ def lbfgs(
         return value, gradient.ravel()
 
     def watch(_: np.ndarray) -> None:
-        if effort.timed_out:
+        if effort.is_stopped:
             raise StopIteration
 
     options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-16, "gtol": 1e-12}
@@ -143,6 +143,6 @@ def lbfgs(
             )
             points = unit(result.x.reshape(points.shape))
             effort.tell(f"sharpness {sharpness:g}: objective {result.fun:.6f}")
-            if effort.timed_out:
+            if effort.is_stopped:
                 break
     return points

@@ -19,6 +19,7 @@ class Effort:
         work: How much it may do, in the seconds that `evaluation_work` estimates.
         seconds: When to stop by the clock, or None. The result then depends on the machine.
         progress: Called with a line for each stage.
+        stop: Asked after every iteration whether to stop there, or None.
 
     Attributes:
         evaluations: How often all cosines have been computed.
@@ -32,12 +33,25 @@ class Effort:
     """
 
     def __init__(
-        self, work: float = math.inf, seconds: float | None = None, progress: Progress | None = None
+        self,
+        work: float = math.inf,
+        seconds: float | None = None,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
-        self.left = work
+        self.allow(work)
         self.evaluations = 0
         self._until = math.inf if seconds is None else time.monotonic() + seconds
         self._progress = progress
+        self._stop = stop
+
+    def allow(self, work: float) -> None:
+        """Sets how much may be done from now on.
+
+        Args:
+            work: See the class.
+        """
+        self.left = self._allowed = work
 
     def count(self, points: int, images: int, dims: int = 0) -> None:
         """Counts an evaluation of the cosines between `points` points and `images` images."""
@@ -45,19 +59,20 @@ class Effort:
         self.evaluations += 1
 
     @property
-    def timed_out(self) -> bool:
-        """Whether the seconds have passed."""
-        return time.monotonic() > self._until
+    def is_stopped(self) -> bool:
+        """Whether the seconds have passed, or `stop` says so."""
+        return time.monotonic() > self._until or (self._stop is not None and self._stop())
 
     @property
     def exhausted(self) -> bool:
-        """Whether the work is done or the seconds have passed."""
-        return self.left <= 0 or self.timed_out
+        """Whether the work is done or the search is stopped."""
+        return self.left <= 0 or self.is_stopped
 
     def tell(self, message: str) -> None:
-        """Reports a line of progress."""
+        """Reports a line of progress, and the share of the work that is done if it is known."""
         if self._progress is not None:
-            self._progress(message)
+            done = min(1 - self.left / self._allowed, 1) if math.isfinite(self._allowed) else 0
+            self._progress(f"{message} ({done:.0%})" if done else message)
 
 
 def evaluation_work(points: int, images: int, dims: int) -> float:

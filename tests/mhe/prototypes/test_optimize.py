@@ -148,7 +148,7 @@ def test_effort_is_counted_and_told():
     effort = Effort(work=1e-3, progress=lines.append)
     lbfgs(points(10, 3), stages=(10.0, 40.0), iterations=20, effort=effort)
     assert effort.exhausted
-    assert not effort.timed_out
+    assert not effort.is_stopped
     assert effort.evaluations >= 20
     assert [line.split(":")[0] for line in lines] == ["sharpness 10", "sharpness 40"]
 
@@ -197,6 +197,15 @@ def test_small_problems_keep_to_one_thread_and_large_ones_do_not():
     with thread_limit(2000, 100):
         assert threads() == usual
     assert threads() == usual
+
+
+def test_a_search_that_is_stopped_keeps_its_best():
+    told = []
+    effort = Effort(progress=told.append, stop=lambda: any("start 3" in line for line in told))
+    rows, _ = search(15, 4, seed=0, effort=effort)
+    found = [float(line.split()[-2]) for line in told if line.startswith("start ")]
+    assert len(found) == 3
+    assert separation(rows) == pytest.approx(min(found), abs=1e-6)
 
 
 def test_an_interrupt_is_passed_on():

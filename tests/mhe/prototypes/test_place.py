@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -93,9 +94,32 @@ def test_same_seed_same_array_across_processes():
 def test_progress_is_told_to_a_function_or_to_stderr(capsys):
     lines = []
     place(13, 4, effort=0.01, progress=lines.append)
-    assert any(line.startswith("start 1, a random start: largest cosine ") for line in lines)
+    pattern = r"start 1, a random start: largest cosine 0\.\d{6} \(\d+%\)"
+    assert any(re.fullmatch(pattern, line) for line in lines)
     place(13, 4, effort=0.01, progress=True)
     assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_ctrl_c_ends_the_search_and_writes_its_best(tmp_path, monkeypatch, capsys):
+    """The first one; the handler that was there before is back afterwards."""
+
+    def press(line):
+        if line.startswith("start 2"):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("mhe.prototypes.optimize.to_stderr", press)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        out = tmp_path / "p.npy"
+        assert run(["--classes", "40", "--dims", "5", "--out", str(out)]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert np.load(out, allow_pickle=False).shape == (40, 5)
+    printed = capsys.readouterr()
+    assert f"written to {out}" in printed.out
+    assert "ending the search with the best placement" in printed.err
 
 
 def test_semantics_are_followed_and_cost_what_their_weight_says():
