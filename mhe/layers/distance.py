@@ -11,7 +11,7 @@ from mhe import checks
 from mhe.keras_internals import differentiates_again
 from mhe.layers.head import unit_vectors
 from mhe.precision import at_least_float32
-from mhe.tracing import keeps_one_branch
+from mhe.tracing import branch, keeps_one_branch
 from mhe.types import Tensor
 
 DISTANCES = ("euclidean", "squared", "cosine", "huber")
@@ -172,7 +172,7 @@ def _either(
 
     A program that keeps one branch keeps the latter.
     """
-    return careful() if keeps_one_branch() else ops.cond(condition, usual, careful)
+    return careful() if keeps_one_branch() else branch(condition, usual, careful)
 
 
 def _distances(rows: Tensor, prototypes: Tensor, distance: str, delta: float) -> Tensor:
@@ -209,7 +209,7 @@ def _distances(rows: Tensor, prototypes: Tensor, distance: str, delta: float) ->
         needed: Sequence[bool],
     ) -> tuple[Tensor, Tensor]:
         is_accurate, near = saved
-        return ops.cond(
+        return branch(
             is_accurate,
             lambda: _spread(upstream * _slope(pairs, distance, delta), rows, prototypes, needed),
             lambda: _careful_spread(

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from mhe.tracing import keeps_one_branch
+from mhe.tracing import branch, keeps_one_branch
 
 
 def test_steps_that_are_compiled_keep_both_branches():
@@ -41,3 +41,15 @@ def test_programs_that_pytorch_exports():
     assert seen
     assert all(seen)
     assert not keeps_one_branch()
+
+
+def test_branch_takes_one_side_and_infers_shapes():
+    ones = keras.ops.ones((2, 3))
+    for limit, expected in ((0.0, 2.0), (2.0, 1.0)):
+        found = branch(keras.ops.max(ones) > limit, lambda: (2.0 * ones,), lambda: (ones,))
+        assert float(keras.ops.max(found[0])) == expected
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Lambda(
+        lambda x: branch(keras.ops.max(x) > 0.0, lambda: 2.0 * x, lambda: x)
+    )(inputs)
+    assert outputs.shape == (None, 3)
