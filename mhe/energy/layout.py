@@ -40,6 +40,10 @@ class Layout(NamedTuple):
             return ops.matmul(vectors, ops.transpose(coefficients))
         return ops.matmul(coefficients, vectors)
 
+    def rows(self, vectors: Tensor) -> Tensor:
+        """The vectors as the rows of a matrix."""
+        return ops.transpose(vectors) if self.in_columns else vectors
+
     def per_vector(self, values: Tensor) -> Tensor:
         """One number per vector, shaped to multiply a matrix of vectors."""
         return values[None, :] if self.in_columns else values[:, None]

@@ -1,5 +1,6 @@
 """The sum of potentials over all pairs of neurons, with its gradient, in blocks."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,17 @@ import numpy as np
 from keras import ops
 
 from mhe.energy.layout import Layout
-from mhe.energy.potential import Pairs, Variant, potential
+from mhe.energy.near import has_near, mended
+from mhe.energy.potential import (
+    Measures,
+    Variant,
+    measures_of_cosines,
+    measures_of_distances,
+    potential,
+)
 from mhe.keras_internals import differentiates_again
 from mhe.precision import at_least_float32
+from mhe.tracing import branch
 from mhe.types import Tensor
 
 # Up to this many dimensions distances come from differences instead of cosines: near pairs are
@@ -101,7 +110,13 @@ def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, P
     inverse = _inverse_norms(ops.diagonal(gram))
     off_diagonal = 1.0 - ops.eye(gram.shape[0], dtype=gram.dtype)
     c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
-    excess, slope = potential(Pairs(c), variant)
+
+    def units() -> tuple[Tensor, Tensor]:
+        rows = layout.rows(vectors) * inverse[:, None]
+        return rows, rows
+
+    c, measures = mended(c, measures_of_cosines(c, variant), units, variant)
+    excess, slope = potential(c, measures, variant)
     slope = slope * off_diagonal
 
     def pullback(upstream: Tensor) -> Tensor:
@@ -124,52 +139,61 @@ def _blocked(
 ) -> tuple[Tensor, Pullback]:
     """The value and its pullback, block by block, with the gradient in the same pass.
 
-    `tangent = Σ_j slope_ij u_j` and `radial = Σ_j slope_ij c_ij` add up over the blocks.
+    `pull = Σ_j slope_ij u_j` adds up over the blocks.
     """
     squares = ops.sum(vectors * vectors, axis=1 - layout.axis)
     inverse = _inverse_norms(squares)
     units = vectors * layout.per_vector(inverse)
     count, _ = layout.count_and_dims(vectors)
-    sums = _unrolled if -(-count // block) <= _UNROLLED_BLOCKS else _looped
-    value, tangent, radial = sums(units, inverse, layout, variant, block)
-    tangent = tangent - units * layout.per_vector(radial)
+    looped = functools.partial(_looped, units, inverse, layout, variant, block)
+    if -(-count // block) <= _UNROLLED_BLOCKS:
+        sums, near = _unrolled(units, inverse, layout, variant, block)
+        # Care for near pairs in each pair of blocks would take as long to trace as all else.
+        value, pull = sums if near is False else branch(near, looped, lambda: sums)
+    else:
+        value, pull = looped()
+    radial = ops.sum(pull * units, axis=1 - layout.axis)
+    tangent = pull - units * layout.per_vector(radial)
     return value, lambda upstream: tangent * layout.per_vector(2.0 * upstream * inverse)
 
 
 def _unrolled(
     units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Every pair of blocks once: the Gram matrix is symmetric, so its upper half is enough."""
-    count, _ = layout.count_and_dims(units)
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Every pair of blocks once: the Gram matrix is symmetric, so its upper half is enough.
+
+    The second result is whether a pair is too near for that, see `mended`.
+    """
+    count, dims = layout.count_and_dims(units)
     starts = range(0, count, block)
     parts = [layout.block(units, start, block) for start in starts]
     scales = [inverse[start : start + block] for start in starts]
     value: Tensor = 0.0
-    tangents: list[Tensor] = [0.0] * len(parts)
-    radials: list[Tensor] = [0.0] * len(parts)
+    pulls: list[Tensor] = [0.0] * len(parts)
+    near = []
     for i, part in enumerate(parts):
         # One row of pairs after the other: XLA would compute all of them first, and hold them.
         part = part + 0.0 * value if i else part
         for j in range(i, len(parts)):
             same = i == j
-            pairs = _pairs_of(part, parts[j], scales[i], scales[j], layout)
-            diagonal = ops.eye(pairs.c.shape[0], dtype=pairs.c.dtype) if same else None
-            excess, slope, pull = _potential_and_pull(pairs, variant, diagonal)
+            diagonal = ops.eye(scales[i].shape[0], dtype=inverse.dtype) if same else None
+            c, measures = _pairs_of(part, parts[j], scales[i], scales[j], layout, variant, diagonal)
+            if dims > _EXACT_DIMS:
+                near.append(has_near(c, variant))
+            excess, slope = _masked_potential(c, measures, variant, diagonal)
             value = value + (1.0 if same else 2.0) * _sum(excess)
-            tangents[i] = tangents[i] + layout.mix(slope, parts[j])
-            radials[i] = radials[i] + ops.sum(pull, axis=1)
+            pulls[i] = pulls[i] + layout.mix(slope, parts[j])
             if not same:
-                tangents[j] = tangents[j] + layout.mix(ops.transpose(slope), part)
-                radials[j] = radials[j] + ops.sum(pull, axis=0)
-    tangent = ops.concatenate(tangents, axis=layout.axis)
-    return value, tangent, ops.concatenate(radials, axis=0)
+                pulls[j] = pulls[j] + layout.mix(ops.transpose(slope), part)
+    sums = value, ops.concatenate(pulls, axis=layout.axis)
+    return sums, ops.any(ops.stack(near)) if near else False
 
 
 def _looped(
     units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Every ordered pair of blocks, in two nested loops that hold one pair at a time."""
-    count, _ = layout.count_and_dims(units)
+    count, dims = layout.count_and_dims(units)
     blocks = -(-count // block)
     padding = blocks * block - count
     units = layout.pad(units, padding)
@@ -181,27 +205,25 @@ def _looped(
         start = i * block
         return layout.dynamic_block(units, start, block), ops.slice(inverse, (start,), (block,))
 
-    def row(i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def row(i: Tensor) -> tuple[Tensor, Tensor]:
         mine, my_scale = block_at(i)
 
-        def add(j: Tensor, carry: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-            value, tangent, radial = carry
+        def add(j: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            value, pull = carry
             other, scale = block_at(j)
             diagonal = eye * ops.cast(ops.equal(i, j), dtype)
-            pairs = _pairs_of(mine, other, my_scale, scale, layout)
-            excess, slope, pull = _potential_and_pull(pairs, variant, diagonal)
-            return (
-                value + _sum(excess),
-                tangent + layout.mix(slope, other),
-                radial + ops.sum(pull, axis=1),
-            )
+            c, measures = _pairs_of(mine, other, my_scale, scale, layout, variant, diagonal)
+            if dims > _EXACT_DIMS:
+                c, measures = mended(
+                    c, measures, lambda: (layout.rows(mine), layout.rows(other)), variant
+                )
+            excess, slope = _masked_potential(c, measures, variant, diagonal)
+            return value + _sum(excess), pull + layout.mix(slope, other)
 
-        start = (ops.zeros((), dtype), ops.zeros_like(mine), ops.zeros((block,), dtype))
-        return ops.fori_loop(0, blocks, add, start)
+        return ops.fori_loop(0, blocks, add, (ops.zeros((), dtype), ops.zeros_like(mine)))
 
-    values, tangents, radials = ops.map(row, ops.arange(blocks, dtype="int32"))
-    radial = ops.reshape(radials, (-1,))[:count]
-    return ops.sum(values), layout.join(tangents, count), radial
+    values, pulls = ops.map(row, ops.arange(blocks, dtype="int32"))
+    return ops.sum(values), layout.join(pulls, count)
 
 
 def _inverse_norms(squares: Tensor) -> Tensor:
@@ -216,39 +238,43 @@ def _sum(values: Tensor) -> Tensor:
     return ops.sum(ops.sum(values, axis=1))
 
 
-def _pairs_of(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, layout: Layout) -> Pairs:
-    """Cosines of all pairs of two blocks of unit vectors; a scale of 0 marks a zero vector."""
+def _pairs_of(
+    a: Tensor,
+    b: Tensor,
+    a_scale: Tensor,
+    b_scale: Tensor,
+    layout: Layout,
+    variant: Variant,
+    masked: Tensor | None,
+) -> tuple[Tensor, Measures]:
+    """Cosines and measures of all pairs of two blocks of unit vectors.
+
+    A scale of 0 marks a zero vector. Pairs that a mask marks by a 1 count as orthogonal.
+    """
     _, dims = layout.count_and_dims(a)
+    keep = 1.0 if masked is None else 1.0 - masked
     if dims > _EXACT_DIMS:
-        return Pairs(layout.gram(a, b))
-    zeros = _is_zero(a_scale)[:, None] + _is_zero(b_scale)[None, :]
-    x = y = 0.5 * zeros
+        c = layout.gram(a, b) * keep
+        return c, measures_of_cosines(c, variant)
+    apart = _is_zero(a_scale)[:, None] + _is_zero(b_scale)[None, :]
+    x = y = 0.5 * apart
     for k in range(dims):
         first = layout.component(a, k)[:, None]
         second = layout.component(b, k)[None, :]
         x = x + 0.5 * ops.square(first - second)
         y = y + 0.5 * ops.square(first + second)
-    return Pairs(0.5 * (y - x), x, y)
+    if masked is not None:
+        x, y = x * keep + masked, y * keep + masked
+    return 0.5 * (y - x), measures_of_distances(x, y, variant)
 
 
 def _is_zero(scale: Tensor) -> Tensor:
     return ops.cast(ops.equal(scale, 0.0), scale.dtype)
 
 
-def _potential_and_pull(
-    pairs: Pairs, variant: Variant, masked: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Excess, slope, and slope times cosine; all 0 for the pairs that a mask marks by a 1."""
-    if masked is None:
-        excess, slope = potential(pairs, variant)
-        return excess, slope, slope * pairs.c
-    # Orthogonal pairs have no excess.
-    keep = 1.0 - masked
-    c = pairs.c * keep
-    if pairs.x is None or pairs.y is None:
-        pairs = Pairs(c)
-    else:
-        pairs = Pairs(c, pairs.x * keep + masked, pairs.y * keep + masked)
-    excess, slope = potential(pairs, variant)
-    slope = slope * keep
-    return excess, slope, slope * c
+def _masked_potential(
+    c: Tensor, measures: Measures, variant: Variant, masked: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Excess and slope; orthogonal pairs have no excess, masked ones no slope."""
+    excess, slope = potential(c, measures, variant)
+    return excess, slope if masked is None else slope * (1.0 - masked)

@@ -11,8 +11,8 @@ from keras import ops
 from mhe.types import Tensor
 
 # Pairs closer than this (squared distance) have the potential that they would have at it, and no
-# slope: in float32 the cosine of two unit vectors is known to about 1e-7, so anything closer cannot
-# be told from equal, and equal vectors have no direction in which to part.
+# slope: equal vectors have no direction in which to part, and in float32 anything closer is hard to
+# tell from equal.
 _CLOSEST = 1e-6
 
 
@@ -46,36 +46,53 @@ class Variant(NamedTuple):
         return -math.log(rho) if self.s == 0 else rho**-self.s
 
 
-class Pairs(NamedTuple):
-    """Cosines of pairs; `x` and `y` where they are known better than from the cosine."""
-
-    c: Tensor
-    x: Tensor | None = None
-    y: Tensor | None = None
+# What a potential is a function of, for all pairs: which arrays these are depends on the variant.
+Measures = tuple[Tensor, ...]
 
 
-def potential(pairs: Pairs, variant: Variant) -> tuple[Tensor, Tensor]:
+def measures_of_cosines(c: Tensor, variant: Variant) -> Measures:
+    """The measures of pairs whose cosines are `c`, as exact as a cosine tells them.
+
+    Euclidean: 1 - c; in half space 1 - c² where both distances follow from that, else 1 - c and
+    1 + c. Angle: θ, in half space the smaller of θ and π - θ; and 1 - c².
+    """
+    if variant.distance == "angle":
+        return _smaller_angle(c) if variant.half else _angle(c), 1.0 - c * c
+    if not variant.half:
+        return (1.0 - c,)
+    return (1.0 - c * c,) if variant.s in (0, 2) else (1.0 - c, 1.0 + c)
+
+
+def measures_of_distances(x: Tensor, y: Tensor, variant: Variant) -> Measures:
+    """The same from half the squared distances x = 1 - c and y = 1 + c, exact near 0, too."""
+    if variant.distance == "angle":
+        near, far = (ops.minimum(x, y), ops.maximum(x, y)) if variant.half else (x, y)
+        return 2.0 * ops.arctan2(ops.sqrt(near), ops.sqrt(far)), x * y
+    if not variant.half:
+        return (x,)
+    return (x * y,) if variant.s in (0, 2) else (x, y)
+
+
+def potential(c: Tensor, measures: Measures, variant: Variant) -> tuple[Tensor, Tensor]:
     """Excess h(c) - h(0) and slope h'(c) of the potential, elementwise.
 
     In half space h(c) = g(c) + g(-c), the energies of u_i with u_j and with -u_j.
     """
     if variant.distance == "euclidean":
-        return _euclidean_potential(pairs, variant)
-    return _angle_potential(pairs, variant)
+        return _euclidean_potential(c, measures, variant)
+    return _angle_potential(c, measures, variant)
 
 
-def _euclidean_potential(pairs: Pairs, variant: Variant) -> tuple[Tensor, Tensor]:
-    c, x, y = pairs
+def _euclidean_potential(c: Tensor, measures: Measures, variant: Variant) -> tuple[Tensor, Tensor]:
     s, half, closest = variant.s, variant.half, variant.closest
     if half and s in (0, 2):
-        # The two terms add up to a function of 1 - c² = xy alone.
-        squared = c * c
-        product, free = _clamped(1.0 - squared if x is None else x * y, closest)
+        # The two terms add up to a function of 1 - c² alone.
+        product, free = _clamped(measures[0], closest)
         inverse = 1.0 / product
         if s == 0:
             return -0.5 * ops.log(product), c * inverse * free
-        return squared * inverse, 2.0 * c * inverse * inverse * free
-    x, free = _clamped(1.0 - c if x is None else x, closest / 2)
+        return c * c * inverse, 2.0 * c * inverse * inverse * free
+    x, free = _clamped(measures[0], closest / 2)
     if s == 0:
         return -0.5 * ops.log(x), 0.5 * free / x
     if s == 2:
@@ -84,7 +101,7 @@ def _euclidean_potential(pairs: Pairs, variant: Variant) -> tuple[Tensor, Tensor
     near, near_slope = _inverse_power(2.0 * x, s)
     if not half:
         return near - 2.0 ** (-s / 2), near_slope * free
-    y, far_free = _clamped(1.0 + c if y is None else y, closest / 2)
+    y, far_free = _clamped(measures[1], closest / 2)
     far, far_slope = _inverse_power(2.0 * y, s)
     return near + far - 2.0 ** (1 - s / 2), near_slope * free - far_slope * far_free
 
@@ -103,19 +120,18 @@ def _inverse_power(squared: Tensor, s: float) -> tuple[Tensor, Tensor]:
     return value, s * value / squared
 
 
-def _angle_potential(pairs: Pairs, variant: Variant) -> tuple[Tensor, Tensor]:
-    c, x, y = pairs
+def _angle_potential(c: Tensor, measures: Measures, variant: Variant) -> tuple[Tensor, Tensor]:
     s, half, closest = variant.s, variant.half, variant.closest
-    angle = _angle(pairs)
-    sine = ops.sqrt(ops.maximum(1.0 - c * c if x is None else x * y, closest))
+    angle, product = measures
+    sine = ops.sqrt(ops.maximum(product, closest))
     clamped, free = _clamped(angle, math.sqrt(closest))
     near, near_slope = _inverse_angle(clamped, s)
     right = variant.orthogonal
     if not half:
         return near - right, near_slope * free / sine
-    clamped, far_free = _clamped(math.pi - angle, math.sqrt(closest))
-    far, far_slope = _inverse_angle(clamped, s)
-    return near + far - 2 * right, (near_slope * free - far_slope * far_free) / sine
+    far, far_slope = _inverse_angle(math.pi - angle, s)
+    slope = (near_slope * free - far_slope) / sine
+    return near + far - 2 * right, ops.where(c < 0, -slope, slope)
 
 
 def _inverse_angle(angle: Tensor, s: float) -> tuple[Tensor, Tensor]:
@@ -129,14 +145,20 @@ def _inverse_angle(angle: Tensor, s: float) -> tuple[Tensor, Tensor]:
     return value, s * value * inverse
 
 
-def _angle(pairs: Pairs) -> Tensor:
+def _angle(c: Tensor) -> Tensor:
     """The angle of each pair in radians, from 0 to π."""
-    c, x, y = pairs
-    if x is not None:
-        return 2.0 * ops.arctan2(ops.sqrt(x), ops.sqrt(y))
     if keras.backend.backend() == "jax" and c.dtype == np.float32:
-        return _fused_arccos(c)
+        smaller = _smaller_angle(c)
+        return ops.where(c < 0, math.pi - smaller, smaller)
     return ops.arccos(ops.clip(c, -1.0, 1.0))
+
+
+def _smaller_angle(c: Tensor) -> Tensor:
+    """The smaller of each pair's angle and that with the opposite, from 0 to π/2."""
+    a = ops.minimum(ops.absolute(c), 1.0)
+    if keras.backend.backend() == "jax" and c.dtype == np.float32:
+        return _fused_arccos(a)
+    return ops.arccos(a)
 
 
 @functools.cache
@@ -148,14 +170,12 @@ def _arccos_coefficients() -> tuple[float, ...]:
     return tuple(fit.convert(kind=np.polynomial.Polynomial).coef)
 
 
-def _fused_arccos(c: Tensor) -> Tensor:
-    """Arccos in multiplications and additions, for float32.
+def _fused_arccos(a: Tensor) -> Tensor:
+    """Arccos of numbers from 0 to 1 in multiplications and additions, for float32.
 
     XLA compiles arccos to scalar calls on a CPU, at 10 to 20 times the cost of this.
     """
-    a = ops.minimum(ops.absolute(c), 1.0)
     value = ops.zeros_like(a)
     for coefficient in reversed(_arccos_coefficients()):
         value = value * a + coefficient
-    value = value * ops.sqrt(1.0 - a)
-    return ops.where(c < 0, math.pi - value, value)
+    return value * ops.sqrt(1.0 - a)
