@@ -43,7 +43,8 @@ def arcface_logits(
         detach: Whether cos(θ_y + m) - cos θ_y gets no gradient, and is taken beyond π - m, too.
 
     Returns:
-        A tensor `(B, classes)`, float64 for float64 cosines, else float32. Its gradient is finite
+        A tensor `(B, classes)`, float64 for float64 cosines where Keras computes in it, else
+        float32. Its gradient is finite
         at θ = 0 and π, too; see `sine`.
 
     Raises:

@@ -35,7 +35,8 @@ def class_products(features: Tensor, kernel: Tensor) -> Tensor:
             a gradient with which it can leave 0.
 
     Returns:
-        A tensor `(B, classes)`, float64 for float64 features, else float32.
+        A tensor `(B, classes)`, float64 for float64 features where Keras computes in it, else
+        float32.
 
     Example:
 
@@ -59,7 +60,8 @@ def lengths(vectors: Tensor) -> Tensor:
         vectors: Tensor `(..., D)`.
 
     Returns:
-        A tensor `(...)`, float64 for float64 vectors, else float32.
+        A tensor `(...)`, float64 for float64 vectors where Keras computes in it, else
+        float32.
 
     Example:
 

@@ -22,7 +22,8 @@ def cosface_logits(
         m: The margin.
 
     Returns:
-        A tensor `(B, classes)`, float64 for float64 cosines, else float32.
+        A tensor `(B, classes)`, float64 for float64 cosines where Keras computes in it, else
+        float32.
 
     Raises:
         ValueError: If there is not one label per sample, or a label in an array or list is not a

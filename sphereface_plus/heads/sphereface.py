@@ -70,7 +70,8 @@ def sphereface_logits(
         annealing: λ ≥ 0, the weight of the plain cosine.
 
     Returns:
-        A tensor `(B, classes)`, float64 for float64 products, else float32. A zero feature
+        A tensor `(B, classes)`, float64 for float64 products where Keras computes in it, else
+        float32. A zero feature
         has logits of 0.
 
     Raises:

@@ -59,7 +59,8 @@ def sphereface2_logits(
             own.
 
     Returns:
-        A tensor `(B, classes)`, float64 for float64 cosines, else float32. If a label in a tensor
+        A tensor `(B, classes)`, float64 for float64 cosines where Keras computes in it, else
+        float32. If a label in a tensor
         is not a class, every class counts as another.
 
     Raises:

@@ -101,7 +101,8 @@ def sphereface_r_logits(
             detachment").
 
     Returns:
-        A tensor `(B, classes)`, float64 for float64 products, else float32.
+        A tensor `(B, classes)`, float64 for float64 products where Keras computes in it, else
+        float32.
 
     Raises:
         ValueError: If there is not one label per sample, or a label in an array or list is not a
