@@ -6,6 +6,7 @@ from mhe.regularizers.mhe import MHE
 from mhe.regularizers.nearest import NearestImagePull, nearest_images
 from mhe.regularizers.rank import Rank, rank_loss
 from mhe.regularizers.sum import Sum, describe
+from mhe.regularizers.uniformity import Uniformity, uniformity
 from mhe.regularizers.variation import TotalVariation, total_variation
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "Rank",
     "Sum",
     "TotalVariation",
+    "Uniformity",
     "describe",
     "nearest_images",
     "prototype_distances",
     "rank_loss",
     "squared_distortion",
     "total_variation",
+    "uniformity",
 ]
