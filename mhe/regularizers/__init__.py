@@ -3,8 +3,10 @@
 from mhe.regularizers.distances import prototype_distances
 from mhe.regularizers.distortion import Distortion, squared_distortion
 from mhe.regularizers.mhe import MHE
+from mhe.regularizers.minimal_angle import MinimalAngle, minimal_angle
 from mhe.regularizers.nearest import NearestImagePull, nearest_images
 from mhe.regularizers.rank import Rank, rank_loss
+from mhe.regularizers.separation import Separation, smallest_distance
 from mhe.regularizers.sum import Sum, describe
 from mhe.regularizers.uniformity import Uniformity, uniformity
 from mhe.regularizers.variation import TotalVariation, total_variation
@@ -12,15 +14,19 @@ from mhe.regularizers.variation import TotalVariation, total_variation
 __all__ = [
     "MHE",
     "Distortion",
+    "MinimalAngle",
     "NearestImagePull",
     "Rank",
+    "Separation",
     "Sum",
     "TotalVariation",
     "Uniformity",
     "describe",
+    "minimal_angle",
     "nearest_images",
     "prototype_distances",
     "rank_loss",
+    "smallest_distance",
     "squared_distortion",
     "total_variation",
     "uniformity",
