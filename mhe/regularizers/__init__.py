@@ -5,6 +5,7 @@ from mhe.regularizers.distortion import Distortion, squared_distortion
 from mhe.regularizers.mhe import MHE
 from mhe.regularizers.minimal_angle import MinimalAngle, minimal_angle
 from mhe.regularizers.nearest import NearestImagePull, nearest_images
+from mhe.regularizers.orthogonality import Orthogonality, orthogonality
 from mhe.regularizers.rank import Rank, rank_loss
 from mhe.regularizers.separation import Separation, smallest_distance
 from mhe.regularizers.sum import Sum, describe
@@ -16,6 +17,7 @@ __all__ = [
     "Distortion",
     "MinimalAngle",
     "NearestImagePull",
+    "Orthogonality",
     "Rank",
     "Separation",
     "Sum",
@@ -24,6 +26,7 @@ __all__ = [
     "describe",
     "minimal_angle",
     "nearest_images",
+    "orthogonality",
     "prototype_distances",
     "rank_loss",
     "smallest_distance",

@@ -11,6 +11,16 @@ import mhe
 from mhe import regularizers
 
 FAMILY = {
+    "minimal_angle": lambda **given: regularizers.MinimalAngle(**given),
+    **{
+        kind: lambda kind=kind, **given: regularizers.Orthogonality(kind=kind, **given)
+        for kind in ("single", "double", "coherence", "spectral")
+    },
+    "spectral of units": lambda **given: regularizers.Orthogonality(
+        kind="spectral", unit=True, **given
+    ),
+    "separation": lambda **given: regularizers.Separation(**given),
+    "separation by angle": lambda **given: regularizers.Separation(distance="angle", **given),
     "uniformity": lambda **given: regularizers.Uniformity(**given),
 }
 family = pytest.mark.parametrize("make", FAMILY.values(), ids=FAMILY)
