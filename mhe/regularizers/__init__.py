@@ -2,6 +2,7 @@
 
 from mhe.regularizers.distances import prototype_distances
 from mhe.regularizers.distortion import Distortion, squared_distortion
+from mhe.regularizers.gram_determinant import GramDeterminant, log_determinant
 from mhe.regularizers.mhe import MHE
 from mhe.regularizers.minimal_angle import MinimalAngle, minimal_angle
 from mhe.regularizers.nearest import NearestImagePull, nearest_images
@@ -15,6 +16,7 @@ from mhe.regularizers.variation import TotalVariation, total_variation
 __all__ = [
     "MHE",
     "Distortion",
+    "GramDeterminant",
     "MinimalAngle",
     "NearestImagePull",
     "Orthogonality",
@@ -24,6 +26,7 @@ __all__ = [
     "TotalVariation",
     "Uniformity",
     "describe",
+    "log_determinant",
     "minimal_angle",
     "nearest_images",
     "orthogonality",
