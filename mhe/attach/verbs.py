@@ -12,7 +12,7 @@ from mhe.attach.retracing import retrace
 from mhe.attach.selection import select_among
 from mhe.attach.slots import put, take_off
 from mhe.attach.table import Attachments
-from mhe.regularizers import MHE, Sum
+from mhe.regularizers import Sum
 
 
 def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None) -> Attachments:
@@ -35,9 +35,10 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
     Args:
         model: A built model.
         regularizer: The regularizer for every layer with neurons: an `MHE`, a `Sum`, or anything
-            else that `keras.regularizers.get` accepts. Each layer gets its own copy of an `MHE`
-            (also of one in a `Sum`) whose `axis` is set to the axes of that layer's neurons;
-            other regularizers are used as they are. None attaches only `head`.
+            else that `keras.regularizers.get` accepts. Of a regularizer with a method
+            `with_axis(axis)`, such as an `MHE` (also one in a `Sum`), each layer gets its own copy
+            for the axes of that layer's neurons; others are used as they are. None attaches only
+            `head`.
         head: The regularizer for the head, see `mhe.attach.outputs.head_layers`; None treats the
             head like every other layer.
         layers: Which layers get it. A string is the name of a layer or of a weight or, if no name
@@ -154,9 +155,8 @@ def attached(model: Layer) -> Attachments:
 
 
 def _along(regularizer: Any, axis: int | tuple[int, ...]) -> Any:
-    """A regularizer with the axis of every MHE in it set."""
-    if isinstance(regularizer, MHE):
-        return regularizer.with_axis(axis)
+    """A regularizer with the axis of everything in it that has `with_axis` set."""
     if isinstance(regularizer, Sum):
         return Sum(*(_along(each, axis) for each in regularizer.regularizers))
-    return regularizer
+    with_axis = getattr(regularizer, "with_axis", None)
+    return regularizer if with_axis is None else with_axis(axis)

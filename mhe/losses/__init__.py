@@ -6,6 +6,7 @@ loss of a wrong target is NaN, and its gradient zero.
 """
 
 from mhe.losses.bounded import BoundedCrossEntropy, bounded_cross_entropy, saturation
+from mhe.losses.class_uniformity import ClassUniformity, class_uniformity
 from mhe.losses.earth_mover import SquaredEarthMover, squared_earth_mover
 from mhe.losses.hierarchical import HierarchicalCrossEntropy, hierarchical_cross_entropy
 from mhe.losses.magnet import MagnetLoss, magnet_loss
@@ -16,6 +17,7 @@ from mhe.losses.soft_labels import SoftLabelCrossEntropy, soft_label_cross_entro
 
 __all__ = [
     "BoundedCrossEntropy",
+    "ClassUniformity",
     "HierarchicalCrossEntropy",
     "MagnetLoss",
     "PolarLoss",
@@ -24,6 +26,7 @@ __all__ = [
     "SoftLabelCrossEntropy",
     "SquaredEarthMover",
     "bounded_cross_entropy",
+    "class_uniformity",
     "hierarchical_cross_entropy",
     "magnet_loss",
     "polar_loss",

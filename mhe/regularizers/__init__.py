@@ -2,23 +2,38 @@
 
 from mhe.regularizers.distances import prototype_distances
 from mhe.regularizers.distortion import Distortion, squared_distortion
+from mhe.regularizers.gram_determinant import GramDeterminant, log_determinant
 from mhe.regularizers.mhe import MHE
+from mhe.regularizers.minimal_angle import MinimalAngle, minimal_angle
 from mhe.regularizers.nearest import NearestImagePull, nearest_images
+from mhe.regularizers.orthogonality import Orthogonality, orthogonality
 from mhe.regularizers.rank import Rank, rank_loss
+from mhe.regularizers.separation import Separation, smallest_distance
 from mhe.regularizers.sum import Sum, describe
+from mhe.regularizers.uniformity import Uniformity, uniformity
 from mhe.regularizers.variation import TotalVariation, total_variation
 
 __all__ = [
     "MHE",
     "Distortion",
+    "GramDeterminant",
+    "MinimalAngle",
     "NearestImagePull",
+    "Orthogonality",
     "Rank",
+    "Separation",
     "Sum",
     "TotalVariation",
+    "Uniformity",
     "describe",
+    "log_determinant",
+    "minimal_angle",
     "nearest_images",
+    "orthogonality",
     "prototype_distances",
     "rank_loss",
+    "smallest_distance",
     "squared_distortion",
     "total_variation",
+    "uniformity",
 ]

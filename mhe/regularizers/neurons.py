@@ -1,0 +1,90 @@
+"""Neurons, or features, as the rows of a matrix, in the differentiable steps of the family.
+
+Unlike `mhe.energy.layout`, the number of rows may be unknown until a batch comes, as it is for
+an `activity_regularizer`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mhe.energy import neuron_axes
+from mhe.precision import at_least_float32
+from mhe.types import Tensor
+
+
+def neuron_rows(weights: Tensor, axis: int | tuple[int, ...]) -> Tensor:
+    """The neurons as the rows of a matrix `(N, D)` of at least float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> neuron_rows(np.ones((3, 3, 2, 5), "float16"), axis=-1).shape == (5, 18)
+    True
+    """
+    weights = at_least_float32(weights)
+    rank = len(weights.shape)
+    axes = neuron_axes(axis, rank)
+    others = tuple(a for a in range(rank) if a not in axes)
+    sizes = ops.shape(weights)
+    dims = math.prod(sizes[a] for a in others)
+    if axes + others != tuple(range(rank)):
+        weights = ops.transpose(weights, axes + others)
+    return ops.reshape(weights, (math.prod(sizes[a] for a in axes), dims))
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows scaled to length 1; a zero row stays zero and has no gradient.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(unit_rows(keras.ops.convert_to_tensor([[3.0, 4.0], [0.0, 0.0]]))).round(6)
+    array([[0.6, 0.8],
+           [0. , 0. ]], dtype=float32)
+    """
+    squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
+    nonzero = squares > float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
+    return rows * ops.where(nonzero, ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
+
+
+def gram(rows: Tensor) -> Tensor:
+    """All dot products of rows, `(N, N)`; the gradient takes one matrix product instead of two.
+
+    Example:
+
+    >>> import numpy as np
+    >>> np.asarray(gram(keras.ops.convert_to_tensor([[1.0, 0.0], [2.0, 1.0]])))
+    array([[1., 2.],
+           [2., 5.]], dtype=float32)
+    """
+
+    @ops.custom_gradient
+    def products(rows: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+        def backward(*args: Any, upstream: Tensor = None) -> Tensor:
+            # TensorFlow and JAX pass the upstream gradient alone, PyTorch the rows, too.
+            source = rows
+            if upstream is None:
+                (upstream,) = args
+            else:
+                (source,) = args
+            return ops.matmul(upstream + ops.transpose(upstream), source)
+
+        return ops.matmul(rows, ops.transpose(rows)), backward
+
+    return products(rows)
+
+
+def count_rows(rows: Tensor) -> Tensor:
+    """N as a float scalar."""
+    return ops.sum(ops.ones_like(rows[:, 0]))
+
+
+def same_row(rows: Tensor) -> Tensor:
+    """The identity matrix `(N, N)`, as booleans."""
+    index = ops.cumsum(ops.ones_like(rows[:, 0]))
+    return index[:, None] == index[None, :]

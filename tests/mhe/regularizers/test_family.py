@@ -1,0 +1,162 @@
+"""What all regularizers of the family share: saving, attaching, features, degenerate neurons."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import mhe
+from mhe import regularizers
+
+FAMILY = {
+    "gram_determinant": lambda **given: regularizers.GramDeterminant(**given),
+    "minimal_angle": lambda **given: regularizers.MinimalAngle(**given),
+    **{
+        kind: lambda kind=kind, **given: regularizers.Orthogonality(kind=kind, **given)
+        for kind in ("single", "double", "coherence", "spectral")
+    },
+    "spectral of units": lambda **given: regularizers.Orthogonality(
+        kind="spectral", unit=True, **given
+    ),
+    "separation": lambda **given: regularizers.Separation(**given),
+    "separation by angle": lambda **given: regularizers.Separation(distance="angle", **given),
+    "uniformity": lambda **given: regularizers.Uniformity(**given),
+}
+family = pytest.mark.parametrize("make", FAMILY.values(), ids=FAMILY)
+pytestmark = pytest.mark.usefixtures("weights_from_numpy")
+
+
+def kernel(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@family
+def test_json_gives_the_same_regularizer_back(make):
+    regularizer = make(strength=0.5, space="half", axis=(0, -2))
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(regularizer)))
+    copy = keras.regularizers.get(config)
+    assert type(copy) is type(regularizer)
+    assert copy.get_config() == regularizer.get_config()
+    assert repr(copy) == repr(regularizer)
+    assert config["registered_name"] == f"mhe>{type(regularizer).__name__}"
+
+
+@family
+@pytest.mark.parametrize("strength", [-1, float("nan"), float("inf"), "1"])
+@pytest.mark.one_backend
+def test_strength_is_checked(make, strength):
+    with pytest.raises(ValueError, match=r"`strength` .*Received: "):
+        make(strength=strength)
+
+
+@family
+@pytest.mark.one_backend
+def test_options_are_checked(make):
+    with pytest.raises(ValueError, match=r"`space` .*Received: space='third'"):
+        make(space="third")
+    with pytest.raises(ValueError, match=r"`axis` .*Received: axis=1.5"):
+        make(axis=1.5)
+    with pytest.raises(ValueError, match=r"`axis` is out of range .*Received: axis=2"):
+        make(axis=2)(kernel(3, 4))
+
+
+DEGENERATE = {
+    "zero": np.zeros((3, 5)),
+    "one zero": np.concatenate([np.zeros((1, 5)), np.eye(5)]),
+    "equal": np.ones((3, 5)),
+    "opposite": np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]),
+    "collinear": np.arange(-2.0, 3.0)[:, None] * np.ones((1, 4)),
+    "orthogonal": np.eye(4),
+    "one": np.array([[1.0, 2.0]]),
+    "one number": np.array([[1.0], [-2.0], [3.0]]),
+    "none": np.ones((0, 3)),
+}
+
+
+@family
+@pytest.mark.parametrize("space", ["full", "half"])
+def test_degenerate_neurons_are_finite(make, space, value_and_gradient):
+    regularizer = make(space=space, axis=0)
+    for name, rows in DEGENERATE.items():
+        for dtype in ("float32", "float16") if name in ("one zero", "equal") else ("float32",):
+            value, gradient = value_and_gradient(regularizer, rows.astype(dtype), eager=True)
+            assert np.isfinite(value), (name, dtype)
+            assert np.all(np.isfinite(gradient)), (name, dtype)
+            assert gradient.shape == rows.shape, name
+
+
+@family
+@pytest.mark.parametrize("space", ["full", "half"])
+def test_compiled_as_eager(make, space, value_and_gradient):
+    regularizer = make(space=space)
+    for shape in ((7, 5), (3, 6)):
+        weights = kernel(*shape)
+        value, gradient = value_and_gradient(regularizer, weights, eager=True)
+        compiled, again = value_and_gradient(
+            regularizer, weights, jit_compile=keras.backend.backend() != "torch"
+        )
+        assert compiled == pytest.approx(value, rel=1e-5, abs=1e-6)
+        np.testing.assert_allclose(again, gradient, rtol=1e-4, atol=1e-5)
+
+
+def layers():
+    return {
+        "dense": (keras.layers.Dense(4), (None, 6), -1),
+        "conv": (keras.layers.Conv2D(4, 3), (None, 5, 5, 2), -1),
+        "depthwise": (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), (None, 5, 5, 2), (2, 3)),
+        "embedding": (keras.layers.Embedding(5, 6), (None,), 0),
+        "einsum": (keras.layers.EinsumDense("ab,bcd->acd", (2, 3)), (None, 6), (1, 2)),
+    }
+
+
+@family
+@pytest.mark.parametrize("kind", layers())
+def test_attach_knows_the_axis(make, kind):
+    layer, shape, axis = layers()[kind]
+    model = keras.Sequential([keras.Input(shape[1:]), layer])
+    mhe.attach(model, make(strength=2.0))
+    (loss,) = map(ops.convert_to_numpy, model.losses)
+    weight = ops.convert_to_numpy(layer.weights[0])
+    assert float(loss) == pytest.approx(float(make(strength=2.0, axis=axis)(weight)), rel=1e-5)
+    rows = np.moveaxis(weight, axis, (0, 1) if isinstance(axis, tuple) else 0)
+    rows = rows.reshape(np.prod(np.take(weight.shape, axis)), -1)
+    assert float(loss) == pytest.approx(float(make(strength=2.0, axis=0)(rows)), rel=1e-5)
+    mhe.detach(model)
+    assert model.losses == []
+
+
+@family
+def test_models_keep_it(make, tmp_path):
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4, kernel_regularizer=make(strength=0.5))]
+    )
+    mhe.attach(model, make())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    losses, again = (list(map(ops.convert_to_numpy, each.losses)) for each in (model, loaded))
+    np.testing.assert_allclose(again, losses, rtol=1e-6)
+
+
+@family
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_fit_with_kernels_and_features(make, policy):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(
+                4,
+                kernel_regularizer=make(),
+                activity_regularizer=make(strength=0.1, axis=0),
+                dtype=policy,
+            ),
+            keras.layers.Dense(1, dtype="float32"),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    # The last batch is smaller, and so is unknown to a compiled step.
+    history = model.fit(kernel(12, 6), kernel(12, 1), batch_size=8, epochs=2, verbose=0).history
+    assert np.all(np.isfinite(history["loss"]))
+    assert all(np.all(np.isfinite(each)) for each in model.get_weights())
+    assert len(model.layers[0].losses) >= 1
