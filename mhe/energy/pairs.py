@@ -92,14 +92,16 @@ def sum_of_excesses(vectors: Tensor, layout: Layout, variant: Variant, block: in
     return differentiable(vectors)
 
 
-def slope_of_excesses(vectors: Tensor, layout: Layout, variant: Variant, block: int) -> Tensor:
-    """The gradient of `sum_of_excesses`, for the inner steps of another minimization."""
+def excess_and_slope(
+    vectors: Tensor, layout: Layout, variant: Variant, block: int
+) -> tuple[Tensor, Tensor]:
+    """The value and gradient of `sum_of_excesses`, for the inner steps of another problem."""
     count, dims = layout.count_and_dims(vectors)
     if block >= count and dims > _EXACT_DIMS:
-        _, pullback = _whole(vectors, layout, variant)
+        value, pullback = _whole(vectors, layout, variant)
     else:
-        _, pullback = _blocked(vectors, layout, variant, block)
-    return pullback(ops.ones((), vectors.dtype))
+        value, pullback = _blocked(vectors, layout, variant, block)
+    return value, pullback(ops.ones((), vectors.dtype))
 
 
 def _saturating_cast(values: Tensor, dtype: Any) -> Tensor:

@@ -11,6 +11,14 @@ import mhe
 from mhe import regularizers
 
 FAMILY = {
+    "comhe": lambda **given: regularizers.CoMHE(dims=1, **given),
+    "comhe by angle": lambda **given: regularizers.CoMHE(
+        projection="angle", dims=1, steps=2, **given
+    ),
+    "comhe by adversary": lambda **given: regularizers.CoMHE(
+        projection="adversarial", dims=1, steps=2, **given
+    ),
+    "covering": lambda **given: regularizers.Covering(steps=3, **given),
     "gram_determinant": lambda **given: regularizers.GramDeterminant(**given),
     "minimal_angle": lambda **given: regularizers.MinimalAngle(**given),
     **{
@@ -19,6 +27,10 @@ FAMILY = {
     },
     "spectral of units": lambda **given: regularizers.Orthogonality(
         kind="spectral", unit=True, **given
+    ),
+    "polarization": lambda **given: regularizers.Polarization(steps=3, **given),
+    "polarization by angle": lambda **given: regularizers.Polarization(
+        s=1, distance="angle", steps=3, **given
     ),
     "separation": lambda **given: regularizers.Separation(**given),
     "separation by angle": lambda **given: regularizers.Separation(distance="angle", **given),
@@ -90,12 +102,12 @@ def test_degenerate_neurons_are_finite(make, space, value_and_gradient):
 @family
 @pytest.mark.parametrize("space", ["full", "half"])
 def test_compiled_as_eager(make, space, value_and_gradient):
-    regularizer = make(space=space)
     for shape in ((7, 5), (3, 6)):
         weights = kernel(*shape)
-        value, gradient = value_and_gradient(regularizer, weights, eager=True)
+        value, gradient = value_and_gradient(make(space=space), weights, eager=True)
+        # Another one: what is random differs from call to call.
         compiled, again = value_and_gradient(
-            regularizer, weights, jit_compile=keras.backend.backend() != "torch"
+            make(space=space), weights, jit_compile=keras.backend.backend() != "torch"
         )
         assert compiled == pytest.approx(value, rel=1e-5, abs=1e-6)
         np.testing.assert_allclose(again, gradient, rtol=1e-4, atol=1e-5)
