@@ -3,9 +3,9 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
+from mhe.directions import unit_vectors
 from mhe.energy import check_options
 from mhe.energy.potential import Variant, measures_of_cosines, potential
 from mhe.losses.targets import at_least_float32_name
@@ -70,7 +70,7 @@ def class_uniformity(
     together = ops.cast(labels[:, None] == labels[None, :], features.dtype)
     share = 1.0 / ops.sum(together, axis=1)
     # The mean of each sample's class: one row per sample, not per class. Its length is no matter.
-    means = _units(ops.matmul(together, _units(features)))
+    means = unit_vectors(ops.matmul(together, unit_vectors(features)))
     cosines = ops.matmul(means, ops.transpose(means)) * (1.0 - together)
     fixed = ops.stop_gradient(cosines)
     excess, slope = potential(fixed, measures_of_cosines(fixed, variant), variant)
@@ -86,13 +86,6 @@ def class_uniformity(
         return ops.where(pairs > 0.5, total / ops.maximum(pairs, 1.0), 0.0)
     total = total + 2.0 * pairs * variant.orthogonal + classes * variant.antipodal
     return total / (classes * (2.0 * classes - 1.0))
-
-
-def _units(rows: Tensor) -> Tensor:
-    """Rows of length 1, and zero rows without a gradient."""
-    squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
-    nonzero = squares > float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
-    return rows * ops.where(nonzero, ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
 
 
 @keras.saving.register_keras_serializable(package="mhe")

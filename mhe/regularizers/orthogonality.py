@@ -6,9 +6,10 @@ import keras
 from keras import ops
 
 from mhe.checks import check_choice
+from mhe.directions import unit_vectors
 from mhe.regularizers.base import OfNeurons
 from mhe.regularizers.distances import lengths
-from mhe.regularizers.neurons import count_rows, gram, neuron_rows, same_row, unit_rows
+from mhe.regularizers.neurons import count_rows, gram, neuron_rows, same_row
 from mhe.types import Tensor
 
 KINDS = ("single", "double", "coherence", "spectral")
@@ -74,7 +75,7 @@ def orthogonality(
     if count == 0 or dims == 0:
         return ops.sum(rows)
     if unit:
-        rows = unit_rows(rows)
+        rows = unit_vectors(rows)
     # A zero vector counts as a unit vector in a dimension of its own.
     zero = ops.cast(ops.all(ops.equal(rows, 0.0), axis=1), rows.dtype) * float(unit)
     if kind == "spectral":

@@ -6,9 +6,10 @@ import keras
 from keras import ops
 
 from mhe.checks import check_choice, check_number
+from mhe.directions import unit_vectors
 from mhe.energy import SPACES
 from mhe.regularizers.base import OfNeurons
-from mhe.regularizers.neurons import count_rows, gram, neuron_rows, same_row, unit_rows
+from mhe.regularizers.neurons import count_rows, gram, neuron_rows, same_row
 from mhe.types import Tensor
 
 # The exponent of a pair that does not count.
@@ -60,7 +61,7 @@ def uniformity(
     rows = neuron_rows(weights, axis)
     if rows.shape[0] == 0 or rows.shape[1] == 0:
         return ops.sum(rows)
-    units = unit_rows(rows)
+    units = unit_vectors(rows)
     count, itself = count_rows(units), same_row(units)
     scaled = 2.0 * t * gram(units)
     if space == "half":
