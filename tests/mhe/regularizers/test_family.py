@@ -90,6 +90,8 @@ def test_degenerate_neurons_are_finite(space, gradient_step):
     for kind, regularizer in (together if compiles else each).items():
         step = gradient_step(regularizer)
         for name, rows in DEGENERATE.items():
+            if compiles and rows.shape not in ((4, 4), (1, 2)):
+                continue  # each shape compiles anew
             for dtype in ("float32", "float16") if name == "one zero" else ("float32",):
                 value, gradient = step(rows.astype(dtype))
                 assert np.isfinite(value), (kind, name, dtype)
@@ -97,9 +99,8 @@ def test_degenerate_neurons_are_finite(space, gradient_step):
                 assert gradient.shape == rows.shape, (kind, name)
 
 
-@pytest.mark.parametrize("space", ["full", "half"])
-def test_compiled_as_eager(space, value_and_gradient):
-    regularizer, weights = everything(space=space), kernel(7, 5)
+def test_compiled_as_eager(value_and_gradient):
+    regularizer, weights = everything(space="half"), kernel(7, 5)
     value, gradient = value_and_gradient(regularizer, weights, eager=True)
     compiled, again = value_and_gradient(
         regularizer, weights, jit_compile=keras.backend.backend() != "torch"
