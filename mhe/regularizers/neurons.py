@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 from mhe.energy import neuron_axes
@@ -60,6 +62,26 @@ def gram(rows: Tensor) -> Tensor:
         return ops.matmul(rows, ops.transpose(rows)), backward
 
     return products(rows)
+
+
+def cosines(rows: Tensor) -> Tensor:
+    """All cosines of rows, `(N, N)`: 0 for a zero row, also with itself.
+
+    Scaling N² products is faster than scaling the rows, and so is its gradient. Lengths may be up
+    to 1e19 in float32; below 1e-19 they count as zero.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> np.asarray(cosines(keras.ops.convert_to_tensor([[2.0, 0.0], [3.0, 4.0]]))).round(6)
+    array([[1. , 0.6],
+           [0.6, 1. ]], dtype=float32)
+    """
+    products = gram(rows)
+    squares = ops.diagonal(products)
+    nonzero = squares > float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
+    inverse = ops.where(nonzero, ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
+    return products * (inverse[:, None] * inverse[None, :])
 
 
 def count_rows(rows: Tensor) -> Tensor:
