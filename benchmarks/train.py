@@ -1,4 +1,4 @@
-"""Trains a classifier with or without minimum hyperspherical energy.
+"""Trains a classifier with or without minimum hyperspherical energy, or its relatives.
 
 Without flags this is the published CIFAR-100 recipe: CNN-9, 390 batches of 128 per epoch, a loss
 that is smoothed and bounded (`mhe.losses.BoundedCrossEntropy`), SGD with momentum 0.9 at 0.1, x0.1
@@ -53,6 +53,9 @@ STRENGTHS = {
     "a1": 0.1 * math.pi,
     "a2": 0.1 * math.pi**2,
 }
+# The published strengths of other regularizers, which are the same on the output layer. Those of
+# orthogonality are those that its published schedules begin with.
+FAMILY_STRENGTHS = {"mma": 0.07, "so": 0.1, "dso": 0.1, "mc": 0.1, "srip": 0.1}
 HEAD_FACTOR = 10
 
 # The defaults that a recipe sets.
@@ -103,11 +106,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--model_name",
         nargs="+",
-        choices=["baseline", "mhe", "half_mhe", "radial"],
+        choices=["baseline", "mhe", "half_mhe", "radial", *classification.FAMILY],
         default=["half_mhe"],
         help="baseline: no energy; mhe: energy in full space; half_mhe: in half space on hidden "
         "layers and in full space on the output layer; radial: for comparison, a force as strong "
-        "as MHE's (1/|w|) that lengthens neurons instead of turning them",
+        "as MHE's (1/|w|) that lengthens neurons instead of turning them; uniformity: Gaussian "
+        "potential; mma: minimal angles; mhs: smallest distance; mgd: Gram determinant; so, dso, "
+        "mc, srip: orthogonality (single, double, coherence, spectral)",
     )
     parser.add_argument(
         "--power_s",
@@ -115,7 +120,7 @@ def make_parser() -> Parser:
         choices=list(recipes.POWERS),
         default=["2"],
         help="the power s of the energy, with 'a' over angles instead of Euclidean distances; "
-        "baseline and radial ignore it",
+        "only mhe and half_mhe use it",
     )
     parser.add_argument(
         "--recipe",
@@ -186,12 +191,14 @@ def make_parser() -> Parser:
         "--strength",
         type=rate,
         help="strength of the energy or force on hidden layers (default: 2 for --power_s 0, 1 for "
-        "1, 2, a0 and radial, 0.1 pi for a1, 0.1 pi^2 for a2)",
+        "1, 2, a0 and radial, 0.1 pi for a1, 0.1 pi^2 for a2; 0.07 for mma, 0.1 for so, dso, mc "
+        "and srip, 1 for uniformity, mhs and mgd)",
     )
     parser.add_argument(
         "--head_strength",
         type=rate,
-        help=f"its strength on the output layer (default: {HEAD_FACTOR} times the hidden layers')",
+        help=f"its strength on the output layer (default: {HEAD_FACTOR} times the hidden layers' "
+        "for energies and radial, the same for the others)",
     )
     parser.add_argument(
         "--mixed_precision",
@@ -235,9 +242,11 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
             flags.strength = flags.head_strength = None
             continue
         if flags.strength is None:
-            flags.strength = STRENGTHS.get(flags.power_s, 1.0)
+            default = FAMILY_STRENGTHS.get(flags.model_name, 1.0)
+            flags.strength = STRENGTHS.get(flags.power_s, default)
         if flags.head_strength is None:
-            flags.head_strength = HEAD_FACTOR * flags.strength
+            factor = 1 if flags.model_name in classification.FAMILY else HEAD_FACTOR
+            flags.head_strength = factor * flags.strength
     return runs
 
 

@@ -19,6 +19,7 @@ TOOLS = {
     "mhe.arrays",
     "mhe.checks",
     "mhe.command_line",
+    "mhe.directions",
     "mhe.keras_internals",
     "mhe.labels",
     "mhe.neuron_axes",

@@ -1,8 +1,10 @@
 """The classifiers that `train.py` trains, with or without energies."""
 
 import argparse
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,18 +15,36 @@ from mhe.callbacks import is_normalized
 from mhe.harness import models, recipes
 from mhe.losses import BoundedCrossEntropy, saturation
 from mhe.metrics import pairwise_angles
-from mhe.regularizers import MHE
+from mhe.regularizers import (
+    MHE,
+    GramDeterminant,
+    MinimalAngle,
+    Orthogonality,
+    Separation,
+    Uniformity,
+)
 from mhe.types import Tensor
 from tasks.radial import RadialForce
 
 # The iterations of the published training.
 STEPS = 42_500
+# What a `--model_name` other than the energies attaches, given a strength.
+FAMILY: dict[str, Callable[[float], Any]] = {
+    "uniformity": Uniformity,
+    "mma": MinimalAngle,
+    "mhs": Separation,
+    "mgd": GramDeterminant,
+    "so": functools.partial(Orthogonality, kind="single"),
+    "dso": functools.partial(Orthogonality, kind="double"),
+    "mc": functools.partial(Orthogonality, kind="coherence"),
+    "srip": functools.partial(Orthogonality, kind="spectral"),
+}
 # The published momentum of batch norm's moving averages, and its minimum in shorter runs.
 NORM_MOMENTUM, LEAST_NORM_MOMENTUM = 0.999, 0.9
 
 
 def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: int) -> keras.Model:
-    """Builds the plain network, attaches the energies and compiles it.
+    """Builds the plain network, attaches the regularizers and compiles it.
 
     Args:
         args: The flags of one run.
@@ -44,6 +64,9 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     _set_norms(model, args, steps)
     if args.model_name == "radial":
         attach(model, RadialForce(args.strength), head=RadialForce(args.head_strength))
+    elif args.model_name in FAMILY:
+        kind = FAMILY[args.model_name]
+        attach(model, kind(args.strength), head=kind(args.head_strength))
     elif args.model_name != "baseline":
         s, distance = recipes.POWERS[args.power_s]
         space = "half" if args.model_name == "half_mhe" else "full"

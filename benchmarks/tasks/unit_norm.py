@@ -2,7 +2,7 @@
 
 import keras
 
-from mhe.layers.head import unit_vectors
+from mhe.directions import unit_vectors
 from mhe.types import Tensor
 
 

@@ -1,5 +1,6 @@
 """Callbacks that watch the energy and the angles of a model's neurons during training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,6 +10,8 @@ from mhe.attach.neurons import NeuronWeight
 from mhe.callbacks.watched import WeightLogger
 from mhe.energy import check_options, hyperspherical_energy
 from mhe.metrics import angle_blocks, unit_neurons
+from mhe.regularizers import Sum
+from mhe.regularizers.base import Weighted
 
 
 class EnergyLogger(WeightLogger):
@@ -28,9 +31,14 @@ class EnergyLogger(WeightLogger):
         layers: Which layers to watch, as in `mhe.attach`; None watches all.
         angles: Whether to log angles, too, in radians: `angle/min/<path>` and
             `angle/mean/<path>`, over all pairs of neurons. They are computed on the CPU.
+        regularizers: Names of classes of regularizers, such as `["Uniformity"]`, to log as well
+            where they are on a weight, attached or given: `Uniformity/<path>`, and the mean over
+            these weights as `Uniformity`. As for energies, without their strength, if they have
+            one of this package.
 
     Raises:
-        ValueError: If an option is unknown or, in training, no layer matches.
+        ValueError: If an option is unknown or, in training, no layer matches, or a regularizer
+            is on no weight.
 
     Example:
 
@@ -57,13 +65,20 @@ class EnergyLogger(WeightLogger):
         space: str = "full",
         layers: Any = None,
         angles: bool = False,
+        regularizers: Sequence[str] = (),
     ) -> None:
         super().__init__(layers)
         check_options(s, distance, space)
+        if isinstance(regularizers, str) or not all(isinstance(n, str) for n in regularizers):
+            raise ValueError(
+                "`regularizers` must be a list of class names. "
+                f"Received: regularizers={regularizers!r}"
+            )
         self.s = s
         self.distance = distance
         self.space = space
         self.angles = angles
+        self.regularizers = tuple(regularizers)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds to `logs`, which Keras passes on to the callbacks after this one."""
@@ -82,6 +97,42 @@ class EnergyLogger(WeightLogger):
                 logs[f"angle/min/{weight.path}"] = smallest
                 logs[f"angle/mean/{weight.path}"] = mean
         logs["energy"] = float(np.mean(energies))
+        for name in self.regularizers:
+            logs.update(self._values_of(name))
+
+    def _values_of(self, name: str) -> dict[str, float]:
+        """The value of the regularizers of a class on each weight, and their mean."""
+        values: dict[str, float] = {}
+        for weight in self.watched():
+            weights = keras.ops.cast(keras.ops.stop_gradient(weight.variable), "float32")
+            found = [
+                each.value(weights) if isinstance(each, Weighted) else each(weights)
+                for each in _members(weight.variable.regularizer)
+                if type(each).__name__ == name
+            ]
+            if found:
+                total = sum(float(keras.ops.convert_to_numpy(value)) for value in found)
+                values[f"{name}/{weight.path}"] = total
+        if not values:
+            there = {
+                type(each).__name__
+                for weight in self.watched()
+                for each in _members(weight.variable.regularizer)
+            }
+            raise ValueError(
+                f"`regularizers` must be on a weight of the model, which has "
+                f"{', '.join(sorted(there)) or 'none'}. Received: {name!r}"
+            )
+        return {**values, name: float(np.mean(list(values.values())))}
+
+
+def _members(regularizer: Any) -> list[Any]:
+    """The regularizers in a sum, or the one that is none."""
+    if regularizer is None:
+        return []
+    if isinstance(regularizer, Sum):
+        return [member for each in regularizer.regularizers for member in _members(each)]
+    return [regularizer]
 
 
 def _smallest_and_mean(weight: NeuronWeight) -> tuple[float, float]:

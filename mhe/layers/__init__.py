@@ -1,9 +1,9 @@
 """Heads over an embedding, and a wrapper of layers: spectral norm."""
 
+from mhe.directions import unit_vectors
 from mhe.layers.class_means import NearestClassMean, class_sums
 from mhe.layers.distance import distances
 from mhe.layers.folding import fold_spectral_norms
-from mhe.layers.head import unit_vectors
 from mhe.layers.hierarchical import HierarchicalLogits, hierarchical_log_probabilities
 from mhe.layers.input_prototypes import InputPrototypes, similarities
 from mhe.layers.learnt import LearntPrototypes

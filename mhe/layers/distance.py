@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from mhe import checks
+from mhe.directions import unit_vectors
 from mhe.keras_internals import differentiates_again
-from mhe.layers.head import unit_vectors
 from mhe.precision import at_least_float32
 from mhe.tracing import branch, keeps_one_branch
 from mhe.types import Tensor

@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
+from mhe.directions import unit_vectors
 from mhe.layers.distance import distances
-from mhe.layers.head import Float32Layer, initial_value, unit_vectors
+from mhe.layers.head import Float32Layer, initial_value
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from mhe import checks
-from mhe.layers.head import Head, unit_vectors
+from mhe.directions import unit_vectors
+from mhe.layers.head import Head
 from mhe.types import Tensor
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
-from mhe.layers.head import Head, initial_value, unit_vectors
+from mhe.directions import unit_vectors
+from mhe.layers.head import Head, initial_value
 from mhe.serialization import array_from_config, array_to_config
 from mhe.types import Tensor
 

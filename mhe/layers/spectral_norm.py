@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from mhe import checks
+from mhe.directions import unit_vectors
 from mhe.keras_internals import flat_layers, replaced_attribute
-from mhe.layers.head import unit_vectors
 from mhe.neuron_axes import DEPTHWISE, TRANSPOSED, neuron_kernels
 from mhe.precision import at_least_float32
 from mhe.types import Tensor

@@ -6,13 +6,14 @@ import keras
 from keras import ops
 
 from mhe.checks import check_choice, check_count
+from mhe.directions import unit_vectors
 from mhe.energy import block_size, check_options, hyperspherical_energy
 from mhe.energy.layout import Layout
 from mhe.energy.pairs import excess_and_slope
 from mhe.energy.potential import Variant
 from mhe.regularizers.base import OfNeurons
 from mhe.regularizers.inner import Objective, descend
-from mhe.regularizers.neurons import neuron_rows, same_row, unit_rows
+from mhe.regularizers.neurons import neuron_rows, same_row
 from mhe.seeds import fresh_seed
 from mhe.types import Tensor
 
@@ -97,7 +98,7 @@ def compressed_energy(
 # The length of a map changes neither cosines nor energies, so maps are points on a sphere too.
 def _loss_of_angles(rows: Tensor, dims: int) -> Objective:
     """A quarter of Σ_{i≠j} (cos_ij - cos'_ij)², as a function of a map, flattened."""
-    units = unit_rows(rows)
+    units = unit_vectors(rows)
     pairs = 1.0 - ops.cast(same_row(rows), rows.dtype)
     cosines = ops.matmul(units, ops.transpose(units))
 
@@ -117,7 +118,7 @@ def _loss_of_angles(rows: Tensor, dims: int) -> Objective:
 
 def _negative_energy(rows: Tensor, dims: int, variant: Variant) -> Objective:
     """Minus the energy of mapped neurons, as a function of a map, flattened."""
-    units = unit_rows(rows)
+    units = unit_vectors(rows)
 
     def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
         mapped = ops.matmul(units, ops.reshape(flat, (-1, dims)))

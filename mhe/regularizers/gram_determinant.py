@@ -8,7 +8,7 @@ from keras import ops
 from mhe.checks import check_choice, check_number
 from mhe.energy import SPACES
 from mhe.regularizers.base import OfNeurons
-from mhe.regularizers.neurons import count_rows, gram, neuron_rows, same_row, unit_rows
+from mhe.regularizers.neurons import cosines, count_rows, neuron_rows, same_row
 from mhe.types import Tensor
 
 # Added to the diagonal, which keeps the determinant of equal neurons above 0, and steps bounded.
@@ -61,9 +61,8 @@ def log_determinant(
     rows = neuron_rows(weights, axis)
     if rows.shape[0] == 0 or rows.shape[1] == 0:
         return ops.sum(rows)
-    units = unit_rows(rows)
-    itself, count = same_row(units), count_rows(units)
-    scaled = 2.0 * epsilon**2 * gram(units)
+    itself, count = same_row(rows), count_rows(rows)
+    scaled = 2.0 * epsilon**2 * cosines(rows)
     # The diagonal by itself: a zero vector has no distance from itself, either.
     near = ops.where(itself, 1.0 + _RIDGE, ops.exp(scaled - 2.0 * epsilon**2))
     if space == "full":

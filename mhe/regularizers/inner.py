@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from keras import ops
 
-from mhe.regularizers.neurons import unit_rows
+from mhe.directions import unit_vectors
 from mhe.types import Tensor
 
 # The first step, in radians, and how much shorter each step is than the one before.
@@ -37,7 +37,7 @@ def descend(objective: Objective, start: Tensor, steps: int) -> Tensor:
     >>> np.asarray(descend(lambda v: (-v[1], -up), start, 30)).round(1) + 0.0
     array([0., 1.], dtype=float32)
     """
-    point = _unit(ops.stop_gradient(start))
+    point = unit_vectors(ops.stop_gradient(start))
     best, least = point, None
     step = _FIRST_STEP
     for _ in range(steps):
@@ -45,12 +45,8 @@ def descend(objective: Objective, start: Tensor, steps: int) -> Tensor:
         if least is not None:
             best = ops.where(value < least, point, best)
         least = value if least is None else ops.minimum(value, least)
-        along = _unit(slope - ops.sum(slope * point) * point)
-        point = _unit(point - step * along)
+        along = unit_vectors(slope - ops.sum(slope * point) * point)
+        point = unit_vectors(point - step * along)
         step *= _SHRINK
     value, _ = objective(point)
     return ops.stop_gradient(ops.where(value < least, point, best))
-
-
-def _unit(vector: Tensor) -> Tensor:
-    return unit_rows(vector[None, :])[0]

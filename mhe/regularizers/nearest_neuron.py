@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from keras import ops
 
+from mhe.directions import unit_vectors
 from mhe.regularizers.distances import lengths
-from mhe.regularizers.neurons import neuron_rows, same_row, unit_rows
+from mhe.regularizers.neurons import neuron_rows, same_row
 from mhe.types import Tensor
 
 
@@ -38,7 +39,7 @@ def nearest_neuron(
     >>> round(float(nearest.chord[0]) ** 2, 4), round(math.degrees(float(nearest.angle[0])), 3)
     (2.0, 90.0)
     """
-    units = unit_rows(neuron_rows(weights, axis))
+    units = unit_vectors(neuron_rows(weights, axis))
     itself = same_row(units)
     fixed = ops.stop_gradient(units)
     cosines = ops.matmul(fixed, ops.transpose(fixed))

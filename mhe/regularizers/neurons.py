@@ -37,27 +37,12 @@ def neuron_rows(weights: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     return ops.reshape(weights, (math.prod(sizes[a] for a in axes), dims))
 
 
-def unit_rows(rows: Tensor) -> Tensor:
-    """Rows scaled to length 1; a zero row stays zero and has no gradient.
-
-    Example:
-
-    >>> import numpy as np
-    >>> np.asarray(unit_rows(keras.ops.convert_to_tensor([[3.0, 4.0], [0.0, 0.0]]))).round(6)
-    array([[0.6, 0.8],
-           [0. , 0. ]], dtype=float32)
-    """
-    squares = ops.sum(ops.square(rows), axis=1, keepdims=True)
-    nonzero = squares > float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
-    return rows * ops.where(nonzero, ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
-
-
 def gram(rows: Tensor) -> Tensor:
     """All dot products of rows, `(N, N)`; the gradient takes one matrix product instead of two.
 
     Example:
 
-    >>> import numpy as np
+    >>> import keras, numpy as np
     >>> np.asarray(gram(keras.ops.convert_to_tensor([[1.0, 0.0], [2.0, 1.0]])))
     array([[1., 2.],
            [2., 5.]], dtype=float32)
@@ -77,6 +62,26 @@ def gram(rows: Tensor) -> Tensor:
         return ops.matmul(rows, ops.transpose(rows)), backward
 
     return products(rows)
+
+
+def cosines(rows: Tensor) -> Tensor:
+    """All cosines of rows, `(N, N)`: 0 for a zero row, also with itself.
+
+    Scaling N² products is faster than scaling the rows, and so is its gradient. Lengths may be up
+    to 1e19 in float32; below 1e-19 they count as zero.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> np.asarray(cosines(keras.ops.convert_to_tensor([[2.0, 0.0], [3.0, 4.0]]))).round(6)
+    array([[1. , 0.6],
+           [0.6, 1. ]], dtype=float32)
+    """
+    products = gram(rows)
+    squares = ops.diagonal(products)
+    nonzero = squares > float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
+    inverse = ops.where(nonzero, ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
+    return products * (inverse[:, None] * inverse[None, :])
 
 
 def count_rows(rows: Tensor) -> Tensor:

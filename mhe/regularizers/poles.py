@@ -7,10 +7,11 @@ import keras
 from keras import ops
 
 from mhe.checks import check_choice, check_count
+from mhe.directions import unit_vectors
 from mhe.energy import DISTANCES, check_options
 from mhe.regularizers.base import OfNeurons
 from mhe.regularizers.inner import descend
-from mhe.regularizers.neurons import neuron_rows, unit_rows
+from mhe.regularizers.neurons import neuron_rows
 from mhe.seeds import fresh_seed
 from mhe.types import Tensor
 
@@ -58,7 +59,7 @@ def polarization(
     rows = neuron_rows(weights, axis)
     if 0 in rows.shape:
         return ops.sum(rows)
-    units = unit_rows(rows)
+    units = unit_vectors(rows)
     both = _with_opposites(units, space)
     fixed = ops.stop_gradient(both)
 
@@ -106,7 +107,7 @@ def covering_distance(
     rows = neuron_rows(weights, axis)
     if 0 in rows.shape:
         return ops.sum(rows)
-    units = unit_rows(rows)
+    units = unit_vectors(rows)
     both = _with_opposites(units, space)
     fixed = ops.stop_gradient(both)
 
@@ -246,7 +247,7 @@ def _emptiest(units: Tensor, space: str, score: Callable[[Tensor], Tensor]) -> T
         candidates = -units
     else:
         draws = keras.random.normal((_DRAWS, units.shape[1]), seed=fresh_seed(units[:, 0], 0))
-        candidates = unit_rows(ops.cast(draws, units.dtype))
+        candidates = unit_vectors(ops.cast(draws, units.dtype))
     cosines = ops.matmul(_with_opposites(units, space), ops.transpose(candidates))
     chords = ops.sqrt(ops.maximum(2.0 - 2.0 * cosines, CLOSEST**2))
     return ops.take(candidates, ops.argmin(score(chords)), axis=0)

@@ -8,7 +8,7 @@ from keras import ops
 from mhe.checks import check_choice, check_number
 from mhe.energy import SPACES
 from mhe.regularizers.base import OfNeurons
-from mhe.regularizers.neurons import count_rows, gram, neuron_rows, same_row, unit_rows
+from mhe.regularizers.neurons import cosines, count_rows, neuron_rows, same_row
 from mhe.types import Tensor
 
 # The exponent of a pair that does not count.
@@ -60,9 +60,8 @@ def uniformity(
     rows = neuron_rows(weights, axis)
     if rows.shape[0] == 0 or rows.shape[1] == 0:
         return ops.sum(rows)
-    units = unit_rows(rows)
-    count, itself = count_rows(units), same_row(units)
-    scaled = 2.0 * t * gram(units)
+    count, itself = count_rows(rows), same_row(rows)
+    scaled = 2.0 * t * cosines(rows)
     if space == "half":
         exponents = ops.where(itself, -4.0 * t, ops.logaddexp(scaled, -scaled) - 2.0 * t)
         return ops.logsumexp(exponents) - ops.log(count * (2.0 * count - 1.0))

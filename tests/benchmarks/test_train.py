@@ -161,6 +161,28 @@ def test_the_radial_force_is_on_every_kernel(build, train, parsed):
     assert [row.regularizer.strength for row in rows] == [1.0] * 10 + [10.0]
 
 
+@from_numpy
+@pytest.mark.parametrize(
+    ("name", "kind", "strength"),
+    [
+        ("uniformity", "Uniformity(1, t=2, full)", 1),
+        ("mma", "MinimalAngle(0.07, full)", 0.07),
+        ("mhs", "Separation(1, euclidean, full)", 1),
+        ("mgd", "GramDeterminant(1, epsilon=1.0, full)", 1),
+        ("so", "Orthogonality(0.1, single, unit=False, full)", 0.1),
+        ("dso", "Orthogonality(0.1, double, unit=False, full)", 0.1),
+        ("mc", "Orthogonality(0.1, coherence, unit=False, full)", 0.1),
+        ("srip", "Orthogonality(0.1, spectral, unit=False, full)", 0.1),
+    ],
+)
+@pytest.mark.one_backend
+def test_other_regularizers_are_on_every_kernel(build, train, parsed, name, kind, strength):
+    args = parsed(train, "--model_name", name, "--width", "0.06")
+    assert (args.power_s, args.strength, args.head_strength) == (None, strength, strength)
+    rows = mhe.attached(build(args, (8, 8, 1), 10, 100))
+    assert [repr(row.regularizer) for row in rows] == [kind] * 11
+
+
 def test_the_dead_phase_lasts_until_weight_decay_has_shrunk_the_weights(load_task):
     """By the reference's own figures: the decay term falls by 0.904 in 100 iterations."""
     expected = load_task("classification").expected_dead_steps

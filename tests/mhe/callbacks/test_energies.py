@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import mhe
 from mhe.callbacks import EnergyLogger
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
@@ -115,6 +116,37 @@ def test_layers_are_selected_as_attach_selects_them():
     assert by_layer(logged(model, EnergyLogger(layers="logits"))).keys() == {"logits"}
     chosen = EnergyLogger(layers=["^trans", keras.layers.Dense])
     assert by_layer(logged(model, chosen)).keys() == {"transposed", "logits"}
+
+
+def test_attached_regularizers_are_logged_by_name():
+    model = network()
+    head = mhe.regularizers.MinimalAngle(3.0)
+    mhe.attach(model, mhe.Sum("l2", mhe.regularizers.Uniformity(0.5)), head=head)
+    log = fit(model, EnergyLogger(regularizers=["Uniformity", "MinimalAngle", "L2"]))
+    rows = neurons(model)
+    values = by_layer(log, "Uniformity/")
+    assert values == pytest.approx(
+        {
+            name: float(mhe.regularizers.uniformity(rows[name], axis=0))
+            for name in ("depthwise", "transposed")
+        },
+        rel=1e-5,
+    )
+    assert log["Uniformity"][-1] == pytest.approx(np.mean(list(values.values())))
+    angle = float(mhe.regularizers.minimal_angle(rows["logits"], axis=0))
+    assert by_layer(log, "MinimalAngle/") == pytest.approx({"logits": -angle}, rel=1e-5)
+    l2 = 0.01 * np.sum(rows["transposed"] ** 2)
+    assert by_layer(log, "L2/")["transposed"] == pytest.approx(l2, rel=1e-5)
+
+
+@pytest.mark.one_backend
+def test_regularizers_must_be_there():
+    model = network()
+    mhe.attach(model, mhe.MHE())
+    with pytest.raises(ValueError, match=r"which has MHE\. Received: 'Uniformity'"):
+        logged(model, EnergyLogger(regularizers=["Uniformity"]))
+    with pytest.raises(ValueError, match=r"a list of class names\. Received: regularizers='MHE'"):
+        EnergyLogger(regularizers="MHE")
 
 
 def test_angles_are_in_radians():
