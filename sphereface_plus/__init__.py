@@ -5,6 +5,7 @@ from sphereface_plus.face_model import FaceModel
 from sphereface_plus.heads import (
     ArcFace,
     CosFace,
+    MagFace,
     NormFace,
     SphereFace,
     SphereFace2,
@@ -16,6 +17,7 @@ __all__ = [
     "ArcFace",
     "CosFace",
     "FaceModel",
+    "MagFace",
     "NormFace",
     "SphereFace",
     "SphereFace2",

@@ -3,6 +3,7 @@
 from sphereface_plus.heads.arcface import ArcFace, arcface_logits
 from sphereface_plus.heads.base import MarginHead, class_products
 from sphereface_plus.heads.cosface import CosFace, cosface_logits
+from sphereface_plus.heads.magface import MagFace, magface_logits, norm_penalties
 from sphereface_plus.heads.normface import NormFace
 from sphereface_plus.heads.sphereface import SphereFace, sphereface_logits
 from sphereface_plus.heads.sphereface2 import SphereFace2, sphereface2_logits
@@ -13,6 +14,7 @@ __all__ = [
     "OVER",
     "ArcFace",
     "CosFace",
+    "MagFace",
     "MarginHead",
     "NormFace",
     "SphereFace",
@@ -23,6 +25,8 @@ __all__ = [
     "class_energies",
     "class_products",
     "cosface_logits",
+    "magface_logits",
+    "norm_penalties",
     "sphereface2_logits",
     "sphereface_logits",
     "sphereface_r_logits",

@@ -21,6 +21,7 @@ HEADS = {
     "sphereface2": heads.SphereFace2,
     "cosface": heads.CosFace,
     "arcface": heads.ArcFace,
+    "magface": heads.MagFace,
 }
 # Flags that are arguments of some heads; without them a head's own defaults apply.
 _ARGUMENTS = (

@@ -159,3 +159,22 @@ def test_labels_that_are_no_class():
 def test_what_cannot_be_embedded(images, options, message):
     with pytest.raises(ValueError, match=message):
         FaceModel(flat(), Margin()).embed(images, **options)
+
+
+def test_class_weights_in_fit_weigh_the_head_loss():
+    """As sample weights of the labels do, with a head whose own loss is trained."""
+    images = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    labels = np.array([0, 1, 2, 2, 1, 0])
+    kernels = []
+    for weights in (
+        {"class_weight": {0: 0.5, 1: 1.0, 2: 3.0}},
+        {"sample_weight": np.choose(labels, [0.5, 1.0, 3.0])},
+        {},
+    ):
+        head = CosFace(3, kernel_initializer=keras.initializers.GlorotNormal(1))
+        model = FaceModel(keras.Sequential([keras.Input((4,)), keras.layers.Identity()]), head)
+        model.compile(keras.optimizers.SGD(0.1))
+        model.fit(images, labels, batch_size=6, verbose=0, **weights)
+        kernels.append(array(head.kernel))
+    np.testing.assert_allclose(kernels[0], kernels[1], rtol=1e-5, atol=1e-6)
+    assert np.abs(kernels[0] - kernels[2]).max() > 1e-3

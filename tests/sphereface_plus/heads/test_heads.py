@@ -84,6 +84,14 @@ def arc_face_detached(x, w, start):
     return 6 * put(np.cos(theta), true(np.cos(theta) + np.cos(theta0 + 0.8) - np.cos(theta0)))
 
 
+def mag_face(x, w, start):
+    theta = angles(x, w)
+    target = true(theta)
+    m = 0.2 + 0.5 * (np.clip(np.linalg.norm(x, axis=1), 1.5, 3.5) - 1.5) / 2
+    beyond = np.cos(target) - m * np.sin(m)
+    return 6 * put(np.cos(theta), np.where(target < np.pi - m, np.cos(target + m), beyond))
+
+
 def sphere_face(m, annealing):
     def logits(x, w, start):
         theta = angles(x, w)
@@ -173,6 +181,8 @@ def cases():
         yield f"arcface, easy {easy}", head, arc_face(easy)
     if all_variants:
         yield "arcface, detach", heads.ArcFace(CLASSES, 6, 0.8, detach=True), arc_face_detached
+    margins = {"l_a": 1.5, "u_a": 3.5, "l_m": 0.2, "u_m": 0.7}
+    yield "magface", heads.MagFace(CLASSES, 6, **margins), mag_face
     yield "sphereface", heads.SphereFace(CLASSES, 4, **annealed), sphere_face(4, 2)
     yield "sphereface+ angle", *with_energy(3, 2, "angle", "full")
     if all_variants:
@@ -393,6 +403,11 @@ def test_configs(built):
         ("NormFace", {"scale": 0}, "`scale`.*> 0. Received: scale=0"),
         ("CosFace", {"m": -0.1}, "`m`.*>= 0. Received: m=-0.1"),
         ("ArcFace", {"m": 2.0}, "at most π/2.*Received: m=2.0"),
+        ("MagFace", {"l_a": 0}, "`l_a`.*> 0. Received: l_a=0"),
+        ("MagFace", {"l_a": 5, "u_a": 5}, "below `u_a`. Received: l_a=5, u_a=5"),
+        ("MagFace", {"l_m": 0.9}, "at least `l_m`.*Received: l_m=0.9, u_m=0.8"),
+        ("MagFace", {"u_m": 1.6}, "at most π/2.*Received: l_m=0.45, u_m=1.6"),
+        ("MagFace", {"penalty": -1}, "`penalty`.*Received: penalty=-1"),
         ("SphereFace", {"m": 5}, "1, 2, 3 or 4. Received: m=5"),
         ("SphereFace", {"lambda_end": math.inf}, "Received: lambda_end=inf"),
         ("SphereFaceR", {"m": 0.5}, "`m`.*>= 1. Received: m=0.5"),
@@ -413,6 +428,33 @@ def test_configs(built):
 def test_bad_arguments(kind, options, named):
     with pytest.raises(ValueError, match=named):
         getattr(heads, kind)(**{"classes": 5, **options})
+
+
+@not_jax
+def test_magface_penalty_at_extreme_norms(gradient_step):
+    """Norms clip: 0, 1e-4 and 1e4 have finite penalties, and no gradient."""
+    directions = np.eye(5, DIMS) + np.eye(5, DIMS, -DIMS)
+    norms = np.array([0.0, 1e-4, 20.0, 90.0, 1e4])
+
+    def total(features):
+        head_norms = heads.base.lengths(features)
+        return ops.sum(heads.norm_penalties(head_norms))
+
+    value, gradient = gradient_step(total)((norms[:, None] * directions).astype("float32"))
+    clipped = np.clip(norms, 10, 110)
+    assert value == pytest.approx(np.sum(clipped / 110**2 + 1 / clipped), rel=1e-6)
+    slopes = np.where(clipped == norms, 1 / 110**2 - 1 / clipped**2, 0)
+    np.testing.assert_allclose(gradient, slopes[:, None] * directions, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.one_backend
+def test_magface_penalty_is_a_loss_of_training_only():
+    head = heads.MagFace(CLASSES, l_a=1, u_a=4, penalty=3)
+    x = np.eye(2, DIMS, dtype="float32") * 2
+    head(x, labels=[0, 1])
+    assert head.losses == []
+    head(x, labels=[0, 1], training=True)
+    assert float(array(sum(head.losses))) == pytest.approx(3 * (2 / 16 + 1 / 2))
 
 
 def test_unknown_dims():
