@@ -110,9 +110,11 @@ def make_parser() -> Parser:
         default=["half_mhe"],
         help="baseline: no energy; mhe: energy in full space; half_mhe: in half space on hidden "
         "layers and in full space on the output layer; radial: for comparison, a force as strong "
-        "as MHE's (1/|w|) that lengthens neurons instead of turning them; uniformity: Gaussian "
-        "potential; mma: minimal angles; mhs: smallest distance; mgd: Gram determinant; so, dso, "
-        "mc, srip: orthogonality (single, double, coherence, spectral)",
+        "as MHE's (1/|w|) that lengthens neurons instead of turning them; comhe: energy after a "
+        "random projection to 30 dimensions, on layers that have them; mhp, mhc: polarization, "
+        "covering; uniformity: Gaussian potential; mma: minimal angles; mhs: smallest distance; "
+        "mgd: Gram determinant; so, dso, mc, srip: orthogonality (single, double, coherence, "
+        "spectral)",
     )
     parser.add_argument(
         "--power_s",
@@ -192,7 +194,7 @@ def make_parser() -> Parser:
         type=rate,
         help="strength of the energy or force on hidden layers (default: 2 for --power_s 0, 1 for "
         "1, 2, a0 and radial, 0.1 pi for a1, 0.1 pi^2 for a2; 0.07 for mma, 0.1 for so, dso, mc "
-        "and srip, 1 for uniformity, mhs and mgd)",
+        "and srip, 1 for the others)",
     )
     parser.add_argument(
         "--head_strength",

@@ -17,9 +17,12 @@ from mhe.losses import BoundedCrossEntropy, saturation
 from mhe.metrics import pairwise_angles
 from mhe.regularizers import (
     MHE,
+    CoMHE,
+    Covering,
     GramDeterminant,
     MinimalAngle,
     Orthogonality,
+    Polarization,
     Separation,
     Uniformity,
 )
@@ -30,6 +33,9 @@ from tasks.radial import RadialForce
 STEPS = 42_500
 # What a `--model_name` other than the energies attaches, given a strength.
 FAMILY: dict[str, Callable[[float], Any]] = {
+    "comhe": CoMHE,
+    "mhp": Polarization,
+    "mhc": Covering,
     "uniformity": Uniformity,
     "mma": MinimalAngle,
     "mhs": Separation,
@@ -64,6 +70,9 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     _set_norms(model, args, steps)
     if args.model_name == "radial":
         attach(model, RadialForce(args.strength), head=RadialForce(args.head_strength))
+    elif args.model_name == "comhe":
+        # A first layer of 27 numbers in each neuron has nothing to compress.
+        attach(model, CoMHE(args.strength), layers=_is_compressible)
     elif args.model_name in FAMILY:
         kind = FAMILY[args.model_name]
         attach(model, kind(args.strength), head=kind(args.head_strength))
@@ -97,6 +106,11 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
         jit_compile=recipes.jit_compile(),
     )
     return model
+
+
+def _is_compressible(layer: keras.layers.Layer) -> bool:
+    kernel = getattr(layer, "kernel", None)
+    return kernel is not None and math.prod(kernel.shape[:-1]) >= CoMHE().dims
 
 
 class _Passed(keras.layers.Layer):
