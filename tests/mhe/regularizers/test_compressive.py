@@ -8,6 +8,9 @@ from keras import ops
 import mhe
 from mhe.regularizers import CoMHE, compressed_energy, compressive
 
+# Compiling the searches takes minutes; `test_family.py` does that for short ones.
+pytestmark = pytest.mark.one_backend
+
 
 def weights(seed=0):
     return np.random.default_rng(seed).normal(size=(12, 9)).astype("float32")

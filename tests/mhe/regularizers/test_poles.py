@@ -7,6 +7,8 @@ import pytest
 
 from mhe.regularizers import covering_distance, polarization
 
+# Compiling the searches takes minutes; `test_family.py` does that for short ones.
+pytestmark = pytest.mark.one_backend
 # A fine grid of the circle.
 GRID = np.stack(
     [np.cos(np.linspace(0, 2 * np.pi, 20001)), np.sin(np.linspace(0, 2 * np.pi, 20001))]
