@@ -14,6 +14,7 @@ if (
 
 from mhe import clusters, fewshot, layers, losses, metrics, prototypes
 from mhe.attach import attach, attached, detach
+from mhe.calibration import calibrate
 from mhe.callbacks import EnergyLogger, NormLogger
 from mhe.constraints import PixelRange
 from mhe.energy import hyperspherical_energy
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "attach",
     "attached",
+    "calibrate",
     "clusters",
     "detach",
     "fewshot",

@@ -355,6 +355,87 @@ def check_costs(costs: Any, classes: int | None = None, positive: bool = False) 
     return costs
 
 
+def check_answer_costs(costs: Any, square: bool = False) -> np.ndarray:
+    """Returns the costs of answers in float64, or raises a `ValueError`.
+
+    Args:
+        costs: C `(classes, answers)`, the cost of each answer for each true class. Unlike those of
+            `check_costs`, they need not be symmetric.
+        square: Whether the answers must be the classes, and the right one cost 0.
+
+    Returns:
+        An array `(classes, answers)`.
+
+    Raises:
+        ValueError: If C is not a matrix of at least two classes and two answers, finite and
+            non-negative.
+
+    Example:
+
+    >>> check_answer_costs([[0, 9, 1], [2, 0, 1]])
+    array([[0., 9., 1.],
+           [2., 0., 1.]])
+    >>> check_answer_costs([[0, -1], [2, 0]])
+    Traceback (most recent call last):
+    ValueError: Costs must be finite and at least 0. Received: -1.0 of answer 1 for class 0
+    """
+    try:
+        costs = np.array(costs, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Costs must be numbers (classes, answers). Received: {error}") from error
+    if costs.ndim != 2 or min(costs.shape) < 2:
+        raise ValueError(
+            "Costs must be a matrix (classes, answers) of at least two classes and two answers. "
+            f"Received: shape {costs.shape}"
+        )
+    wrong = np.argwhere(~(costs >= 0) | np.isinf(costs))
+    if len(wrong):
+        label, answer = wrong[0].tolist()
+        raise ValueError(
+            "Costs must be finite and at least 0. "
+            f"Received: {costs[label, answer]} of answer {answer} for class {label}"
+        )
+    if square and costs.shape[0] != costs.shape[1]:
+        raise ValueError(
+            f"Costs must be a square matrix (classes, classes). Received: shape {costs.shape}"
+        )
+    if square and np.any(np.diag(costs)):
+        label = int(np.flatnonzero(np.diag(costs))[0])
+        raise ValueError(
+            f"The right answer must cost 0. Received: {costs[label, label]} for class {label}"
+        )
+    return costs
+
+
+def check_probabilities(probabilities: Any) -> None:
+    """Raises a `ValueError` unless numbers are probabilities of classes, along the last axis.
+
+    Args:
+        probabilities: Array or list `(..., classes)`. Their sum may differ from 1 by a thousandth,
+            or a hundredth in float16.
+
+    Raises:
+        ValueError: If a number is negative or not finite, or they do not sum to 1.
+
+    Example:
+
+    >>> check_probabilities([[0.5, 0.5], [1.0, 0.0]])
+    """
+    given, numbers = _numbers("Probabilities", probabilities)
+    if numbers.ndim == 0:
+        raise ValueError("Probabilities must be (..., classes). Received: a single number")
+    expected = (
+        "Probabilities must be at least 0 and sum to 1; for logits, set `from_logits=True`. "
+        "Received:"
+    )
+    if not np.all(numbers >= 0):
+        raise ValueError(f"{expected} {numbers[~(numbers >= 0)].flat[0]:g}")
+    sums = numbers.sum(axis=-1)
+    wrong = ~(np.abs(sums - 1) <= (1e-2 if given.dtype == np.float16 else 1e-3))
+    if np.any(wrong):
+        raise ValueError(f"{expected} probabilities that sum to {sums[wrong].flat[0]:g}")
+
+
 def _or_none(optional: bool, expected: str) -> str:
     return f"None or {expected}" if optional else expected
 

@@ -34,6 +34,7 @@ TOOLS = {
 # What parts of the library may import from it besides the tools and themselves.
 ABOVE = {
     **{tool: set() for tool in TOOLS},
+    "mhe.calibration": set(),
     "mhe.clusters": set(),
     "mhe.constraints": set(),
     "mhe.energy": set(),

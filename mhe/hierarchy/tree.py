@@ -284,8 +284,13 @@ class ClassTree:
         """
         return cls(reading.pairs(reading.ready_path(name)))
 
-    def cost_matrix(self, lengths: Sequence[float] | None = None, kind: str = "path") -> np.ndarray:
-        """The cost of predicting one class for another.
+    def cost_matrix(
+        self,
+        lengths: Sequence[float] | None = None,
+        kind: str = "path",
+        inner: bool = False,
+    ) -> np.ndarray:
+        """The cost of predicting one class, or a node above classes, for another class.
 
             kind="path"      the length of the path between two classes
             kind="height"    the height of their lowest common ancestor: the length of the longest
@@ -298,9 +303,12 @@ class ClassTree:
             lengths: Length of the edges at each level, `depth` numbers > 0, from the root down; by
                 default every edge has length 1.
             kind: `"path"` or `"height"`.
+            inner: Whether all nodes may be answers, not only the classes: for a dog, `"animal"` may
+                be a better answer than `"cat"`.
 
         Returns:
-            A float64 array `(classes, classes)`, symmetric with a zero diagonal.
+            A float64 array `(classes, classes)`, symmetric with a zero diagonal; with `inner`,
+            `(classes, nodes)` in the order of `nodes`. Column `leaves[k]` then is that of class k.
 
         Raises:
             ValueError: If there is not one length per level, or `kind` is unknown.
@@ -316,6 +324,10 @@ class ClassTree:
         array([[0., 1., 3.],
                [1., 0., 3.],
                [3., 3., 0.]])
+        >>> tree.nodes
+        ('/', 'animal', 'dog', 'poodle', 'husky', 'plant', 'oak')
+        >>> tree.cost_matrix(inner=True)[0]
+        array([3., 2., 1., 0., 2., 4., 5.])
 
         Reference:
             Paths: Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype
@@ -331,11 +343,12 @@ class ClassTree:
                 f"tree. Received: lengths={edges.tolist()}"
             )
         from_root = np.concatenate([[0.0], np.cumsum(edges)])
-        common = self._common_ancestors()
+        answers = np.arange(len(self.nodes)) if inner else self.leaves
+        common = self._common_ancestors(answers)
         shared = from_root[self.depths[common]]
-        reach = from_root[self.depths[self.leaves]]
+        reach = from_root[self.depths]
         if kind == "path":
-            costs = reach[:, None] + reach - 2 * shared
+            costs = reach[self.leaves][:, None] + reach[answers] - 2 * shared
         else:
             deepest = from_root[self.depths]
             # Children come after their parents.
@@ -343,7 +356,8 @@ class ClassTree:
                 above = self.parents[place]
                 deepest[above] = max(deepest[above], deepest[place])
             costs = deepest[common] - shared
-        np.fill_diagonal(costs, 0.0)
+        # Sums in another order may leave a rounding error.
+        costs[self.leaves[:, None] == answers] = 0.0
         return costs
 
     def groups(self, level: int) -> np.ndarray:
@@ -370,7 +384,7 @@ class ClassTree:
                 f"`level` must be an integer from 1 to {self.depth}, the depth of the tree. "
                 f"Received: level={level!r}"
             )
-        return np.unique(self._ancestors(level), return_inverse=True)[1]
+        return np.unique(self._ancestors(level, self.leaves), return_inverse=True)[1]
 
     def labels(self, names: Sequence[str]) -> np.ndarray:
         """The labels of classes by name: the index of each name in `classes`.
@@ -431,17 +445,19 @@ class ClassTree:
             f"ClassTree({len(self.classes)} classes, {len(self.nodes)} nodes, depth {self.depth})"
         )
 
-    def _common_ancestors(self) -> np.ndarray:
-        """The lowest node above both of two classes, `(classes, classes)`; a class with itself."""
-        common = np.zeros((len(self.classes),) * 2, int)
+    def _common_ancestors(self, answers: np.ndarray) -> np.ndarray:
+        """The lowest node above or at both a class and an answer, `(classes, answers)`."""
+        common = np.zeros((len(self.classes), len(answers)), int)
         for level in range(1, self.depth + 1):
-            ancestors = self._ancestors(level)
-            common = np.where(ancestors[:, None] == ancestors, ancestors, common)
+            ancestors = self._ancestors(level, self.leaves)
+            common = np.where(
+                ancestors[:, None] == self._ancestors(level, answers), ancestors[:, None], common
+            )
         return common
 
-    def _ancestors(self, level: int) -> np.ndarray:
-        """The node above each class at a level, or the class itself if it is not that deep."""
-        nodes = self.leaves.copy()
+    def _ancestors(self, level: int, nodes: np.ndarray) -> np.ndarray:
+        """The node above each node at a level, or the node itself if it is not that deep."""
+        nodes = nodes.copy()
         while (deeper := self.depths[nodes] > level).any():
             nodes[deeper] = self.parents[nodes[deeper]]
         return nodes

@@ -3,6 +3,7 @@
 from mhe.directions import unit_vectors
 from mhe.layers.class_means import NearestClassMean, class_sums
 from mhe.layers.distance import distances
+from mhe.layers.expected_cost import LeastExpectedCost, expected_costs
 from mhe.layers.folding import fold_spectral_norms
 from mhe.layers.hierarchical import HierarchicalLogits, hierarchical_log_probabilities
 from mhe.layers.input_prototypes import InputPrototypes, similarities
@@ -28,6 +29,7 @@ __all__ = [
     "HierarchicalLogits",
     "InputPrototypes",
     "LearntPrototypes",
+    "LeastExpectedCost",
     "NearestClassMean",
     "PolarHead",
     "PrototypeHead",
@@ -36,6 +38,7 @@ __all__ = [
     "background_probability",
     "class_sums",
     "distances",
+    "expected_costs",
     "fold_spectral_norms",
     "hierarchical_log_probabilities",
     "hold_spectral_norms",

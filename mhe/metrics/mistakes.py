@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from mhe import checks
@@ -55,16 +56,138 @@ class AverageCost(LabelMetric):
 
     def values(self, labels: Tensor, scores: Tensor) -> Tensor:
         """The cost of the class with the largest score."""
-        rows = ops.take(ops.convert_to_tensor(self.costs, self.dtype), labels, axis=0)
-        best = ops.expand_dims(ops.argmax(scores, axis=-1), -1)
-        return ops.squeeze(ops.take_along_axis(rows, best, axis=-1), -1)
+        best = ops.argmax(scores, axis=-1, keepdims=True)
+        return ops.squeeze(_costs(self.costs, labels, best, self.dtype), -1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "D": self.costs.tolist()}
 
 
 @keras.saving.register_keras_serializable(package="mhe")
-class HierarchicalDistance(LabelMetric):
+class MistakeSeverity(LabelMetric):
+    """The average cost of the mistakes alone: how bad a mistake is when the model makes one.
+
+    A mistake is a predicted class, the one with the largest score, other than the label. Without
+    mistakes the result is 0. Compare it at equal error rates only: a model that makes more and
+    smaller mistakes has a lower severity, and may have a higher `AverageCost`, which is the
+    severity times the error rate.
+
+    Args:
+        costs: `(classes, classes)`, such as `ClassTree.cost_matrix` returns: the cost of each
+            predicted class for each true class, 0 on the diagonal. It need not be symmetric.
+        ignore_class: A label that does not count, or None.
+        name: Name of the metric.
+        dtype: As in Keras's metrics.
+
+    Raises:
+        ValueError: If the costs are not such a matrix.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
+    >>> metric = mhe.metrics.MistakeSeverity(tree.cost_matrix())
+    >>> metric.update_state([0, 0, 2], [[0.9, 0.1, 0.0], [0.1, 0.7, 0.2], [0.0, 0.6, 0.4]])
+    >>> float(metric.result())  # the mean of 2 and 3
+    2.5
+    >>> outputs = keras.layers.Dense(3, activation="softmax")
+    >>> model = keras.Sequential([keras.Input((4,)), outputs])
+    >>> model.compile("sgd", "sparse_categorical_crossentropy", metrics=[metric])
+
+    Reference:
+        Bertinetto et al., Making better mistakes: leveraging class hierarchies with deep networks,
+        CVPR 2020 ([arXiv:1912.09393](https://arxiv.org/abs/1912.09393)), "hierarchical distance of
+        a mistake"; Karthik et al., ICLR 2021
+        ([arXiv:2104.00795](https://arxiv.org/abs/2104.00795)), on what it hides.
+    """
+
+    def __init__(
+        self,
+        costs: Any,
+        ignore_class: int | None = None,
+        name: str = "mistake_severity",
+        dtype: Any = None,
+    ) -> None:
+        self.costs = checks.check_answer_costs(costs, square=True)
+        super().__init__(len(self.costs), ignore_class, name, dtype)
+
+    def values(self, labels: Tensor, scores: Tensor) -> Tensor:
+        """The cost of the class with the largest score."""
+        best = ops.argmax(scores, axis=-1, keepdims=True)
+        return ops.squeeze(_costs(self.costs, labels, best, self.dtype), -1)
+
+    def counts(self, labels: Tensor, scores: Tensor) -> Tensor:
+        """Whether the class with the largest score is a mistake."""
+        return ops.not_equal(ops.cast(ops.argmax(scores, axis=-1), labels.dtype), labels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "costs": self.costs.tolist()}
+
+
+@keras.saving.register_keras_serializable(package="mhe")
+class TopKCost(LabelMetric):
+    """The mean cost of the k answers with the largest scores: how far off the next guesses are.
+
+    With `k=1` it is the average cost of the answers. `HierarchicalDistance` is the same for costs
+    between classes. Here the costs need be neither square nor symmetric: the answers may be all
+    nodes of a tree, as `mhe.layers.LeastExpectedCost` scores them.
+
+    Args:
+        costs: `(classes, answers)`, the cost of each answer for each true class, such as
+            `ClassTree.cost_matrix()` or `ClassTree.cost_matrix(inner=True)`.
+        k: Number of answers, from 1 to all of them.
+        ignore_class: A label that does not count, or None.
+        name: Name of the metric, `top_k_cost` with the number for k by default.
+        dtype: As in Keras's metrics.
+
+    Raises:
+        ValueError: If the costs are not such a matrix, or `k` is out of range.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
+    >>> costs = tree.cost_matrix(inner=True)  # answers /, animal, dog, cat, oak
+    >>> metric = mhe.metrics.TopKCost(costs, k=2)
+    >>> metric.update_state([0], [[0.0, 0.3, 0.7, 0.0, 0.0]])  # dog itself, then animal
+    >>> float(metric.result())
+    0.5
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.add(mhe.layers.LeastExpectedCost(costs))
+    >>> model.compile(metrics=[metric])
+
+    Reference:
+        Bertinetto et al., Making better mistakes: leveraging class hierarchies with deep networks,
+        CVPR 2020 ([arXiv:1912.09393](https://arxiv.org/abs/1912.09393)), "average
+        hierarchical distance of top-k".
+    """
+
+    def __init__(
+        self,
+        costs: Any,
+        k: int = 5,
+        ignore_class: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        self.costs = checks.check_answer_costs(costs)
+        classes, answers = self.costs.shape
+        checks.check_count("k", k, least=1, most=answers)
+        name = f"top_{k}_cost" if name is None else name
+        super().__init__(classes, ignore_class, name, dtype, answers)
+        self.k = int(k)
+
+    def values(self, labels: Tensor, scores: Tensor) -> Tensor:
+        """The mean cost of the k answers with the largest scores."""
+        best = ops.top_k(scores, self.k)[1]
+        return ops.mean(_costs(self.costs, labels, best, self.dtype), axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "costs": self.costs.tolist(), "k": self.k}
+
+
+@keras.saving.register_keras_serializable(package="mhe")
+class HierarchicalDistance(TopKCost):
     """The mean cost of the k classes with the largest scores: how far off the next guesses are.
 
     With `k=1` it equals `AverageCost`. If the true class is among the k, it costs 0.
@@ -105,20 +228,13 @@ class HierarchicalDistance(LabelMetric):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        self.costs = checks.check_costs(D)
-        checks.check_count("k", k, least=1, most=len(self.costs))
         name = f"hierarchical_distance_at_{k}" if name is None else name
-        super().__init__(len(self.costs), ignore_class, name, dtype)
-        self.k = int(k)
-
-    def values(self, labels: Tensor, scores: Tensor) -> Tensor:
-        """The mean cost of the k classes with the largest scores."""
-        rows = ops.take(ops.convert_to_tensor(self.costs, self.dtype), labels, axis=0)
-        best = ops.top_k(scores, self.k)[1]
-        return ops.mean(ops.take_along_axis(rows, best, axis=-1), axis=-1)
+        super().__init__(checks.check_costs(D), k, ignore_class, name, dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "D": self.costs.tolist(), "k": self.k}
+        config = super().get_config()
+        config["D"] = config.pop("costs")
+        return config
 
 
 @keras.saving.register_keras_serializable(package="mhe")
@@ -180,3 +296,9 @@ class LevelError(LabelMetric):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LevelError":
         return cls(**{**config, "tree": keras.saving.deserialize_keras_object(config["tree"])})
+
+
+def _costs(costs: np.ndarray, labels: Tensor, answers: Tensor, dtype: str) -> Tensor:
+    """The costs of answers for labels, `(...)` and `(..., k)` → `(..., k)`."""
+    rows = ops.take(ops.convert_to_tensor(costs, dtype), labels, axis=0)
+    return ops.take_along_axis(rows, answers, axis=-1)

@@ -22,6 +22,8 @@ def metrics_of_scores():
         metrics.LevelError(TREE, 1, ignore_class=9),
         metrics.LevelError(TREE, 2, ignore_class=9),
         metrics.LevelError(TREE, 3, ignore_class=9),
+        metrics.TopKCost(COSTS, k=3, ignore_class=9),
+        metrics.TopKCost(COSTS, k=1, ignore_class=9),
     ]
 
 
@@ -39,7 +41,8 @@ def sample_values(label, scores):
     errors = [
         paths[label].split("/")[:level] != paths[best].split("/")[:level] for level in (1, 2, 3)
     ]
-    return [cost(label, best), sum(cost(label, c) for c in order[:3]) / 3, *errors]
+    of_three = sum(cost(label, c) for c in order[:3]) / 3
+    return [cost(label, best), of_three, *errors, of_three, cost(label, best)]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,44 @@ def test_metrics_over_uneven_batches(shape):
         assert float(metric.result()) == 0
 
 
+def test_severity_is_the_mean_cost_of_mistakes():
+    rng = np.random.default_rng(2)
+    uneven = rng.uniform(1, 3, (4, 4)) * (1 - np.eye(4))
+    metric = metrics.MistakeSeverity(uneven, ignore_class=9)
+    assert float(metric.result()) == 0
+    costs, weights = [], []
+    for size in (7, 1, 12):
+        labels = rng.choice([0, 1, 2, 3, 9], size)
+        scores = rng.normal(size=(size, 4)).astype("float32") + 2 * np.eye(5, 4)[labels % 5]
+        factors = rng.uniform(0.5, 2, size)
+        metric.update_state(ops.convert_to_tensor(labels), scores, factors)
+        for label, best, factor in zip(labels, scores.argmax(axis=1), factors, strict=True):
+            if label not in (best, 9):
+                costs.append(uneven[label, best])
+                weights.append(factor)
+    assert float(metric.result()) == pytest.approx(np.average(costs, weights=weights), rel=1e-5)
+    metric.reset_state()
+    metric.update_state([0, 1], np.eye(4)[:2])
+    assert float(metric.result()) == 0
+    metric.update_state(ops.convert_to_tensor([0, 4]), np.eye(4)[:2])
+    assert math.isnan(float(metric.result()))
+
+
+def test_costs_of_answers_that_are_nodes():
+    costs = TREE.cost_matrix(inner=True)
+    metric = metrics.TopKCost(costs, k=2)
+    scores = np.random.default_rng(0).normal(size=(6, 7)).astype("float32")
+    labels = np.arange(6) % 4
+    metric.update_state(labels, scores)
+    best = np.argsort(-scores, axis=1)[:, :2]
+    expected = np.mean([costs[label, row] for label, row in zip(labels, best, strict=True)])
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match=r"each of the 7 answers.*Received: shape \(6, 4\)"):
+        metric.update_state(labels, scores[:, :4])
+    with pytest.raises(ValueError, match="from 0 to 3"):
+        metric.update_state(labels + 1, scores)
+
+
 def test_metrics_in_fit_and_in_half_precision():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(10, 3)).astype("float32"), rng.integers(0, 4, (10, 1))
@@ -91,11 +132,12 @@ def test_metrics_in_fit_and_in_half_precision():
         )
         names = ["average_cost", "hierarchical_distance_at_3"]
         names += [f"error_at_level_{level}" for level in (1, 2, 3)]
+        names += ["top_3_cost", "top_1_cost"]
         np.testing.assert_allclose([found[name] for name in names], expected, rtol=1e-3)
 
 
 def test_json_gives_the_same_metrics_back():
-    for metric in metrics_of_scores():
+    for metric in [*metrics_of_scores(), metrics.MistakeSeverity(COSTS)]:
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(metric)))
         copy = keras.saving.deserialize_keras_object(config)
         assert type(copy) is type(metric)
@@ -127,6 +169,12 @@ def test_bad_arguments():
     for k in (0, 5, 1.0, True):
         with pytest.raises(ValueError, match=r"from 1 to 4. Received: k="):
             metrics.HierarchicalDistance(COSTS, k=k)
+        with pytest.raises(ValueError, match=r"from 1 to 4. Received: k="):
+            metrics.TopKCost(COSTS, k=k)
+    with pytest.raises(ValueError, match=r"square matrix.*Received: shape \(4, 7\)"):
+        metrics.MistakeSeverity(TREE.cost_matrix(inner=True))
+    with pytest.raises(ValueError, match=r"must cost 0. Received: 1.0 for class 0"):
+        metrics.MistakeSeverity(np.ones((2, 2)))
     with pytest.raises(ValueError, match=r"from 1 to 3.*Received: level=4"):
         metrics.LevelError(TREE, 4)
     with pytest.raises(ValueError, match="Costs must be symmetric"):
