@@ -88,6 +88,11 @@ def hyperspherical_energy(
         excess = ops.sum(at_least_float32(vectors) * 0.0)
         return excess + _energy_of_orthogonal(count, variant, reduction)
     excess = sum_of_excesses(vectors, layout, variant, block)
+    return energy_of_excess(excess, count, variant, reduction)
+
+
+def energy_of_excess(excess: Tensor, count: int, variant: Variant, reduction: str) -> Tensor:
+    """The energy of `count` neurons, of which `excess` is the sum of their excesses."""
     scale = (2.0 if variant.half else 1.0) / (_pairs(count, variant) if reduction == "mean" else 1)
     return excess * scale + _energy_of_orthogonal(count, variant, reduction)
 

@@ -2,8 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,8 +16,8 @@ from mhe.energy.potential import (
     measures_of_distances,
     potential,
 )
-from mhe.keras_internals import differentiates_again
-from mhe.precision import at_least_float32
+from mhe.energy.pullback import Pullback, differentiable
+from mhe.energy.units import inverse_norms, sum_by_rows, tangential
 from mhe.tracing import branch
 from mhe.types import Tensor
 
@@ -33,8 +31,6 @@ _UNROLLED_BLOCKS = 12
 _CACHED_BLOCK = 512
 # float32 arrays of one block × block that are alive at the same time.
 _LIVE_ARRAYS = 8
-
-Pullback = Callable[[Tensor], Tensor]
 
 
 def block_size(neurons: int, memory: int = 2**25) -> int:
@@ -68,28 +64,12 @@ def sum_of_excesses(vectors: Tensor, layout: Layout, variant: Variant, block: in
     count, dims = layout.count_and_dims(vectors)
     in_one_block = block >= count and dims > _EXACT_DIMS
 
-    @ops.custom_gradient
-    def differentiable(vectors: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-        def evaluate(vectors: Tensor) -> tuple[Tensor, Pullback]:
-            exact = at_least_float32(vectors)
-            if in_one_block:
-                return _whole(exact, layout, variant)
-            return _blocked(exact, layout, variant, block)
+    def evaluate(vectors: Tensor) -> tuple[Tensor, Pullback]:
+        if in_one_block:
+            return _whole(vectors, layout, variant)
+        return _blocked(vectors, layout, variant, block)
 
-        value, pullback = evaluate(vectors)
-
-        def backward(*args: Any, upstream: Tensor = None) -> Tensor:
-            # TensorFlow and JAX pass the upstream gradient alone, PyTorch by name.
-            back = pullback
-            if upstream is None:
-                (upstream,) = args
-            elif differentiates_again(*args):
-                _, back = evaluate(*args)
-            return _saturating_cast(back(ops.cast(upstream, value.dtype)), vectors.dtype)
-
-        return value, backward
-
-    return differentiable(vectors)
+    return differentiable(evaluate, vectors)
 
 
 def excess_and_slope(
@@ -104,13 +84,6 @@ def excess_and_slope(
     return value, pullback(ops.ones((), vectors.dtype))
 
 
-def _saturating_cast(values: Tensor, dtype: Any) -> Tensor:
-    """A cast that clips to the range of float16."""
-    if keras.backend.standardize_dtype(dtype) == "float16":
-        values = ops.clip(values, -65504.0, 65504.0)
-    return ops.cast(values, dtype)
-
-
 def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, Pullback]:
     """The value and its pullback in one block.
 
@@ -119,7 +92,7 @@ def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, P
     value alone costs one product.
     """
     gram = layout.gram(vectors, vectors)
-    inverse = _inverse_norms(ops.diagonal(gram))
+    inverse = inverse_norms(ops.diagonal(gram))
     off_diagonal = 1.0 - ops.eye(gram.shape[0], dtype=gram.dtype)
     c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
 
@@ -143,7 +116,7 @@ def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, P
             return ops.matmul(vectors, coefficients)
         return ops.matmul(coefficients, vectors)
 
-    return _sum(excess), pullback
+    return sum_by_rows(excess), pullback
 
 
 def _blocked(
@@ -154,7 +127,7 @@ def _blocked(
     `pull = Σ_j slope_ij u_j` adds up over the blocks.
     """
     squares = ops.sum(vectors * vectors, axis=1 - layout.axis)
-    inverse = _inverse_norms(squares)
+    inverse = inverse_norms(squares)
     units = vectors * layout.per_vector(inverse)
     count, _ = layout.count_and_dims(vectors)
     looped = functools.partial(_looped, units, inverse, layout, variant, block)
@@ -164,8 +137,7 @@ def _blocked(
         value, pull = sums if near is False else branch(near, looped, lambda: sums)
     else:
         value, pull = looped()
-    radial = ops.sum(pull * units, axis=1 - layout.axis)
-    tangent = pull - units * layout.per_vector(radial)
+    tangent = tangential(pull, units, layout)
     return value, lambda upstream: tangent * layout.per_vector(2.0 * upstream * inverse)
 
 
@@ -193,7 +165,7 @@ def _unrolled(
             if dims > _EXACT_DIMS:
                 near.append(has_near(c, variant))
             excess, slope = _masked_potential(c, measures, variant, diagonal)
-            value = value + (1.0 if same else 2.0) * _sum(excess)
+            value = value + (1.0 if same else 2.0) * sum_by_rows(excess)
             pulls[i] = pulls[i] + layout.mix(slope, parts[j])
             if not same:
                 pulls[j] = pulls[j] + layout.mix(ops.transpose(slope), part)
@@ -230,24 +202,12 @@ def _looped(
                     c, measures, lambda: (layout.rows(mine), layout.rows(other)), variant
                 )
             excess, slope = _masked_potential(c, measures, variant, diagonal)
-            return value + _sum(excess), pull + layout.mix(slope, other)
+            return value + sum_by_rows(excess), pull + layout.mix(slope, other)
 
         return ops.fori_loop(0, blocks, add, (ops.zeros((), dtype), ops.zeros_like(mine)))
 
     values, pulls = ops.map(row, ops.arange(blocks, dtype="int32"))
     return ops.sum(values), layout.join(pulls, count)
-
-
-def _inverse_norms(squares: Tensor) -> Tensor:
-    """1/‖w‖, and 0 for a zero vector."""
-    tiny = float(np.finfo(keras.backend.standardize_dtype(squares.dtype)).tiny)
-    nonzero = squares > tiny
-    return ops.where(nonzero, ops.rsqrt(ops.maximum(squares, tiny)), 0.0)
-
-
-def _sum(values: Tensor) -> Tensor:
-    # By rows first: a running float32 sum over a whole block would lose digits.
-    return ops.sum(ops.sum(values, axis=1))
 
 
 def _pairs_of(

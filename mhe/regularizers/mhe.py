@@ -17,11 +17,12 @@ class MHE(Weighted):
     Adds `strength` times the mean energy of the layer's neurons to the loss; see
     `mhe.hyperspherical_energy` for what that is, and for degenerate neurons.
 
-    With `sample=k` only k neurons enter, drawn afresh at every step: an unbiased estimate of the
-    same mean for layers too wide for all pairs. The draw depends on the weights themselves and on
-    the number of calls, never on hidden state, so it changes from step to step inside a compiled
-    train step, too. In eager mode, a process that resumes training counts calls from 0 again, so it
-    draws other neurons than an uninterrupted one.
+    With `sample=k` the mean is estimated, for layers too wide for all pairs: its second-order part
+    comes from all pairs, in time proportional to the number of neurons, and the rest from k
+    neurons, drawn afresh at every step. The estimate is unbiased; see `mhe.energy.sampled_energy`.
+    The draw depends on the weights themselves and on the number of calls, never on hidden state, so
+    it changes from step to step inside a compiled train step, too. In eager mode, a process that
+    resumes training counts calls from 0 again, so it draws other neurons than an uninterrupted one.
 
     Args:
         strength: Finite factor ≥ 0 of the mean energy.
