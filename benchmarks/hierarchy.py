@@ -13,6 +13,9 @@ three quarters of 164 epochs, crops and flips, weight decay 1e-4; the weight of 
 A list in --model_name, or --seeds, makes a folder of runs, one per combination, and a table of
 them. The same command can be stopped and repeated: it keeps complete runs and resumes the others.
 
+With --decide cost, both the class of the largest score and that of least expected cost are
+evaluated, from the same training.
+
 Reference: Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
 (arXiv 2007.03047).
 """
@@ -29,7 +32,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 import keras
-from tasks import hierarchy, placed
+from tasks import decisions, hierarchy, placed
 
 import mhe
 from mhe.harness import recipes
@@ -47,6 +50,10 @@ COMPARISON = Comparison(
         "test_average_cost": 1,
         "validation_error": 100,
         "validation_average_cost": 1,
+        "test_decided_error": 100,
+        "test_decided_average_cost": 1,
+        "validation_decided_error": 100,
+        "validation_decided_average_cost": 1,
         "distortion": 1,
     },
     shared=["dataset", "tree"],
@@ -136,6 +143,16 @@ def make_parser() -> Parser:
         default=0.0,
         help="emd: added to every cost; if negative, classes at a smaller cost attract probability",
     )
+    parser.add_argument(
+        "--decide",
+        choices=["score", "cost"],
+        default="score",
+        help="cost: besides the class of the largest score, evaluate the class, and the node of "
+        "the tree, of least expected cost, from probabilities calibrated on half of the held-out "
+        "images each; with --resume also for a complete run, and with the flags of a comparison "
+        "for all of its runs",
+    )
+    parser.excluded.add("decide")
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
         parser,
@@ -219,7 +236,46 @@ class Task(ImageTask):
         if prototypes is not None:
             metrics["distortion"] = mhe.metrics.distortion(prototypes, self.costs)
         hierarchy.draw(self.network, self.costs, self.data, run)
+        if self.args.decide == "cost":
+            metrics |= self.decided()
         return {**metrics, "epochs": self.epochs}
+
+    def decided(self) -> dict[str, float]:
+        """Prints what each way to decide makes of the held-out images, and returns the metrics."""
+        images, labels = self.data.test
+        scores = self.model.predict(recipes.in_order(images, labels), verbose=0)
+        metrics = decisions.compare(scores, labels, self.tree)
+        print(decisions.table(metrics))
+        # Every run has these two, from its log.
+        known = ("error", "average_cost")
+        return {f"{self.held_out}_{k}": value for k, value in metrics.items() if k not in known}
+
+
+def decide_complete(args: argparse.Namespace, run: Run) -> bool:
+    """Adds the decisions of `--decide cost` to the result of a complete run.
+
+    Args:
+        args: The flags of the run, with lists.
+        run: The run.
+
+    Returns:
+        Whether there was something to decide.
+
+    Raises:
+        BadInput: If the run's data or its checkpoint cannot be read.
+    """
+    if args.decide != "cost":
+        return False
+    if not run.checkpoints:
+        raise BadInput(
+            f"--decide cost needs a checkpoint of the run. Received: none in {run.folder}"
+        )
+    (flags,) = expand_runs(args).values()
+    task = Task(flags, run)
+    task.model = task.build()
+    run.restore(task.model)
+    run.finish({**run.result["metrics"], **task.decided()})
+    return True
 
 
 PROGRAM = Program(
@@ -231,6 +287,7 @@ PROGRAM = Program(
     check=check,
     expand_runs=expand_runs,
     title=lambda args: f"{stem(args.dataset)}, tree {args.tree}",
+    revisit=decide_complete,
 )
 main = PROGRAM.main
 

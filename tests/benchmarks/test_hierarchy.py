@@ -64,6 +64,31 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
 
 
 @pytest.mark.one_backend
+def test_decisions_of_a_new_and_of_a_complete_run_are_the_same(hierarchy, small, tmp_path, capsys):
+    flags = [*SMALL, "--model_name", "softmax", "--epochs", "1"]
+    results = []
+    for name, first in (("new", ["--decide", "cost"]), ("complete", [])):
+        folder = tmp_path / name
+        assert program(hierarchy.main, [*flags, *first, "--out", str(folder)]) == 0
+        if not first:
+            before = json.loads((folder / "result.json").read_text())["metrics"]
+            argv = ["--resume", str(folder), "--decide", "cost"]
+            assert program(hierarchy.main, argv) == 0
+        results.append(json.loads((folder / "result.json").read_text())["metrics"])
+        assert "least expected cost" in capsys.readouterr().out
+        assert "decide" not in json.loads((folder / "config.json").read_text())
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
+    assert {name: results[1][name] for name in before} == before
+    assert results[0]["test_error"] == pytest.approx(1 - results[0]["test_accuracy"])
+    assert results[0]["test_decided_average_cost"] > 0
+    for checkpoint in (tmp_path / "new/checkpoints").iterdir():
+        checkpoint.unlink()
+    argv = ["--resume", str(tmp_path / "new"), "--decide", "cost"]
+    assert program(hierarchy.main, argv) == 2
+    assert "needs a checkpoint of the run. Received: none" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
 def test_a_list_is_a_folder_of_runs_and_a_table(hierarchy, small, load, tmp_path, capsys):
     asked = ["--model_name", "softmax", "fixed_metric", "--epochs", "1", "--validation", "0.2"]
     argv = [*SMALL, *asked, "--out", str(tmp_path)]
@@ -111,7 +136,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(hierarchy, flags, message, ass
 
 @pytest.mark.one_backend
 def test_examples_run(hierarchy, load_task):
-    for module in (hierarchy, load_task("hierarchy")):
+    for module in (hierarchy, load_task("hierarchy"), load_task("decisions")):
         tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
         assert tried.attempted > 0
         assert tried.failed == 0
