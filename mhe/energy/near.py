@@ -37,12 +37,12 @@ def mended(
         variant: Which energy.
     """
     known = (c, *measures)
-    mended_c, *rest = branch(
+    first, *others = branch(
         has_near(c, variant),
         lambda: _from_differences(known, *units(), variant),
         lambda: known,
     )
-    return mended_c, tuple(rest)
+    return first, tuple(others)
 
 
 def _from_differences(known: Measures, a: Tensor, b: Tensor, variant: Variant) -> Measures:
@@ -55,13 +55,13 @@ def _from_differences(known: Measures, a: Tensor, b: Tensor, variant: Variant) -
     exact = (0.5 * (y - x), *measures_of_distances(x, y, variant))
     is_near = ops.reshape(closeness > _NEAR, (-1,))
     places = ops.reshape(others * ops.arange(count, dtype=index.dtype)[:, None] + index, (-1,))
-    mended = []
+    results = []
     for old, new in zip(known, exact, strict=True):
         flat = ops.reshape(old, (-1,))
         values = ops.where(is_near, ops.reshape(new, (-1,)), ops.take(flat, places))
         flat = ops.scatter_update(flat, places[:, None], values)
-        mended.append(ops.reshape(flat, (count, others)))
-    return tuple(mended)
+        results.append(ops.reshape(flat, (count, others)))
+    return tuple(results)
 
 
 def _closeness(c: Tensor, variant: Variant) -> Tensor:

@@ -61,27 +61,24 @@ def block_size(neurons: int, memory: int = 2**25) -> int:
 
 def sum_of_excesses(vectors: Tensor, layout: Layout, variant: Variant, block: int) -> Tensor:
     """Σ_{i≠j} h(c_ij) - h(0) over ordered pairs, differentiable along `vectors`."""
-    count, dims = layout.count_and_dims(vectors)
-    in_one_block = block >= count and dims > _EXACT_DIMS
-
-    def evaluate(vectors: Tensor) -> tuple[Tensor, Pullback]:
-        if in_one_block:
-            return _whole(vectors, layout, variant)
-        return _blocked(vectors, layout, variant, block)
-
-    return differentiable(evaluate, vectors)
+    return differentiable(lambda vectors: _evaluate(vectors, layout, variant, block), vectors)
 
 
 def excess_and_slope(
     vectors: Tensor, layout: Layout, variant: Variant, block: int
 ) -> tuple[Tensor, Tensor]:
     """The value and gradient of `sum_of_excesses`, for the inner steps of another problem."""
+    value, pullback = _evaluate(vectors, layout, variant, block)
+    return value, pullback(ops.ones((), vectors.dtype))
+
+
+def _evaluate(
+    vectors: Tensor, layout: Layout, variant: Variant, block: int
+) -> tuple[Tensor, Pullback]:
     count, dims = layout.count_and_dims(vectors)
     if block >= count and dims > _EXACT_DIMS:
-        value, pullback = _whole(vectors, layout, variant)
-    else:
-        value, pullback = _blocked(vectors, layout, variant, block)
-    return value, pullback(ops.ones((), vectors.dtype))
+        return _whole(vectors, layout, variant)
+    return _blocked(vectors, layout, variant, block)
 
 
 def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, Pullback]:
@@ -134,7 +131,7 @@ def _blocked(
     if -(-count // block) <= _UNROLLED_BLOCKS:
         sums, near = _unrolled(units, inverse, layout, variant, block)
         # Care for near pairs in each pair of blocks would take as long to trace as all else.
-        value, pull = sums if near is False else branch(near, looped, lambda: sums)
+        value, pull = branch(ops.any(ops.stack(near)), looped, lambda: sums) if near else sums
     else:
         value, pull = looped()
     tangent = tangential(pull, units, layout)
@@ -143,10 +140,11 @@ def _blocked(
 
 def _unrolled(
     units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
+) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
     """Every pair of blocks once: the Gram matrix is symmetric, so its upper half is enough.
 
-    The second result is whether a pair is too near for that, see `mended`.
+    Returns also whether a pair of neurons is too near for that, see `mended`, for each pair of
+    blocks; nothing where distances are exact.
     """
     count, dims = layout.count_and_dims(units)
     starts = range(0, count, block)
@@ -169,8 +167,7 @@ def _unrolled(
             pulls[i] = pulls[i] + layout.mix(slope, parts[j])
             if not same:
                 pulls[j] = pulls[j] + layout.mix(ops.transpose(slope), part)
-    sums = value, ops.concatenate(pulls, axis=layout.axis)
-    return sums, ops.any(ops.stack(near)) if near else False
+    return (value, ops.concatenate(pulls, axis=layout.axis)), near
 
 
 def _looped(

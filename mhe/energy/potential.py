@@ -83,6 +83,16 @@ def potential(c: Tensor, measures: Measures, variant: Variant) -> tuple[Tensor, 
     return _angle_potential(c, measures, variant)
 
 
+def excess_of_cosines(c: Tensor, variant: Variant) -> Tensor:
+    """Excess h(c) - h(0), elementwise, with the slope of `potential` for its gradient.
+
+    That is finite where the derivative of a measure is not.
+    """
+    fixed = ops.stop_gradient(c)
+    excess, slope = potential(fixed, measures_of_cosines(fixed, variant), variant)
+    return excess + slope * (c - fixed)
+
+
 def _euclidean_potential(c: Tensor, measures: Measures, variant: Variant) -> tuple[Tensor, Tensor]:
     s, half, closest = variant.s, variant.half, variant.closest
     if half and s in (0, 2):

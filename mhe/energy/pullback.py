@@ -20,7 +20,7 @@ def differentiable(
     """The value of a function, differentiable along `vectors` by the pullback it returns.
 
     Args:
-        evaluate: Called with the vectors, in at least float32, and the constants; returns a scalar
+        evaluate: Called with the vectors, in at least float32, and the constants; returns a tensor
             and its pullback.
         vectors: A tensor of floats.
         *constants: Tensors that get no gradient.

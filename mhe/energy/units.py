@@ -9,10 +9,9 @@ from mhe.types import Tensor
 
 
 def inverse_norms(squares: Tensor) -> Tensor:
-    """1/‖w‖ of each ‖w‖², and 0 for a zero vector."""
-    tiny = float(np.finfo(keras.backend.standardize_dtype(squares.dtype)).tiny)
-    nonzero = squares > tiny
-    return ops.where(nonzero, ops.rsqrt(ops.maximum(squares, tiny)), 0.0)
+    """1/‖w‖ of each ‖w‖², and 0 for a zero vector, without a gradient there."""
+    nonzero = squares > float(np.finfo(keras.backend.standardize_dtype(squares.dtype)).tiny)
+    return ops.where(nonzero, ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
 
 
 def tangential(pull: Tensor, units: Tensor, layout: Layout) -> Tensor:

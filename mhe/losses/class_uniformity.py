@@ -7,7 +7,7 @@ from keras import ops
 
 from mhe.directions import unit_vectors
 from mhe.energy import check_options
-from mhe.energy.potential import Variant, measures_of_cosines, potential
+from mhe.energy.potential import Variant, excess_of_cosines
 from mhe.losses.targets import at_least_float32_name
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
@@ -72,12 +72,8 @@ def class_uniformity(
     # The mean of each sample's class: one row per sample, not per class. Its length is no matter.
     means = unit_vectors(ops.matmul(together, unit_vectors(features)))
     cosines = ops.matmul(means, ops.transpose(means)) * (1.0 - together)
-    fixed = ops.stop_gradient(cosines)
-    excess, slope = potential(fixed, measures_of_cosines(fixed, variant), variant)
-    # Linear in the cosines: the slope is finite where the derivative of a measure is not.
-    energies = excess + slope * (cosines - fixed)
     weights = (1.0 - together) * share[:, None] * share[None, :]
-    total = ops.sum(ops.sum(weights * energies, axis=1))
+    total = ops.sum(ops.sum(weights * excess_of_cosines(cosines, variant), axis=1))
     classes = ops.sum(share)
     pairs = classes * (classes - 1.0)
     if not variant.half:

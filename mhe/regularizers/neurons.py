@@ -5,14 +5,12 @@ an `activity_regularizer`.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import keras
-import numpy as np
 from keras import ops
 
 from mhe.energy import neuron_axes
+from mhe.energy.pullback import Pullback, differentiable
+from mhe.energy.units import inverse_norms
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 
@@ -48,20 +46,13 @@ def gram(rows: Tensor) -> Tensor:
            [2., 5.]], dtype=float32)
     """
 
-    @ops.custom_gradient
-    def products(rows: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-        def backward(*args: Any, upstream: Tensor = None) -> Tensor:
-            # TensorFlow and JAX pass the upstream gradient alone, PyTorch the rows, too.
-            source = rows
-            if upstream is None:
-                (upstream,) = args
-            else:
-                (source,) = args
-            return ops.matmul(upstream + ops.transpose(upstream), source)
+    def evaluate(rows: Tensor) -> tuple[Tensor, Pullback]:
+        def pullback(upstream: Tensor) -> Tensor:
+            return ops.matmul(upstream + ops.transpose(upstream), rows)
 
-        return ops.matmul(rows, ops.transpose(rows)), backward
+        return ops.matmul(rows, ops.transpose(rows)), pullback
 
-    return products(rows)
+    return differentiable(evaluate, rows)
 
 
 def cosines(rows: Tensor) -> Tensor:
@@ -78,9 +69,7 @@ def cosines(rows: Tensor) -> Tensor:
            [0.6, 1. ]], dtype=float32)
     """
     products = gram(rows)
-    squares = ops.diagonal(products)
-    nonzero = squares > float(np.finfo(keras.backend.standardize_dtype(rows.dtype)).tiny)
-    inverse = ops.where(nonzero, ops.rsqrt(ops.where(nonzero, squares, 1.0)), 0.0)
+    inverse = inverse_norms(ops.diagonal(products))
     return products * (inverse[:, None] * inverse[None, :])
 
 
