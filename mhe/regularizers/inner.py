@@ -11,7 +11,6 @@ from mhe.types import Tensor
 _FIRST_STEP = 0.3
 _SHRINK = 0.8
 
-
 # From a unit vector `(D,)` to what is made smaller, a scalar, and its gradient, `(D,)`.
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -38,15 +37,14 @@ def descend(objective: Objective, start: Tensor, steps: int) -> Tensor:
     array([0., 1.], dtype=float32)
     """
     point = unit_vectors(ops.stop_gradient(start))
-    best, least = point, None
+    value, slope = objective(point)
+    best, least = point, value
     step = _FIRST_STEP
     for _ in range(steps):
-        value, slope = objective(point)
-        if least is not None:
-            best = ops.where(value < least, point, best)
-        least = value if least is None else ops.minimum(value, least)
         along = unit_vectors(slope - ops.sum(slope * point) * point)
         point = unit_vectors(point - step * along)
         step *= _SHRINK
-    value, _ = objective(point)
-    return ops.stop_gradient(ops.where(value < least, point, best))
+        value, slope = objective(point)
+        best = ops.where(value < least, point, best)
+        least = ops.minimum(value, least)
+    return ops.stop_gradient(best)

@@ -8,15 +8,16 @@ from keras import ops
 
 from mhe.checks import check_choice, check_count
 from mhe.directions import unit_vectors
-from mhe.energy import DISTANCES, check_options
+from mhe.energy import DISTANCES, SPACES, check_options
+from mhe.energy.potential import Variant, excess_of_cosines, measures_of_cosines, potential
 from mhe.regularizers.base import OfNeurons
 from mhe.regularizers.inner import descend
 from mhe.regularizers.neurons import neuron_rows
 from mhe.seeds import fresh_seed
 from mhe.types import Tensor
 
-# Neurons closer than this to a place count as being that far from it, and do not move it.
-CLOSEST = 1e-3
+# Neurons closer than this (squared distance) to a place count as being that far from it.
+_CLOSEST = 1e-6
 # Random directions among which a search in half space starts at the best.
 _DRAWS = 32
 # How much more a place moves away from nearer neurons.
@@ -56,23 +57,27 @@ def polarization(
     >>> round(float(polarization(one)), 4)  # at a distance of 2
     0.25
     """
+    check_options(s, distance, space)
+    check_count("steps", steps, 1)
     rows = neuron_rows(weights, axis)
     if 0 in rows.shape:
         return ops.sum(rows)
     units = unit_vectors(rows)
-    both = _with_opposites(units, space)
-    fixed = ops.stop_gradient(both)
+    fixed = ops.stop_gradient(units)
+    variant = Variant.of(s, distance, space)
+
+    def potentials(cosines: Tensor) -> tuple[Tensor, Tensor]:
+        return potential(cosines, measures_of_cosines(cosines, variant), variant)
 
     def objective(v: Tensor) -> tuple[Tensor, Tensor]:
-        chords = _chords(fixed, v)
-        slope = ops.matmul(_slopes(chords, s, distance)[None, :], fixed)[0]
-        return ops.mean(_potential(chords, s, distance)), slope
+        excess, slope = potentials(ops.matmul(fixed, v))
+        return ops.mean(excess), ops.matmul(slope, fixed)
 
-    start = _emptiest(
-        ops.stop_gradient(units), space, lambda chords: ops.mean(_potential(chords, s, distance), 0)
-    )
+    start = _emptiest(fixed, space, lambda cosines: ops.mean(potentials(cosines)[0], axis=0))
     v = descend(objective, start, steps)
-    return ops.mean(_potential(_chords(both, v), s, distance))
+    excess = ops.mean(excess_of_cosines(ops.matmul(units, v), variant))
+    # In half space an excess is that of two potentials.
+    return (0.5 * excess if variant.half else excess) + variant.orthogonal
 
 
 def covering_distance(
@@ -104,25 +109,31 @@ def covering_distance(
     >>> round(float(covering_distance(one)), 4)
     2.0
     """
+    check_choice("distance", distance, DISTANCES)
+    check_choice("space", space, SPACES)
+    check_count("steps", steps, 1)
     rows = neuron_rows(weights, axis)
     if 0 in rows.shape:
         return ops.sum(rows)
     units = unit_vectors(rows)
-    both = _with_opposites(units, space)
-    fixed = ops.stop_gradient(both)
+    points = ops.concatenate([units, -units], axis=0) if space == "half" else units
+    fixed = ops.stop_gradient(points)
 
     def shares(v: Tensor) -> Tensor:
         """How much each neuron counts: at the place looked for, several are equally near."""
-        cosines = ops.matmul(fixed, v[:, None])[:, 0]
+        cosines = ops.matmul(fixed, v)
         near = ops.exp(_SHARPNESS * (cosines - ops.max(cosines)))
         return near / ops.sum(near)
 
     def objective(v: Tensor) -> tuple[Tensor, Tensor]:
-        return -ops.min(_chords(fixed, v)), ops.matmul(shares(v)[None, :], fixed)[0]
+        return ops.max(ops.matmul(fixed, v)), ops.matmul(shares(v), fixed)
 
-    start = _emptiest(ops.stop_gradient(units), space, lambda chords: -ops.min(chords, axis=0))
+    def closeness(cosines: Tensor) -> Tensor:
+        return ops.max(ops.absolute(cosines) if space == "half" else cosines, axis=0)
+
+    start = _emptiest(ops.stop_gradient(units), space, closeness)
     v = descend(objective, start, steps)
-    rho = _rho(_chords(both, v), distance)
+    rho = _distances(points, v, distance)
     # The value is the smallest distance; the gradient is shared by all that are nearly as small.
     shared = ops.sum(shares(v) * rho)
     return shared + ops.stop_gradient(ops.min(rho) - shared)
@@ -231,51 +242,27 @@ class Covering(OfNeurons):
         return {"distance": self.distance, "steps": self.steps}
 
 
-def _with_opposites(units: Tensor, space: str) -> Tensor:
-    return ops.concatenate([units, -units], axis=0) if space == "half" else units
-
-
-def _emptiest(units: Tensor, space: str, score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Where a search starts: the candidate of the smallest score.
+def _emptiest(units: Tensor, space: str, crowding: Callable[[Tensor], Tensor]) -> Tensor:
+    """Where a search starts: the least crowded candidate.
 
     Args:
         units: `(N, D)`.
         space: In full space the candidates are the neurons' opposites, in half space draws.
-        score: From the distances of points to candidates, `(N or 2N, K)`, to `(K,)`.
+        crowding: From cosines of neurons and candidates, `(N, K)`, to `(K,)`.
     """
     if space == "full":
         candidates = -units
     else:
         draws = keras.random.normal((_DRAWS, units.shape[1]), seed=fresh_seed(units[:, 0], 0))
         candidates = unit_vectors(ops.cast(draws, units.dtype))
-    cosines = ops.matmul(_with_opposites(units, space), ops.transpose(candidates))
-    chords = ops.sqrt(ops.maximum(2.0 - 2.0 * cosines, CLOSEST**2))
-    return ops.take(candidates, ops.argmin(score(chords)), axis=0)
+    cosines = ops.matmul(units, ops.transpose(candidates))
+    return ops.take(candidates, ops.argmin(crowding(cosines)), axis=0)
 
 
-def _chords(units: Tensor, v: Tensor) -> Tensor:
-    squares = ops.sum(ops.square(units - v[None, :]), axis=1)
-    return ops.sqrt(ops.maximum(squares, CLOSEST**2))
-
-
-def _rho(chords: Tensor, distance: str) -> Tensor:
-    return chords if distance == "euclidean" else 2.0 * ops.arctan2(chords, _other_chords(chords))
-
-
-def _other_chords(chords: Tensor) -> Tensor:
-    """The distances to the opposites, none below 0.001."""
-    return ops.sqrt(ops.maximum(4.0 - ops.square(chords), CLOSEST**2))
-
-
-def _potential(chords: Tensor, s: float, distance: str) -> Tensor:
-    rho = _rho(chords, distance)
-    return -ops.log(rho) if s == 0 else ops.power(rho, -s)
-
-
-def _slopes(chords: Tensor, s: float, distance: str) -> Tensor:
-    """The slopes of the potentials along the cosines."""
-    rho = _rho(chords, distance)
-    along = 1.0 / rho if s == 0 else s * ops.power(rho, -s - 1)
-    # dρ/dc: -1/‖u - v‖ for the distance, -1/sin θ for the angle.
-    sine = chords if distance == "euclidean" else 0.5 * chords * _other_chords(chords)
-    return along / sine
+def _distances(units: Tensor, v: Tensor, distance: str) -> Tensor:
+    """The distances of unit vectors from another, none below 0.001, without a gradient there."""
+    squares = ops.sum(ops.square(units - v), axis=1)
+    chords = ops.sqrt(ops.maximum(squares, _CLOSEST))
+    if distance == "euclidean":
+        return chords
+    return 2.0 * ops.arctan2(chords, ops.sqrt(ops.maximum(4.0 - squares, _CLOSEST)))
