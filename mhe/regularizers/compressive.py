@@ -57,7 +57,8 @@ def compressed_energy(
         A scalar tensor.
 
     Raises:
-        ValueError: If a neuron has fewer than `dims` numbers.
+        ValueError: If an argument is not one of the above, or a neuron has fewer than `dims`
+            numbers.
 
     Example:
 
@@ -67,6 +68,7 @@ def compressed_energy(
     >>> energies[2] > energies[0] > energies[1]
     True
     """
+    _check(projection, dims, projections, s, distance, space, steps)
     rows = neuron_rows(weights, axis)
     if 0 in rows.shape:
         return ops.sum(rows)
@@ -93,6 +95,22 @@ def compressed_energy(
             )
         total = total + hyperspherical_energy(ops.matmul(rows, matrix), **options)
     return total / projections
+
+
+def _check(
+    projection: str,
+    dims: int,
+    projections: int,
+    s: float,
+    distance: str,
+    space: str,
+    steps: int,
+) -> None:
+    check_choice("projection", projection, PROJECTIONS)
+    check_count("dims", dims, 1)
+    check_count("projections", projections, 1)
+    check_options(s, distance, space)
+    check_count("steps", steps, 1)
 
 
 # The length of a map changes neither cosines nor energies, so maps are points on a sphere too.
@@ -143,7 +161,7 @@ class CoMHE(OfNeurons):
         strength: Finite factor ≥ 0.
         projection: `"random"`, `"angle"` or `"adversarial"`.
         dims: Dimensions to project to, at least 1; the published number is 30. Layers whose neurons
-            have no more numbers than that are refused.
+            have fewer numbers are refused.
         projections: Number of projections to average over, at least 1.
         s: Real number ≥ 0, the power of the potential.
         distance: `"euclidean"` or `"angle"`.
@@ -183,11 +201,7 @@ class CoMHE(OfNeurons):
         axis: int | tuple[int, ...] = -1,
     ) -> None:
         super().__init__(strength, space, axis)
-        check_choice("projection", projection, PROJECTIONS)
-        check_count("dims", dims, 1)
-        check_count("projections", projections, 1)
-        check_options(s, distance, space)
-        check_count("steps", steps, 1)
+        _check(projection, dims, projections, s, distance, space, steps)
         self.projection = projection
         self.dims = dims
         self.projections = projections

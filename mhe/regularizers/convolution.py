@@ -26,7 +26,7 @@ def conv_orthogonality(kernel: Tensor, strides: int = 1) -> Tensor:
         A scalar tensor.
 
     Raises:
-        ValueError: If the kernel has another rank.
+        ValueError: If the kernel has another rank, or `strides` is not such a number.
 
     Example:
 
@@ -36,6 +36,7 @@ def conv_orthogonality(kernel: Tensor, strides: int = 1) -> Tensor:
     >>> float(conv_orthogonality(kernel)), float(conv_orthogonality(kernel, strides=2))
     (2.0, 0.0)
     """
+    check_count("strides", strides, 1)
     kernel = at_least_float32(kernel)
     spatial = len(kernel.shape) - 2
     if spatial not in (1, 2, 3):
