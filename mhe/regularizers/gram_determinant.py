@@ -59,7 +59,7 @@ def log_determinant(
     check_number("epsilon", epsilon, above=0)
     check_choice("space", space, SPACES)
     rows = neuron_rows(weights, axis)
-    if rows.shape[0] == 0 or rows.shape[1] == 0:
+    if 0 in rows.shape:
         return ops.sum(rows)
     itself, count = same_row(rows), count_rows(rows)
     scaled = 2.0 * epsilon**2 * cosines(rows)

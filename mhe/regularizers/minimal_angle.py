@@ -48,7 +48,7 @@ def minimal_angle(weights: Tensor, space: str = "full", axis: int | tuple[int, .
     """
     check_choice("space", space, SPACES)
     rows = neuron_rows(weights, axis)
-    if rows.shape[0] == 0 or rows.shape[1] == 0:
+    if 0 in rows.shape:
         return ops.sum(rows)
     nearest, exists = nearest_neuron(rows, space, axis=0)
     alone = math.pi if space == "half" else 0.0

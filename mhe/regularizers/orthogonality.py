@@ -102,25 +102,17 @@ def _single(rows: Tensor, zero: Tensor) -> Tensor:
 
 def _spectral(rows: Tensor, zero: Tensor) -> Tensor:
     def apply(matrix: Tensor, vector: Tensor) -> Tensor:
-        """(WᵀW - I)·v, `(N, 1)`."""
+        """(WᵀW - I)·v, `(N,)`."""
         back = ops.matmul(matrix, ops.matmul(ops.transpose(matrix), vector))
-        return back + (zero[:, None] - 1.0) * vector
-
-    def scaled(vector: Tensor) -> Tensor:
-        largest = ops.max(ops.absolute(vector))
-        vector = vector / ops.where(largest > 0, largest, 1.0)
-        return vector / ops.sqrt(ops.maximum(ops.sum(ops.square(vector)), 1e-30))
+        return back + (zero - 1.0) * vector
 
     fixed = ops.stop_gradient(rows)
     # Numbers that no eigenvector is likely to be orthogonal to.
-    index = ops.cumsum(ops.ones_like(fixed[:, :1]), axis=0)
-    vector = scaled(ops.sin(index * index + ops.sum(fixed, axis=1, keepdims=True)))
-    # Twice per step, since eigenvalues of either sign may be the largest.
-    vector = ops.fori_loop(
-        0, _ITERATIONS, lambda _, v: scaled(apply(fixed, scaled(apply(fixed, v)))), vector
-    )
-    vector = ops.stop_gradient(vector)
-    return lengths(ops.transpose(apply(rows, vector)))[0]
+    index = ops.cumsum(ops.ones_like(fixed[:, 0]))
+    vector = unit_vectors(ops.sin(index * index + ops.sum(fixed, axis=1)))
+    for _ in range(_ITERATIONS):
+        vector = unit_vectors(apply(fixed, unit_vectors(apply(fixed, vector))))
+    return lengths(apply(rows, ops.stop_gradient(vector)))
 
 
 @keras.saving.register_keras_serializable(package="mhe")

@@ -55,7 +55,7 @@ def smallest_distance(
     check_choice("distance", distance, DISTANCES)
     check_choice("space", space, SPACES)
     rows = neuron_rows(weights, axis)
-    if rows.shape[0] == 0 or rows.shape[1] == 0:
+    if 0 in rows.shape:
         return ops.sum(rows)
     nearest, exists = nearest_neuron(rows, space, axis=0)
     farthest = 2.0 if distance == "euclidean" else math.pi

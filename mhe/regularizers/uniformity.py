@@ -58,7 +58,7 @@ def uniformity(
     check_number("t", t, above=0)
     check_choice("space", space, SPACES)
     rows = neuron_rows(weights, axis)
-    if rows.shape[0] == 0 or rows.shape[1] == 0:
+    if 0 in rows.shape:
         return ops.sum(rows)
     count, itself = count_rows(rows), same_row(rows)
     scaled = 2.0 * t * cosines(rows)
