@@ -321,10 +321,7 @@ def check_costs(costs: Any, classes: int | None = None, positive: bool = False) 
     Traceback (most recent call last):
     ValueError: Costs must be symmetric. Received: 2.0 of 0 for 1, and 1.0 of 1 for 0
     """
-    try:
-        costs = np.array(costs, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Costs must be numbers (classes, classes). Received: {error}") from error
+    costs = _cost_array(costs, "(classes, classes)")
     if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or len(costs) < 2:
         raise ValueError(
             "Costs must be a square matrix (classes, classes) of at least two classes. "
@@ -379,10 +376,7 @@ def check_answer_costs(costs: Any, square: bool = False) -> np.ndarray:
     Traceback (most recent call last):
     ValueError: Costs must be finite and at least 0. Received: -1.0 of answer 1 for class 0
     """
-    try:
-        costs = np.array(costs, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Costs must be numbers (classes, answers). Received: {error}") from error
+    costs = _cost_array(costs, "(classes, answers)")
     if costs.ndim != 2 or min(costs.shape) < 2:
         raise ValueError(
             "Costs must be a matrix (classes, answers) of at least two classes and two answers. "
@@ -405,6 +399,13 @@ def check_answer_costs(costs: Any, square: bool = False) -> np.ndarray:
             f"The right answer must cost 0. Received: {costs[label, label]} for class {label}"
         )
     return costs
+
+
+def _cost_array(costs: Any, shape: str) -> np.ndarray:
+    try:
+        return np.array(costs, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Costs must be numbers {shape}. Received: {error}") from error
 
 
 def check_probabilities(probabilities: Any) -> None:

@@ -56,8 +56,7 @@ class AverageCost(LabelMetric):
 
     def values(self, labels: Tensor, scores: Tensor) -> Tensor:
         """The cost of the class with the largest score."""
-        best = ops.argmax(scores, axis=-1, keepdims=True)
-        return ops.squeeze(_costs(self.costs, labels, best, self.dtype), -1)
+        return _cost_of_best(self.costs, labels, scores, self.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "D": self.costs.tolist()}
@@ -113,8 +112,7 @@ class MistakeSeverity(LabelMetric):
 
     def values(self, labels: Tensor, scores: Tensor) -> Tensor:
         """The cost of the class with the largest score."""
-        best = ops.argmax(scores, axis=-1, keepdims=True)
-        return ops.squeeze(_costs(self.costs, labels, best, self.dtype), -1)
+        return _cost_of_best(self.costs, labels, scores, self.dtype)
 
     def counts(self, labels: Tensor, scores: Tensor) -> Tensor:
         """Whether the class with the largest score is a mistake."""
@@ -296,6 +294,12 @@ class LevelError(LabelMetric):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LevelError":
         return cls(**{**config, "tree": keras.saving.deserialize_keras_object(config["tree"])})
+
+
+def _cost_of_best(costs: np.ndarray, labels: Tensor, scores: Tensor, dtype: str) -> Tensor:
+    """The costs of the answers with the largest scores, `(...)`."""
+    best = ops.argmax(scores, axis=-1, keepdims=True)
+    return ops.squeeze(_costs(costs, labels, best, dtype), -1)
 
 
 def _costs(costs: np.ndarray, labels: Tensor, answers: Tensor, dtype: str) -> Tensor:
