@@ -11,6 +11,7 @@ import numpy as np
 
 from mhe.attach import attach
 from mhe.attach.neurons import neuron_weights
+from mhe.attach.outputs import head_layers
 from mhe.callbacks import is_normalized
 from mhe.harness import models, recipes
 from mhe.losses import BoundedCrossEntropy, saturation
@@ -70,12 +71,14 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     _set_norms(model, args, steps)
     if args.model_name == "radial":
         attach(model, RadialForce(args.strength), head=RadialForce(args.head_strength))
-    elif args.model_name == "comhe":
-        # A first layer of 27 numbers in each neuron has nothing to compress.
-        attach(model, CoMHE(args.strength), layers=_is_compressible)
     elif args.model_name in FAMILY:
-        kind = FAMILY[args.model_name]
-        attach(model, kind(args.strength), head=kind(args.head_strength))
+        kind, layers = FAMILY[args.model_name], None
+        head = kind(args.head_strength)
+        if kind is CoMHE:
+            # A first layer of 27 numbers in each neuron has nothing to compress.
+            layers = _is_compressible
+            head = head if any(map(layers, head_layers(model))) else None
+        attach(model, kind(args.strength), head=head, layers=layers)
     elif args.model_name != "baseline":
         s, distance = recipes.POWERS[args.power_s]
         space = "half" if args.model_name == "half_mhe" else "full"

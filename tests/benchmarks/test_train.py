@@ -165,6 +165,8 @@ def test_the_radial_force_is_on_every_kernel(build, train, parsed):
 @pytest.mark.parametrize(
     ("name", "kind", "strength"),
     [
+        ("mhp", "Polarization(1, s=2, euclidean, steps=10, full)", 1),
+        ("mhc", "Covering(1, euclidean, steps=10, full)", 1),
         ("uniformity", "Uniformity(1, t=2, full)", 1),
         ("mma", "MinimalAngle(0.07, full)", 0.07),
         ("mhs", "Separation(1, euclidean, full)", 1),
@@ -181,6 +183,21 @@ def test_other_regularizers_are_on_every_kernel(build, train, parsed, name, kind
     assert (args.power_s, args.strength, args.head_strength) == (None, strength, strength)
     rows = mhe.attached(build(args, (8, 8, 1), 10, 100))
     assert [repr(row.regularizer) for row in rows] == [kind] * 11
+
+
+@from_numpy
+@pytest.mark.one_backend
+@pytest.mark.parametrize(("width", "with_head"), [("0.125", True), ("0.06", False)])
+def test_compressive_energies_are_where_there_is_something_to_compress(
+    build, train, parsed, width, with_head
+):
+    flags = ("--model_name", "comhe", "--width", width, "--head_strength", "7")
+    model = build(parsed(train, *flags), (8, 8, 3), 10, 100)
+    strengths = {row.path: row.regularizer.strength for row in mhe.attached(model)}
+    assert not any("conv1_1" in path for path in strengths)
+    heads = [strength for path, strength in strengths.items() if "logits" in path]
+    assert heads == ([7.0] if with_head else [])
+    assert 1.0 in strengths.values()
 
 
 def test_the_dead_phase_lasts_until_weight_decay_has_shrunk_the_weights(load_task):
