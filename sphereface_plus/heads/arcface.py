@@ -44,8 +44,7 @@ def arcface_logits(
 
     Returns:
         A tensor `(B, classes)`, float64 for float64 cosines where Keras computes in it, else
-        float32. Its gradient is finite
-        at θ = 0 and π, too; see `sine`.
+        float32. Its gradient is finite at θ = 0 and π, too; see `sine`.
 
     Raises:
         ValueError: If there is not one label per sample, or a label in an array or list is not a

@@ -60,8 +60,7 @@ def lengths(vectors: Tensor) -> Tensor:
         vectors: Tensor `(..., D)`.
 
     Returns:
-        A tensor `(...)`, float64 for float64 vectors where Keras computes in it, else
-        float32.
+        A tensor `(...)`, float64 for float64 vectors where Keras computes in it, else float32.
 
     Example:
 

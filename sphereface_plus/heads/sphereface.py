@@ -71,8 +71,7 @@ def sphereface_logits(
 
     Returns:
         A tensor `(B, classes)`, float64 for float64 products where Keras computes in it, else
-        float32. A zero feature
-        has logits of 0.
+        float32. A zero feature has logits of 0.
 
     Raises:
         ValueError: If there is not one label per sample, or a label in an array or list is not a

@@ -60,8 +60,7 @@ def sphereface2_logits(
 
     Returns:
         A tensor `(B, classes)`, float64 for float64 cosines where Keras computes in it, else
-        float32. If a label in a tensor
-        is not a class, every class counts as another.
+        float32. If a label in a tensor is not a class, every class counts as another.
 
     Raises:
         ValueError: If there is not one label per sample, or a label in an array or list is not a
