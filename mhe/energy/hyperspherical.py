@@ -34,9 +34,9 @@ def hyperspherical_energy(
     products, 4N²D flops, in half space as in full space. Above `block` neurons the pass goes block
     by block, so that memory is O(N·D + N·block).
 
-    Pairs at a distance below 0.2, of which a cosine in float32 tells little, are evaluated from the
+    Pairs at a distance below 0.2, of which a cosine in float32 tells little, are evaluated from
     differences of their vectors: up to eight neighbors of each neuron, per block. So the value is
-    within 1e-5 and the gradient within 1e-4 of float64 down to distances of 0.003.
+    within 1e-5 and the gradient within 1e-4 of float64 down to distances of 0.001.
 
     Degenerate neurons have finite values and gradients: pairs closer than a distance of 1e-3 (for
     s > 6 somewhat more, so that nothing overflows) count as being at that distance and do not move

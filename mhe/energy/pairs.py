@@ -8,9 +8,8 @@ import numpy as np
 from keras import ops
 
 from mhe.energy.layout import Layout
-from mhe.energy.near import has_near, mended
+from mhe.energy.near import Block, has_near, split_near
 from mhe.energy.potential import (
-    Measures,
     Variant,
     measures_of_cosines,
     measures_of_distances,
@@ -93,27 +92,40 @@ def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, P
     off_diagonal = 1.0 - ops.eye(gram.shape[0], dtype=gram.dtype)
     c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
 
-    def units() -> tuple[Tensor, Tensor]:
-        rows = layout.rows(vectors) * inverse[:, None]
-        return rows, rows
+    is_near = has_near(c, variant)
 
-    c, measures = mended(c, measures_of_cosines(c, variant), units, variant)
-    excess, slope = potential(c, measures, variant)
+    def near() -> tuple[Tensor, Tensor, Tensor]:
+        block = Block(layout.rows(vectors), inverse)
+        return split_near(c, block, block, variant)
+
+    far, excess_of_near = branch(is_near, lambda: near()[:2], lambda: (c, ops.zeros((), c.dtype)))
+    excess, slope = potential(far, measures_of_cosines(far, variant), variant)
     slope = slope * off_diagonal
 
     def pullback(upstream: Tensor) -> Tensor:
-        projected = slope - ops.diag(ops.sum(slope * c, axis=1))
+        projected = slope - ops.diag(ops.sum(slope * far, axis=1))
         scale = 2.0 * upstream * inverse
-        coefficients = projected * scale[:, None] * inverse[None, :]
-        # Steep slopes between very short neurons exceed any float32.
-        limit = float(np.finfo(keras.backend.standardize_dtype(vectors.dtype)).max)
-        coefficients = ops.clip(coefficients, -limit, limit)
-        # Symmetric, so neither layout needs a transpose.
-        if layout.in_columns:
-            return ops.matmul(vectors, coefficients)
-        return ops.matmul(coefficients, vectors)
+        coefficients = _finite(projected * scale[:, None] * inverse[None, :])
 
-    return sum_by_rows(excess), pullback
+        def without_near() -> Tensor:
+            # Symmetric, so neither layout needs a transpose.
+            if layout.in_columns:
+                return ops.matmul(vectors, coefficients)
+            return ops.matmul(coefficients, vectors)
+
+        def with_near() -> Tensor:
+            near_pull = _finite(near()[2] * scale[:, None])
+            return layout.mix(coefficients, vectors) + layout.rows(near_pull)
+
+        return branch(is_near, with_near, without_near)
+
+    return sum_by_rows(excess) + excess_of_near, pullback
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values, clipped: steep slopes between very short neurons exceed any float32."""
+    limit = float(np.finfo(keras.backend.standardize_dtype(values.dtype)).max)
+    return ops.clip(values, -limit, limit)
 
 
 def _blocked(
@@ -127,11 +139,11 @@ def _blocked(
     inverse = inverse_norms(squares)
     units = vectors * layout.per_vector(inverse)
     count, _ = layout.count_and_dims(vectors)
-    looped = functools.partial(_looped, units, inverse, layout, variant, block)
+    looped = functools.partial(_looped, vectors, units, inverse, layout, variant, block)
     if -(-count // block) <= _UNROLLED_BLOCKS:
         sums, near = _unrolled(units, inverse, layout, variant, block)
         # Care for near pairs in each pair of blocks would take as long to trace as all else.
-        value, pull = branch(ops.any(ops.stack(near)), looped, lambda: sums) if near else sums
+        value, pull = branch(ops.any(ops.stack(near)), looped, lambda: sums)
     else:
         value, pull = looped()
     tangent = tangential(pull, units, layout)
@@ -143,10 +155,9 @@ def _unrolled(
 ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
     """Every pair of blocks once: the Gram matrix is symmetric, so its upper half is enough.
 
-    Returns also whether a pair of neurons is too near for that, see `mended`, for each pair of
-    blocks; nothing where distances are exact.
+    Returns also whether a pair of neurons is too near, see `split_near`, for each pair of blocks.
     """
-    count, dims = layout.count_and_dims(units)
+    count, _ = layout.count_and_dims(units)
     starts = range(0, count, block)
     parts = [layout.block(units, start, block) for start in starts]
     scales = [inverse[start : start + block] for start in starts]
@@ -159,10 +170,10 @@ def _unrolled(
         for j in range(i, len(parts)):
             same = i == j
             diagonal = ops.eye(scales[i].shape[0], dtype=inverse.dtype) if same else None
-            c, measures = _pairs_of(part, parts[j], scales[i], scales[j], layout, variant, diagonal)
-            if dims > _EXACT_DIMS:
-                near.append(has_near(c, variant))
-            excess, slope = _masked_potential(c, measures, variant, diagonal)
+            scale = scales[i], scales[j]
+            c, halves = _pairs_of(part, parts[j], *scale, layout, diagonal)
+            near.append(has_near(c, variant, in_differences=halves is not None))
+            excess, slope = _masked_potential(c, halves, variant, diagonal)
             value = value + (1.0 if same else 2.0) * sum_by_rows(excess)
             pulls[i] = pulls[i] + layout.mix(slope, parts[j])
             if not same:
@@ -171,35 +182,45 @@ def _unrolled(
 
 
 def _looped(
-    units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
+    vectors: Tensor, units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
 ) -> tuple[Tensor, Tensor]:
     """Every ordered pair of blocks, in two nested loops that hold one pair at a time."""
     count, dims = layout.count_and_dims(units)
     blocks = -(-count // block)
     padding = blocks * block - count
-    units = layout.pad(units, padding)
+    vectors, units = layout.pad(vectors, padding), layout.pad(units, padding)
     inverse = ops.pad(inverse, ((0, padding),))
     dtype = units.dtype
     eye = ops.eye(block, dtype=dtype)
+    in_differences = dims <= _EXACT_DIMS
 
-    def block_at(i: Tensor) -> tuple[Tensor, Tensor]:
+    def units_at(i: Tensor) -> Tensor:
+        return layout.dynamic_block(units, i * block, block)
+
+    def block_at(i: Tensor) -> Block:
         start = i * block
-        return layout.dynamic_block(units, start, block), ops.slice(inverse, (start,), (block,))
+        rows = layout.rows(layout.dynamic_block(vectors, start, block))
+        return Block(rows, ops.slice(inverse, (start,), (block,)))
 
     def row(i: Tensor) -> tuple[Tensor, Tensor]:
-        mine, my_scale = block_at(i)
+        mine, my_block = units_at(i), block_at(i)
 
         def add(j: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             value, pull = carry
-            other, scale = block_at(j)
+            other, other_block = units_at(j), block_at(j)
             diagonal = eye * ops.cast(ops.equal(i, j), dtype)
-            c, measures = _pairs_of(mine, other, my_scale, scale, layout, variant, diagonal)
-            if dims > _EXACT_DIMS:
-                c, measures = mended(
-                    c, measures, lambda: (layout.rows(mine), layout.rows(other)), variant
-                )
-            excess, slope = _masked_potential(c, measures, variant, diagonal)
-            return value + sum_by_rows(excess), pull + layout.mix(slope, other)
+            scales = my_block.inverse_norms, other_block.inverse_norms
+            c, halves = _pairs_of(mine, other, *scales, layout, diagonal)
+            far, excess_of_near, pull_of_near = branch(
+                has_near(c, variant, in_differences),
+                lambda: split_near(c, my_block, other_block, variant, in_differences),
+                lambda: (c, ops.zeros((), dtype), ops.zeros_like(layout.rows(mine))),
+            )
+            if halves is not None:
+                halves = tuple(ops.where(ops.equal(far, c), half, 1.0) for half in halves)
+            excess, slope = _masked_potential(far, halves, variant, diagonal)
+            value = value + sum_by_rows(excess) + excess_of_near
+            return value, pull + layout.mix(slope, other) + layout.rows(pull_of_near)
 
         return ops.fori_loop(0, blocks, add, (ops.zeros((), dtype), ops.zeros_like(mine)))
 
@@ -213,18 +234,16 @@ def _pairs_of(
     a_scale: Tensor,
     b_scale: Tensor,
     layout: Layout,
-    variant: Variant,
     masked: Tensor | None,
-) -> tuple[Tensor, Measures]:
-    """Cosines and measures of all pairs of two blocks of unit vectors.
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """Cosines c of all pairs of two blocks of unit vectors; in few dimensions also 1 - c and 1 + c.
 
     A scale of 0 marks a zero vector. Pairs that a mask marks by a 1 count as orthogonal.
     """
     _, dims = layout.count_and_dims(a)
-    keep = 1.0 if masked is None else 1.0 - masked
     if dims > _EXACT_DIMS:
-        c = layout.gram(a, b) * keep
-        return c, measures_of_cosines(c, variant)
+        c = layout.gram(a, b)
+        return (c if masked is None else c * (1.0 - masked)), None
     apart = _is_zero(a_scale)[:, None] + _is_zero(b_scale)[None, :]
     x = y = 0.5 * apart
     for k in range(dims):
@@ -233,8 +252,8 @@ def _pairs_of(
         x = x + 0.5 * ops.square(first - second)
         y = y + 0.5 * ops.square(first + second)
     if masked is not None:
-        x, y = x * keep + masked, y * keep + masked
-    return 0.5 * (y - x), measures_of_distances(x, y, variant)
+        x, y = (half * (1.0 - masked) + masked for half in (x, y))
+    return 0.5 * (y - x), (x, y)
 
 
 def _is_zero(scale: Tensor) -> Tensor:
@@ -242,8 +261,12 @@ def _is_zero(scale: Tensor) -> Tensor:
 
 
 def _masked_potential(
-    c: Tensor, measures: Measures, variant: Variant, masked: Tensor | None
+    c: Tensor, halves: tuple[Tensor, Tensor] | None, variant: Variant, masked: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Excess and slope; orthogonal pairs have no excess, masked ones no slope."""
+    if halves is None:
+        measures = measures_of_cosines(c, variant)
+    else:
+        measures = measures_of_distances(*halves, variant)
     excess, slope = potential(c, measures, variant)
     return excess, slope if masked is None else slope * (1.0 - masked)

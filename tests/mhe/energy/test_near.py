@@ -31,10 +31,11 @@ def neurons(distance, space, dims=12, count=7):
     return weights.astype("float32")
 
 
-@pytest.mark.parametrize("distance", [0.1, 0.01, 0.003])
+@pytest.mark.parametrize("dims", [3, 12])
+@pytest.mark.parametrize("distance", [0.1, 0.01, 0.0011])
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_near_neurons_keep_their_digits(distance, variant, check_energy):
-    check_energy(neurons(distance, variant[2]), 0, None, variant, eager=True)
+def test_near_neurons_keep_their_digits(dims, distance, variant, check_energy):
+    check_energy(neurons(distance, variant[2], dims), 0, None, variant, eager=True)
 
 
 @pytest.mark.parametrize("block", [None, 3])
@@ -44,14 +45,15 @@ def test_near_neurons_keep_their_digits(distance, variant, check_energy):
 )
 def test_in_blocks_and_compiled(block, axis, jit_compile, check_energy):
     for variant in ((2, "euclidean", "half"), (1, "angle", "full")):
-        weights = neurons(0.01, variant[2])
+        weights = neurons(0.0011, variant[2])
         weights = weights.T if axis else weights
         check_energy(weights, axis, block, variant, jit_compile=jit_compile)
 
 
 def test_in_a_loop_over_blocks(check_energy, monkeypatch):
     monkeypatch.setattr(pairs, "_UNROLLED_BLOCKS", 1)
-    check_energy(neurons(0.01, "half"), 0, 3, (2, "euclidean", "half"))
+    for dims in (3, 12):
+        check_energy(neurons(0.0011, "half", dims), 0, 3, (2, "euclidean", "half"))
 
 
 def test_more_near_neurons_than_are_mended_stay_as_they_were(check_energy, monkeypatch):
