@@ -11,6 +11,7 @@ import numpy as np
 from keras.ops import convert_to_numpy
 
 import mhe
+from mhe.harness.datasets import halves
 from mhe.harness.tables import text_table
 
 _TITLES = {
@@ -115,11 +116,7 @@ def table(metrics: dict[str, float]) -> str:
 
 def _calibrated(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """Divides the scores of each half by the temperature of the other; and the temperatures."""
-    half = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        # Classes of a single image go to either half.
-        half[places] = (np.arange(len(places)) + label) % 2
+    half = halves(labels)
     calibrated, temperatures = scores.astype("float64"), []
     for own in (0, 1):
         try:
