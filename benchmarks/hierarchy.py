@@ -32,6 +32,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
 
 import keras
+import numpy as np
 from tasks import decisions, hierarchy, placed
 
 import mhe
@@ -230,20 +231,27 @@ class Task(ImageTask):
         return [self.chance_warning(run, self.train[1])]
 
     def report(self, run: Run) -> dict[str, float]:
-        """Draws the curves and, in the plane, the prototypes; returns the last epoch's metrics."""
+        """Draws the curves, the mistakes and prototypes in the plane; returns the last metrics."""
         metrics = hierarchy.last_metrics(run.rows, self.held_out)
         prototypes = self.network.prototypes
         if prototypes is not None:
             metrics["distortion"] = mhe.metrics.distortion(prototypes, self.costs)
         hierarchy.draw(self.network, self.costs, self.data, run)
+        scores = self.draw_mistakes(run)
         if self.args.decide == "cost":
-            metrics |= self.decided()
+            metrics |= self.decided(scores)
         return {**metrics, "epochs": self.epochs}
 
-    def decided(self) -> dict[str, float]:
-        """Prints what each way to decide makes of the held-out images, and returns the metrics."""
+    def draw_mistakes(self, run: Run) -> np.ndarray:
+        """Draws the mistakes on the held-out images, and returns the scores `(N, classes)`."""
         images, labels = self.data.test
         scores = self.model.predict(recipes.in_order(images, labels), verbose=0)
+        hierarchy.draw_mistakes(scores, labels, self.tree, run.folder)
+        return scores
+
+    def decided(self, scores: np.ndarray) -> dict[str, float]:
+        """Prints what each way to decide makes of held-out scores, and returns the metrics."""
+        labels = self.data.test[1]
         metrics = decisions.compare(scores, labels, self.tree)
         print(decisions.table(metrics))
         # Every run has these two, from its log.
@@ -274,7 +282,7 @@ def decide_complete(args: argparse.Namespace, run: Run) -> bool:
     task = Task(flags, run)
     task.model = task.build()
     run.restore(task.model)
-    run.finish({**run.result["metrics"], **task.decided()})
+    run.finish({**run.result["metrics"], **task.decided(task.draw_mistakes(run))})
     return True
 
 

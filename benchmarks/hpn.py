@@ -25,7 +25,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 
 import keras
 import numpy as np
-from tasks import hpn, placed
+from tasks import hpn, placed, unknown
 
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied, stem
@@ -144,6 +144,7 @@ def make_parser() -> Parser:
         help="batch normalization of the embedding of a prototype network before its heads; the "
         "published network has none",
     )
+    unknown.add_flags(parser)
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
         parser,
@@ -223,6 +224,7 @@ class Task(ImageTask):
         self.prototypes = placed.read_or_place(
             run, lambda: hpn.prototypes(args, self.data, self.semantics)
         )
+        self.unknown = unknown.load(args, self.data)
         self.use(self.data.train, self.data.test)
 
     def build(self) -> keras.Model:
@@ -260,7 +262,34 @@ class Task(ImageTask):
                 if np.isfinite(order):
                     metrics["order_kept"] = order
             hpn.draw_prototypes(self.model, self.prototypes, self.data, run.folder)
+        if self.unknown is not None:
+            unknown.measure(self.model, self.args, self.data, self.unknown, run)
         return {**metrics, "epochs": self.epochs}
+
+
+def measure_complete(args: argparse.Namespace, run: Run) -> bool:
+    """Measures a complete run on the images of `--unknown`.
+
+    Args:
+        args: The flags of the run, with lists.
+        run: The run.
+
+    Returns:
+        Whether there are any.
+
+    Raises:
+        BadInput: If the images, the run's data or its checkpoint cannot be used.
+    """
+    if args.unknown is None:
+        return False
+    if not run.checkpoints:
+        raise BadInput(f"--unknown needs a checkpoint of the run. Received: none in {run.folder}")
+    (flags,) = expand_runs(args).values()
+    task = Task(flags, run)
+    task.model = task.build()
+    run.restore(task.model)
+    unknown.measure(task.model, flags, task.data, task.unknown, run)
+    return True
 
 
 PROGRAM = Program(
@@ -272,6 +301,7 @@ PROGRAM = Program(
     check=check,
     expand_runs=expand_runs,
     title=lambda args: f"{stem(args.dataset)}, {args.task}",
+    revisit=measure_complete,
 )
 main = PROGRAM.main
 

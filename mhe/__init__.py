@@ -12,7 +12,7 @@ if (
 ):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from mhe import clusters, fewshot, layers, losses, metrics, prototypes
+from mhe import clusters, fewshot, layers, losses, metrics, open_set, prototypes
 from mhe.attach import attach, attached, detach
 from mhe.calibration import calibrate
 from mhe.callbacks import EnergyLogger, NormLogger
@@ -49,5 +49,6 @@ __all__ = [
     "layers",
     "losses",
     "metrics",
+    "open_set",
     "prototypes",
 ]

@@ -437,6 +437,60 @@ def check_probabilities(probabilities: Any) -> None:
         raise ValueError(f"{expected} probabilities that sum to {sums[wrong].flat[0]:g}")
 
 
+def check_scored(
+    name: str,
+    scores: Any,
+    kinds: Any,
+    sample: str = "sample",
+    both: tuple[str, str] = ("positive samples", "negative ones"),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores of two kinds of samples, float32 or float64 `(n,)`, and their kinds, bool.
+
+    Args:
+        name: The name of the kinds' argument, for the error.
+        scores: Finite numbers, one for each sample.
+        kinds: True and False, or 1 and 0, one for each sample.
+        sample: What a sample is, for the error.
+        both: What samples of kind True and False are, for the error.
+
+    Raises:
+        ValueError: If they are not such numbers, or all samples are of one kind.
+
+    Example:
+
+    >>> check_scored("same", [1, 2], [0, 1])
+    (array([1., 2.]), array([False,  True]))
+    >>> check_scored("same", [1, 2], [1, 1], both=("pairs of one person", "pairs of two"))
+    Traceback (most recent call last):
+    ValueError: There must be pairs of one person and pairs of two. Received: 2 and 0
+    """
+    scores, kinds = np.asarray(scores), np.asarray(kinds)
+    if scores.ndim != 1 or scores.dtype.kind not in "fiu" or kinds.shape != scores.shape:
+        raise ValueError(
+            f"There must be one score and one label for each {sample}, both (n,). "
+            f"Received: scores {scores.dtype} {scores.shape}, {name} {kinds.shape}"
+        )
+    if scores.dtype != np.float32:
+        scores = scores.astype(np.float64)
+    if not np.isfinite(scores).all():
+        wrong = int(np.argmin(np.isfinite(scores)))
+        raise ValueError(f"Scores must be finite. Received: {scores[wrong]} of {sample} {wrong}")
+    if kinds.dtype != bool:
+        is_wrong = (kinds != 0) & (kinds != 1)
+        if is_wrong.any():
+            raise ValueError(
+                f"`{name}` must be True and False, or 1 and 0. "
+                f"Received: {kinds[is_wrong.argmax()]} of {sample} {is_wrong.argmax()}"
+            )
+        kinds = kinds.astype(bool)
+    count = np.count_nonzero(kinds)
+    if not 0 < count < len(kinds):
+        raise ValueError(
+            f"There must be {both[0]} and {both[1]}. Received: {count} and {len(kinds) - count}"
+        )
+    return scores, kinds
+
+
 def _or_none(optional: bool, expected: str) -> str:
     return f"None or {expected}" if optional else expected
 

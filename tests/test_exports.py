@@ -143,6 +143,24 @@ def test_heads_give_the_numbers_of_the_model(form, export):
         np.testing.assert_allclose(itself, 0, atol=1e-12)
 
 
+def test_decisions_of_least_expected_cost(export):
+    costs = TREE.cost_matrix(inner=True)
+    inputs = keras.Input((6,))
+    logits = keras.layers.Dense(4)(inputs)
+    calibrated = layers.LeastExpectedCost(costs, temperature=1.5)(logits)
+    likely = layers.LeastExpectedCost(costs, from_logits=False)(keras.layers.Softmax()(logits))
+    model = keras.Model(inputs, keras.layers.Concatenate()([calibrated, likely]))
+    batches = [2 * draw(size, 6, seed=size) for size in (3, 40)]
+    outputs = [array(model(batch)) for batch in batches]
+    run = export(model, "onnx" if BACKEND == "torch" else "tf_saved_model")
+    for batch, expected in zip(batches, outputs, strict=True):
+        found = run(batch)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        for part in (slice(0, 7), slice(7, 14)):
+            decisions = (each[:, part].argmax(axis=1) for each in (expected, found))
+            np.testing.assert_array_equal(*decisions)
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has exporters of its own")
 @pytest.mark.parametrize("form", ["torch", "onnx"])
 def test_programs_that_torch_export_records(form, export):

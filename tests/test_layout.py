@@ -44,6 +44,7 @@ ABOVE = {
     "mhe.layers": {"mhe.energy"},
     "mhe.losses": {"mhe.energy"},
     "mhe.metrics": {"mhe.energy"},
+    "mhe.open_set": {"mhe.layers"},
     "mhe.prototypes": {"mhe.metrics"},
     "mhe.regularizers": {"mhe.energy"},
     "mhe.attach": {"mhe.energy", "mhe.regularizers"},

@@ -11,6 +11,7 @@ import numpy as np
 from keras.ops import convert_to_numpy
 
 import mhe
+from mhe.harness.datasets import halves
 from mhe.harness.tables import text_table
 
 _TITLES = {
@@ -56,42 +57,23 @@ def compare(scores: np.ndarray, labels: np.ndarray, tree: mhe.ClassTree) -> dict
         metrics[f"{name}mistake_severity"] = float(paid[wrong].mean()) if wrong.any() else 0.0
     costs = tree.cost_matrix(inner=True)
     answers = convert_to_numpy(mhe.layers.expected_costs(calibrated, costs)).argmin(axis=1)
-    below = classes_below(tree)
+    below = tree.classes_below()
     metrics["nodes_error"] = float(1 - below[labels, answers].mean())
     metrics["nodes_average_cost"] = float(costs[labels, answers].mean())
     metrics["nodes_specificity"] = float(specificity(below)[answers].mean())
     return metrics
 
 
-def classes_below(tree: mhe.ClassTree) -> np.ndarray:
-    """Which classes are which nodes or below them, a bool array `(classes, nodes)`.
-
-    Example:
-
-    >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
-    >>> classes_below(tree).astype(int)  # of the root, animal, dog, cat, oak
-    array([[1, 1, 1, 0, 0],
-           [1, 1, 0, 1, 0],
-           [1, 0, 0, 0, 1]])
-    """
-    below = np.zeros((len(tree.classes), len(tree.nodes)), bool)
-    for label, node in enumerate(tree.leaves):
-        while node >= 0:
-            below[label, node] = True
-            node = tree.parents[node]
-    return below
-
-
 def specificity(below: np.ndarray) -> np.ndarray:
     """The share of the information about the class that each node gives, `(nodes,)`.
 
     Args:
-        below: What `classes_below` returned.
+        below: What `ClassTree.classes_below` returned.
 
     Example:
 
     >>> tree = mhe.ClassTree.from_paths(["a/b", "a/c", "d/e", "d/f"])
-    >>> specificity(classes_below(tree))  # of the root, a, b, c, d, e, f
+    >>> specificity(tree.classes_below())  # of the root, a, b, c, d, e, f
     array([0. , 0.5, 1. , 1. , 0.5, 1. , 1. ])
 
     Reference:
@@ -99,6 +81,53 @@ def specificity(below: np.ndarray) -> np.ndarray:
         visual recognition, CVPR 2012.
     """
     return 1 - np.log(below.sum(axis=0)) / np.log(len(below))
+
+
+def coverage_curves(
+    scores: np.ndarray, labels: np.ndarray, tree: mhe.ClassTree
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the average cost of the answers if only the surest are given.
+
+    Args:
+        scores: The logits `(N, classes)` of held-out images.
+        labels: Their labels `(N,)`.
+        tree: The classes.
+
+    Returns:
+        For each way to decide, the shares of the images that are answered, which increase to 1, and
+        the average cost of these answers. The class of the largest score is as sure as its
+        probability; that of least expected cost is the surer the less it is expected to cost.
+
+    Example:
+
+    >>> tree = mhe.ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
+    >>> scores = np.array([[9.0, 8.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0], [8.0, 0.0, 7.0]])
+    >>> shares, costs = coverage_curves(scores, np.array([0, 1, 2, 2]), tree)["largest score"]
+    >>> shares.tolist(), costs.tolist()
+    ([0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 1.0, 0.75])
+
+    Reference:
+        Geifman and El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017
+        ([arXiv:1705.08500](https://arxiv.org/abs/1705.08500)), on risk and coverage.
+    """
+    calibrated, _ = _calibrated(scores, labels)
+    costs = tree.cost_matrix()
+    expected = convert_to_numpy(mhe.layers.expected_costs(calibrated, costs))
+    likeliest = convert_to_numpy(mhe.layers.expected_costs(calibrated, 1 - np.eye(len(costs))))
+    answers = {"": (scores.argmax(axis=1), likeliest), "decided_": (expected.argmin(1), expected)}
+    return {
+        _TITLES[name]: _by_coverage(costs[labels, chosen], risks.min(axis=1))
+        for name, (chosen, risks) in answers.items()
+    }
+
+
+def _by_coverage(paid: np.ndarray, risks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The average cost `paid` of the images of the least risks, for every number of them."""
+    order = np.argsort(risks, kind="stable")
+    count = np.arange(1, len(paid) + 1)
+    # Images of equal risk are answered together.
+    ends = np.r_[np.diff(risks[order]) > 0, True]
+    return (count / len(paid))[ends], (np.cumsum(paid[order]) / count)[ends]
 
 
 def table(metrics: dict[str, float]) -> str:
@@ -115,11 +144,7 @@ def table(metrics: dict[str, float]) -> str:
 
 def _calibrated(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """Divides the scores of each half by the temperature of the other; and the temperatures."""
-    half = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        # Classes of a single image go to either half.
-        half[places] = (np.arange(len(places)) + label) % 2
+    half = halves(labels)
     calibrated, temperatures = scores.astype("float64"), []
     for own in (0, 1):
         try:

@@ -22,6 +22,7 @@ from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.run import Run
 from mhe.text import lookalike, read_text
+from tasks import decisions
 
 MODELS = (
     "softmax",
@@ -316,3 +317,21 @@ def draw(network: Network, costs: np.ndarray, data: Dataset, run: Run) -> None:
             f"{run.folder.name}: error rate {100 * rows[-1]['val_error']:.1f}%, "
             f"average cost {rows[-1]['val_average_cost']:.3f}",
         )
+
+
+def draw_mistakes(
+    scores: np.ndarray, labels: np.ndarray, tree: mhe.ClassTree, folder: Path
+) -> None:
+    """Draws the mistakes of the largest score, and what answers cost if only the surest are given.
+
+    Args:
+        scores: The logits `(N, classes)` of held-out images.
+        labels: Their labels `(N,)`.
+        tree: The classes.
+        folder: The run's folder.
+    """
+    answers, title = scores.argmax(axis=1), folder.name
+    figures.draw_confusion(tree, labels, answers, folder / "confusion.png", title)
+    figures.draw_mistakes(tree, labels, answers, folder / "mistakes.png", title)
+    curves = decisions.coverage_curves(scores, labels, tree)
+    figures.draw_coverage(curves, folder / "coverage.png", title)

@@ -2,8 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # In inches: the height of a name, the width of a letter, the smallest distance between levels, the
 # largest height of the picture.
@@ -42,7 +46,7 @@ def as_text(nodes: Sequence[str], parents: np.ndarray, depths: np.ndarray) -> st
 def as_png(
     path: str | os.PathLike, nodes: Sequence[str], parents: np.ndarray, depths: np.ndarray
 ) -> None:
-    """Draws the root on the left and leaves below each other.
+    """Writes what `as_figure` draws.
 
     Args:
         path: The file to write.
@@ -52,6 +56,38 @@ def as_png(
 
     Raises:
         ImportError: If matplotlib is not installed.
+    """
+    figure, _ = as_figure(nodes, parents, depths)
+    figure.savefig(path, dpi=110, format="png")
+
+
+def as_figure(
+    nodes: Sequence[str],
+    parents: np.ndarray,
+    depths: np.ndarray,
+    widths: Sequence[float] | None = None,
+    colors: Sequence[str] | None = None,
+) -> tuple["Figure", np.ndarray]:
+    """Draws the root on the left and leaves below each other.
+
+    Args:
+        nodes: As for `as_text`.
+        parents: As for `as_text`.
+        depths: As for `as_text`, the horizontal positions of the nodes.
+        widths: The width of the edge to each node but the root, in points; None for thin ones.
+        colors: The color of each of these edges, or None.
+
+    Returns:
+        The figure, with one panel, and the vertical position of each node in it.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Example:
+
+    >>> nodes, parents, depths = ["all", "a", "b"], np.array([-1, 0, 0]), np.array([0, 1, 1])
+    >>> as_figure(nodes, parents, depths)[1]
+    array([1.5, 1. , 2. ])
     """
     try:
         from matplotlib.collections import LineCollection
@@ -84,15 +120,22 @@ def as_png(
         [(x, heights[parent]), (x, y), (x + 1, y)]
         for x, y, parent in zip(above, heights[1:], parents[1:], strict=True)
     ]
-    axes.add_collection(LineCollection(corners, colors="0.6", linewidths=0.8))
+    axes.add_collection(
+        LineCollection(
+            corners,
+            colors="0.6" if colors is None else colors,
+            linewidths=0.8 if widths is None else widths,
+        )
+    )
     # If lines are closer than letters are high, names shrink with them.
     size = min(8.0, 72 * 0.8 * height / count)
-    for name, x, y, is_inner in zip(nodes, depths, heights, inner, strict=True):
+    lifts = np.ones(len(nodes)) if widths is None else 1 + np.r_[0.0, widths] / 2
+    for name, x, y, is_inner, lift in zip(nodes, depths, heights, inner, lifts, strict=True):
         over = is_inner and x > 0
         axes.annotate(
             name,
             (x, y),
-            xytext=(-2, 1) if over else (2, 0),
+            xytext=(-2, lift) if over else (2, 0),
             textcoords="offset points",
             fontsize=size,
             ha="right" if over else "left",
@@ -101,4 +144,4 @@ def as_png(
     axes.set_xlim(-0.05, depth + 1)
     axes.set_ylim(count + 0.7, 0.3)
     axes.set_axis_off()
-    figure.savefig(path, dpi=110, format="png")
+    return figure, heights

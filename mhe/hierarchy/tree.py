@@ -406,6 +406,27 @@ class ClassTree:
             raise ValueError(f"The tree has no such class. Received: {listed(unknown)}")
         return np.array([places[name] for name in names], int)
 
+    def classes_below(self) -> np.ndarray:
+        """Which classes are which nodes or below them.
+
+        Returns:
+            A bool array `(classes, nodes)`.
+
+        Example:
+
+        >>> tree = ClassTree.from_paths(["animal/dog", "animal/cat", "oak"])
+        >>> tree.classes_below().astype(int)  # of the root, animal, dog, cat, oak
+        array([[1, 1, 1, 0, 0],
+               [1, 1, 0, 1, 0],
+               [1, 0, 0, 0, 1]])
+        """
+        below = np.zeros((len(self.classes), len(self.nodes)), bool)
+        for label, node in enumerate(self.leaves):
+            while node >= 0:
+                below[label, node] = True
+                node = self.parents[node]
+        return below
+
     def draw(self, path: str | os.PathLike) -> None:
         """Draws the tree as a PNG, with the root on the left and the classes below each other.
 

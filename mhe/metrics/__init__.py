@@ -1,4 +1,4 @@
-"""Metrics of weights, prototypes and the output of heads."""
+"""Metrics of weights, prototypes, the output of heads, and scores."""
 
 from mhe.metrics.angles import angle_blocks, pairwise_angles, unit_neurons
 from mhe.metrics.calibration import CalibrationError
@@ -10,6 +10,7 @@ from mhe.metrics.mistakes import (
     TopKCost,
 )
 from mhe.metrics.prototypes import Distortion, distortion, optimal_scale, pairwise_distances
+from mhe.metrics.roc import RocCurve, roc_curve
 
 __all__ = [
     "AverageCost",
@@ -18,11 +19,13 @@ __all__ = [
     "HierarchicalDistance",
     "LevelError",
     "MistakeSeverity",
+    "RocCurve",
     "TopKCost",
     "angle_blocks",
     "distortion",
     "optimal_scale",
     "pairwise_angles",
     "pairwise_distances",
+    "roc_curve",
     "unit_neurons",
 ]

@@ -59,7 +59,7 @@ def test_interrupted_and_resumed_it_ends_as_an_unbroken_run(
     left = {path.name for path in unbroken.iterdir()}
     assert left == {
         *("config.json", "log.csv", "result.json", "checkpoints", "tensorboard"),
-        *("curves.png", "embeddings.png"),
+        *("curves.png", "embeddings.png", "confusion.png", "coverage.png", "mistakes.png"),
     }
 
 

@@ -79,3 +79,25 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
         members = rng.permutation(np.flatnonzero(labels == label))
         chosen[members[: round(share * len(members))]] = True
     return chosen
+
+
+def halves(labels: np.ndarray) -> np.ndarray:
+    """Deals images into two halves, in turn within each class.
+
+    Args:
+        labels: Integer array `(N,)`.
+
+    Returns:
+        0 or 1 for each image, `(N,)`. Classes of a single image go to either half.
+
+    Example:
+
+    >>> import numpy as np
+    >>> halves(np.array([4, 4, 4, 7, 7, 9]))
+    array([0, 1, 0, 1, 0, 1])
+    """
+    half = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        half[places] = (np.arange(len(places)) + label) % 2
+    return half

@@ -64,3 +64,25 @@ def test_scores_without_a_mistake_and_without_anything_learnt(decisions):
     blank = decisions.compare(np.zeros((8, 4), "float32"), labels, TREE)
     assert blank["temperature"] == 1
     assert blank["nodes_specificity"] < 1
+
+
+def test_costs_of_the_surest_answers(decisions):
+    rng = np.random.default_rng(3)
+    tree = mhe.ClassTree.from_paths(["a/b/c", "a/b/d", "a/e", "f"])
+    labels = rng.integers(0, 4, 80)
+    scores = 2.0 * np.eye(4)[labels] + rng.normal(size=(80, 4))
+    scores[40:60] = scores[20:40]  # as sure as each other, and answered together
+    curves = decisions.coverage_curves(scores, labels, tree)
+    assert list(curves) == ["largest score", "least expected cost"]
+    calibrated, _ = decisions._calibrated(scores, labels)
+    p = np.exp(calibrated) / np.exp(calibrated).sum(axis=1, keepdims=True)
+    costs = tree.cost_matrix()
+    risks = {"largest score": 1 - p.max(axis=1), "least expected cost": (p @ costs).min(axis=1)}
+    answers = {"largest score": p.argmax(axis=1), "least expected cost": (p @ costs).argmin(axis=1)}
+    for name, (shares, averages) in curves.items():
+        assert (shares[-1], np.diff(shares).min() > 0) == (1.0, True)
+        paid = costs[labels, answers[name]]
+        assert averages[-1] == pytest.approx(paid.mean())
+        for share, average in zip(shares[::9], averages[::9], strict=True):
+            surest = np.argsort(risks[name], kind="stable")[: round(80 * share)]
+            assert average == pytest.approx(paid[surest].mean())
