@@ -61,7 +61,10 @@ BACKEND_SPOTS = {
 # Faces on disk are read as the harness reads datasets: from folders and zips, in its batches.
 ON_THE_HARNESS = {
     f"sphereface_plus/faces/{name}.py"
-    for name in ("__init__", "alignment", "batches", "landmarks", "people")
+    for name in (
+        *("__init__", "alignment", "batches", "landmarks", "people", "records"),
+        "validation_sets",
+    )
 }
 
 
