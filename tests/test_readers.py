@@ -36,7 +36,7 @@ from mhe.harness.run import Run
 from mhe.harness.saved import load_model, load_weights
 from mhe.prototypes import vectors
 from mhe.text import read_text
-from sphereface_plus import faces
+from sphereface_plus import faces, ijb
 from sphereface_plus.pairs import read_pairs
 from sphereface_plus.program import trained
 
@@ -292,6 +292,21 @@ def test_tables_of_pairs(folder, data):
     path = at(folder, "pairs.csv", data)
     with refusing(path):
         read_pairs(path, IMAGES)
+
+
+IJB = {
+    ijb.read_faces: ["1.jpg 11 7", "2.jpg 11 8"],
+    ijb.read_template_pairs: ["1 2 1", "1 3 0"],
+    ijb.read_template_people: ["TEMPLATE_ID,SUBJECT_ID", "1,2,a.jpg", '3,"4"'],
+    ijb.read_points: [f"{number}.jpg 30 52 66 52 48 72 34 92 63 92 0.9" for number in (1, 2)],
+}
+
+
+@fuzz(100, reader=st.sampled_from(list(IJB)), draw=st.data())
+def test_lists_of_templates(folder, reader, draw):
+    path = at(folder, "ijb.txt", draw.draw(lines_of(*IJB[reader], also=["a b c", "1,2"])))
+    with refusing(path):
+        reader(path)
 
 
 def picture(size=(8, 9), kind="PNG", mode="L"):
@@ -711,6 +726,8 @@ def test_what_is_whole_is_read(folder):
     assert read_pairs(at(folder, "pairs.txt", b"Ann 1 2\nAnn 1 Bob 1\n"), IMAGES).rows.size == 4
     table = b"a,b,same\nAnn/Ann_0001,Bob/Bob_0001,0\n"
     assert read_pairs(at(folder, "pairs.csv", table), IMAGES).rows.tolist() == [[0, 2]]
+    for reader, lines in IJB.items():
+        reader(at(folder, "ijb.txt", "\n".join(lines).encode()))
     at(folder, "train.idx", INDEX)
     found = faces.find_people(at(folder, "train.rec", MANY_RECORDS))
     assert found.labels.tolist() == [0, 0, 1, 1]
