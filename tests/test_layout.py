@@ -17,11 +17,13 @@ LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", 
 # At the bottom: they import each other at most.
 TOOLS = {
     "mhe.arrays",
+    "mhe.checkpoints",
     "mhe.checks",
     "mhe.command_line",
     "mhe.directions",
     "mhe.keras_internals",
     "mhe.labels",
+    "mhe.memory",
     "mhe.neuron_axes",
     "mhe.precision",
     "mhe.reading",
