@@ -10,7 +10,6 @@ import keras
 
 from mhe.checkpoints import checksums
 from mhe.checkpoints.files import PARTIAL, replacing
-from mhe.keras_internals import weights_file
 from mhe.memory import is_out_of_memory
 from mhe.text import brief
 
@@ -35,10 +34,11 @@ class Checkpoints:
     Example:
 
     >>> import tempfile
+    >>> from mhe.keras_internals import weights_file
     >>> kept = Checkpoints(Path(tempfile.mkdtemp()), ".txt")
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     >>> for epoch in (1, 2, 3):
-    ...     kept.write(model, epoch, lambda path: path.write_text("notes"))
+    ...     kept.write(weights_file(model), epoch, lambda path: path.write_text("notes"))
     >>> [path.name for path in kept.weights]
     ['epoch-000002.weights.h5', 'epoch-000003.weights.h5']
     >>> _ = kept.weights[-1].write_bytes(b"damaged")
@@ -73,12 +73,12 @@ class Checkpoints:
         return _sibling(weights, self.companion)
 
     def write(
-        self, model: keras.Model, epoch: int, write_companion: Callable[[Path], object]
+        self, content: memoryview, epoch: int, write_companion: Callable[[Path], object]
     ) -> None:
         """Writes a checkpoint, and deletes those that are no longer kept.
 
         Args:
-            model: The model at the end of the epoch.
+            content: What `weights_file` returned for the model at the end of the epoch.
             epoch: The number of completed epochs.
             write_companion: Writes the companion in one step, given its path.
 
@@ -88,7 +88,7 @@ class Checkpoints:
         weights = self.folder / f"epoch-{epoch:06d}{_WEIGHTS}"
         companion = self.companion_of(weights)
         with replacing(weights) as partial:
-            partial.write_bytes(weights_file(model))
+            partial.write_bytes(content)
             write_companion(companion)
             checksums.write_checksums(
                 _sibling(weights, checksums.SUFFIX),

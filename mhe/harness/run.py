@@ -38,6 +38,7 @@ from mhe.harness.files import (
     write_json,
 )
 from mhe.harness.lock import LOCK
+from mhe.keras_internals import weights_file
 from mhe.version import __version__
 
 
@@ -320,7 +321,9 @@ class Run:
         self._events.scalars(epoch, {k: v for k, v in row.items() if k != "epoch"})
         make_folder(self._kept.folder)
         with as_cannot_write():
-            self._kept.write(model, epoch, lambda log: self._write_log(log, self.rows))
+            self._kept.write(
+                weights_file(model), epoch, lambda log: self._write_log(log, self.rows)
+            )
 
     def refuse_divergence(
         self, logs: Mapping[str, float], model: keras.Model | None = None
