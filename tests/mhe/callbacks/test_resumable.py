@@ -45,7 +45,7 @@ class Interrupt(keras.callbacks.Callback):
 
 def monitors(tmp_path):
     return [
-        keras.callbacks.EarlyStopping("loss", patience=3, restore_best_weights=True),
+        keras.callbacks.EarlyStopping("loss", min_delta=2, patience=3, restore_best_weights=True),
         keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "mae", save_best_only=True),
         keras.callbacks.ReduceLROnPlateau("mae", patience=1, factor=0.5),
     ]
