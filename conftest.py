@@ -55,6 +55,7 @@ ONE_BACKEND = tuple(
         "sphereface_plus/faces",
         "sphereface_plus/program/figures.py",
         "sphereface_plus/identification.py",
+        "sphereface_plus/ijb.py",
         "sphereface_plus/pairs.py",
         "sphereface_plus/verification",
     )

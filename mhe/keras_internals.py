@@ -209,6 +209,29 @@ def replaced_attribute(layer: Layer, name: str, value: Any) -> Iterator[None]:
             del attributes[name]
 
 
+def callbacks_beside(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """All callbacks of the `fit` that is calling this one, in their order.
+
+    Keras tells a callback nothing of the others.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        callbacks = caller.callbacks if isinstance(caller, keras.callbacks.CallbackList) else []
+        if any(each is callback for each in callbacks):
+            return list(callbacks)
+        frame = frame.f_back
+    return [callback]
+
+
+def start_at(model: keras.Model, epoch: int | None) -> None:
+    """Makes the `fit` that begins start at an epoch, as `keras.callbacks.BackupAndRestore` does.
+
+    It holds for later calls of `fit`, too, until it is None again.
+    """
+    model._initial_epoch = epoch
+
+
 def weights_file(model: keras.Model) -> memoryview:
     """The bytes of the file that `model.save_weights` writes.
 

@@ -1,6 +1,6 @@
 """Face recognition with angular margins: heads, backbones, faces on disk, verification."""
 
-from sphereface_plus import backbones, faces, heads, identification, pairs, verification
+from sphereface_plus import backbones, faces, heads, identification, ijb, pairs, verification
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.heads import (
     ArcFace,
@@ -27,6 +27,7 @@ __all__ = [
     "faces",
     "heads",
     "identification",
+    "ijb",
     "pairs",
     "verification",
 ]

@@ -1,10 +1,13 @@
-"""Whose face is it? Closed-set identification, and templates from several images."""
+"""Whose face is it, if anybody's? Identification, and templates from several images."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mhe import checks
 from sphereface_plus.verification.scores import blocks, unit_rows
 
 
@@ -61,15 +64,10 @@ def identify(gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any) 
     >>> identify(gallery, ["ann", "bob"], probes, ["ann", "bob", "bob"]).ranks
     array([1, 2, 1])
     """
-    gallery, gallery_labels = _labelled("gallery", gallery, gallery_labels)
-    probes, probe_labels = _labelled("probes", probes, probe_labels)
-    if gallery.shape[1] != probes.shape[1]:
-        raise ValueError(
-            "`gallery` and `probes` must have the same number of dimensions. "
-            f"Received: {gallery.shape[1]} and {probes.shape[1]} dimensions"
-        )
-    order = np.argsort(gallery_labels, kind="stable")
-    people, starts = np.unique(gallery_labels[order], return_index=True)
+    gallery, gallery_labels, probes, probe_labels = _checked(
+        gallery, gallery_labels, probes, probe_labels
+    )
+    people = np.unique(gallery_labels)
     unknown = np.setdiff1d(probe_labels, people)
     if len(unknown):
         raise ValueError(
@@ -77,13 +75,123 @@ def identify(gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any) 
             f"Received: {unknown[0]!s}, who is not in it"
         )
     own = np.searchsorted(people, probe_labels)
-    gallery = gallery[order]
     ranks = np.empty(len(probes), np.int64)
-    for block in blocks(len(probes), len(gallery)):
-        nearest = np.maximum.reduceat(probes[block] @ gallery.T, starts, axis=1)
+    for block, nearest in _nearest(gallery, gallery_labels, probes):
         reached = np.take_along_axis(nearest, own[block, None], axis=1)
         ranks[block] = np.count_nonzero(nearest >= reached, axis=1)
     return Identification(ranks, len(people))
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a search for probes went, some of whose people are in the gallery and some are not.
+
+    Attributes:
+        ranks: The rank, from 1, of the person of each probe in the gallery, `(mated,)`.
+        scores: The score of that person, `(mated,)`.
+        false_scores: The largest score of each probe whose person is not in it, `(others,)`.
+
+    Example:
+
+    >>> result = Search(np.array([1, 2, 1]), np.array([0.9, 0.5, 0.3]), np.array([0.4, 0.1]))
+    >>> round(result.rank(1), 3), round(result.tpir_at(0.5), 3), result.tpir_at(0.1)
+    (0.667, 0.667, None)
+    """
+
+    ranks: np.ndarray
+    scores: np.ndarray
+    false_scores: np.ndarray
+
+    def rank(self, rank: int) -> float:
+        """The fraction of the probes in the gallery whose person is among the first `rank`."""
+        return float(np.mean(self.ranks <= rank))
+
+    def threshold_at(self, fpir: float) -> float | None:
+        """The smallest threshold with at most this false positive identification rate.
+
+        A false positive is a probe of somebody who is not in the gallery with a score above the
+        threshold.
+
+        Args:
+            fpir: A rate in (0, 1).
+
+        Returns:
+            The threshold, or None if there are fewer than 1/`fpir` such probes: so few allow no
+            false positive at all.
+        """
+        checks.check_number("fpir", fpir, above=0, below=1)
+        # 1e-2 · 100 must be 1, whatever the rounding.
+        allowed = math.floor(fpir * len(self.false_scores) * (1 + 1e-9))
+        if allowed < 1:
+            return None
+        falling = np.sort(self.false_scores)[::-1]
+        return float(falling[min(allowed, len(falling) - 1)])
+
+    def tpir_at(self, fpir: float, rank: int = 1) -> float | None:
+        """The true positive identification rate at a false positive identification rate.
+
+        Args:
+            fpir: A rate in (0, 1).
+            rank: The rank that a probe's person must have, besides a score above the threshold.
+
+        Returns:
+            The fraction of the probes in the gallery that are found, or None as `threshold_at`.
+        """
+        checks.check_count("rank", rank, 1)
+        threshold = self.threshold_at(fpir)
+        if threshold is None:
+            return None
+        return float(np.mean((self.scores > threshold) & (self.ranks <= rank)))
+
+
+def search(gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any) -> Search:
+    """Searches a gallery for probes, some of whose people are not in it: open-set identification.
+
+    The score of a person is the cosine of their nearest embedding. A tie counts against the probe's
+    own person.
+
+    Args:
+        gallery: Embeddings `(G, dims)`, one or more per person.
+        gallery_labels: The person of each, `(G,)`: integers or names.
+        probes: Embeddings `(P, dims)`.
+        probe_labels: The person of each, `(P,)`, in the gallery or not.
+
+    Returns:
+        The ranks and scores. Cosines are computed in blocks of 32 MiB.
+
+    Raises:
+        ValueError: If the shapes do not match, an embedding is zero or not finite, or no probe's
+            person is in the gallery.
+
+    Example:
+
+    >>> gallery, probes = [[1.0, 0.0], [0.0, 1.0]], [[0.9, 0.1], [0.6, 0.5], [-0.1, -0.9]]
+    >>> found = search(gallery, ["ann", "bob"], probes, ["ann", "bob", "cid"])
+    >>> found.ranks, found.false_scores.round(2)
+    (array([1, 2]), array([-0.11], dtype=float32))
+
+    Reference:
+        Maze et al., IARPA Janus Benchmark - C: face dataset and protocol, ICB 2018.
+    """
+    gallery, gallery_labels, probes, probe_labels = _checked(
+        gallery, gallery_labels, probes, probe_labels
+    )
+    people = np.unique(gallery_labels)
+    mated = np.isin(probe_labels, people)
+    if not mated.any():
+        raise ValueError(
+            "The person of a probe at least must be in the gallery. "
+            f"Received: {len(probes):,} probes, none of which is"
+        )
+    own = np.searchsorted(people, np.where(mated, probe_labels, people[0]))
+    ranks, scores = np.empty(len(probes), np.int64), np.empty(len(probes), np.float32)
+    largest = np.empty(len(probes), np.float32)
+    for block, nearest in _nearest(gallery, gallery_labels, probes):
+        reached = np.take_along_axis(nearest, own[block, None], axis=1)
+        ranks[block] = np.count_nonzero(nearest >= reached, axis=1)
+        scores[block] = reached[:, 0]
+        largest[block] = np.max(nearest, axis=1)
+    return Search(ranks[mated], scores[mated], largest[~mated])
 
 
 def templates(embeddings: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -118,6 +226,31 @@ def templates(embeddings: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
             f"Received: those of {names[cancelled.argmax()]!s}, which cancel each other"
         )
     return unit_rows(sums), names
+
+
+def _checked(
+    gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns unit rows and labels of one number of dimensions, or raises a `ValueError`."""
+    gallery, gallery_labels = _labelled("gallery", gallery, gallery_labels)
+    probes, probe_labels = _labelled("probes", probes, probe_labels)
+    if gallery.shape[1] != probes.shape[1]:
+        raise ValueError(
+            "`gallery` and `probes` must have the same number of dimensions. "
+            f"Received: {gallery.shape[1]} and {probes.shape[1]} dimensions"
+        )
+    return gallery, gallery_labels, probes, probe_labels
+
+
+def _nearest(
+    gallery: np.ndarray, labels: np.ndarray, probes: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """For blocks of probes, the cosine of each person's nearest embedding, people in order."""
+    order = np.argsort(labels, kind="stable")
+    _, starts = np.unique(labels[order], return_index=True)
+    gallery = gallery[order]
+    for block in blocks(len(probes), len(gallery)):
+        yield block, np.maximum.reduceat(probes[block] @ gallery.T, starts, axis=1)
 
 
 def _labelled(name: str, embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Lists of pairs of images to verify, such as `pairs.txt` of Labeled Faces in the Wild."""
 
+import csv
 import os
 import warnings
 from collections import defaultdict
@@ -13,6 +14,7 @@ from mhe.text import lookalike, read_text
 
 _MOST_FAULTS = 10
 _MOST_DIGITS = 9
+_SAME = {"1": True, "0": False, "true": True, "false": False}
 _QUOTED = 200  # characters of a line that an error quotes
 
 
@@ -32,13 +34,22 @@ class Pairs:
 
 
 def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
-    r"""Reads a list of pairs in the format of Labeled Faces in the Wild.
+    r"""Reads a list of pairs: in the format of Labeled Faces in the Wild, or of paths.
 
     A line is `name n1 n2`, two images of one person, or `name1 n1 name2 n2`, images of two people,
     separated by tabs or spaces; names with spaces need tabs. Equal names are one person, too. Image
     7 of `Ann` is `Ann/Ann_0007` with any extension, in any parent folder. An optional first line of
     two numbers, such as `10 300`, says that the pairs come in 10 folds with 300 pairs of each kind;
     a single number, such as the 500 of `pairsDevTest.txt`, is the number of pairs of each kind.
+
+    Or a line is `image1 image2 same`, with `same` 1 or `true` for one person and 0 or `false` for
+    two, or `image1 image2 same fold`. Of a path, the file and its folder count, with or without
+    extension.
+
+    A file that ends in .csv has commas, or else semicolons, quotes where needed, a line of titles
+    or none, and lines of either form: the `pairs.csv` and `matchpairsDevTest.csv` in which LFW is
+    passed around, among others. Empty cells at the end of a line are left out.
+
     Pairs of an image with itself, and pairs listed twice, are kept, with a warning.
 
     Args:
@@ -75,8 +86,11 @@ def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
         text = read_text(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    lines = [(number, _fields(line)) for number, line in enumerate(text.splitlines(), 1)]
-    lines = [(number, fields) for number, fields in lines if fields]
+    if os.fspath(path).lower().endswith(".csv"):
+        lines = _rows_of_csv(path, text)
+    else:
+        lines = [(number, _fields(line)) for number, line in enumerate(text.splitlines(), 1)]
+        lines = [(number, fields) for number, fields in lines if fields]
     header: list[int] = []
     if lines and len(lines[0][1]) <= 2 and all(map(_is_number, lines[0][1])):
         header = [int(field) for field in lines.pop(0)[1]]
@@ -86,18 +100,27 @@ def read_pairs(path: str | os.PathLike, images: Sequence[str]) -> Pairs:
     for row, image in enumerate(images):
         by_name[_without_extension(image)].append(row)
     rows, same = [], []
+    folds: list[int | None] = []
     faults: list[str] = []
     for number, fields in lines:
         try:
-            one, other = _names(fields)
+            one, other, is_same, fold = _pair(fields)
             hinted = len(faults) < _MOST_FAULTS
             rows.append([_row(name, by_name, images, hinted) for name in (one, other)])
-            same.append(PurePosixPath(one).parent == PurePosixPath(other).parent)
+            same.append(is_same)
+            folds.append(fold)
+            if (fold is None) != (folds[0] is None):
+                raise _WrongLineError("all lines must have a fold, or none")
         except _WrongLineError as error:
             faults.append(f"line {number}: {error}")
     if faults:
         raise ValueError(_listed(path, faults))
-    pairs = Pairs(np.array(rows), np.array(same), _folds(path, np.array(same), header))
+    listed = [fold for fold in folds if fold is not None]
+    if listed and not header:
+        known: np.ndarray | None = np.unique(listed, return_inverse=True)[1]
+    else:
+        known = _folds(path, np.array(same), header)
+    pairs = Pairs(np.array(rows), np.array(same), known)
     _warn_of_repeats(path, rows, [number for number, _ in lines])
     return pairs
 
@@ -115,6 +138,36 @@ def _is_number(field: str) -> bool:
     return field.isdecimal() and len(field) <= _MOST_DIGITS
 
 
+def _rows_of_csv(path: str | os.PathLike, text: str) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV with their lines, without titles and without empty cells at the ends."""
+    reader = csv.reader(
+        text.splitlines(keepends=True),
+        delimiter=";" if "," not in text.partition("\n")[0] else ",",
+    )
+    rows = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            while cells and not cells[-1]:
+                cells.pop()
+            if cells:
+                rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise ValueError(f"{path} cannot be read: line {reader.line_num}: {error}") from error
+    is_titled = rows and not (_is_number(rows[0][1][-1]) or rows[0][1][-1].lower() in _SAME)
+    return rows[1:] if is_titled else rows
+
+
+def _pair(fields: list[str]) -> tuple[str, str, bool, int | None]:
+    """The images of a line, such as `Ann/Ann_0007`, if they are of one person, and the fold."""
+    is_listed = len(fields) in (3, 4) and not _is_number(fields[1])
+    if is_listed and fields[2].lower() in _SAME and all(map(_is_number, fields[3:])):
+        one, other = (_without_extension(field) for field in fields[:2])
+        return one, other, _SAME[fields[2].lower()], int(fields[3]) if fields[3:] else None
+    one, other = _names(fields)
+    return one, other, PurePosixPath(one).parent == PurePosixPath(other).parent, None
+
+
 def _names(fields: list[str]) -> tuple[str, str]:
     """The two images of a line, such as `Ann/Ann_0007`."""
     whole = [fields[0], fields[1], fields[0], fields[2]] if len(fields) == 3 else fields
@@ -122,8 +175,8 @@ def _names(fields: list[str]) -> tuple[str, str]:
         files = any(PurePosixPath(field).suffix for field in fields[1:])
         hint = "; an image such as Ann_0007.jpg is number 7 of Ann" if files else ""
         raise _WrongLineError(
-            "it must be a name and two numbers, or two names and numbers, not "
-            f"{str(fields)[:_QUOTED]}{hint}"
+            "it must be a name and two numbers, two names and numbers, or two images and 1 or 0, "
+            f"not {str(fields)[:_QUOTED]}{hint}"
         )
     one, first, other, second = whole
     return f"{one}/{one}_{int(first):04d}", f"{other}/{other}_{int(second):04d}"

@@ -1,11 +1,13 @@
 """Tests a trained face network: verification of pairs, identification, and a report of both.
 
     python sphereface_plus/test.py --run runs/faces --data_dir lfw --pairs pairs.txt
+    python sphereface_plus/test.py --run runs/faces --pairs lfw.bin
     python sphereface_plus/test.py --run runs/faces --data_dir orl_faces.zip
 
-With `--pairs`, a list in the format of Labeled Faces in the Wild, its pairs are scored in its
-folds. Without, all pairs of people on whom the network was not trained are scored. Embeddings of
-an image and its mirror image are concatenated, as published.
+With `--pairs`, a list in the format of Labeled Faces in the Wild, a CSV or a validation set of
+InsightFace, which holds its own images, its pairs are scored in its folds. Without, all pairs of
+people on whom the network was not trained are scored. Embeddings of an image and its mirror image
+are concatenated, as published.
 """
 
 import argparse
@@ -45,13 +47,13 @@ def make_parser() -> LineParser:
         required=True,
         help="the folder of a complete run of sphereface_plus/train.py",
     )
-    people_flags.add(parser, required=True)
+    people_flags.add(parser, "required but for a .bin of pairs")
     parser.add_argument(
         "--pairs",
         type=file_path,
         metavar="FILE",
-        help="a list of pairs, such as LFW's pairs.txt (default: all pairs of people on whom the "
-        "run was not trained)",
+        help="a list of pairs, such as LFW's pairs.txt or a CSV, or InsightFace's lfw.bin, which "
+        "holds the images too (default: all pairs of people on whom the run was not trained)",
     )
     parser.add_argument(
         "--mirror",
@@ -84,8 +86,10 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     """
     started = time.monotonic()
     figures.require_matplotlib()
+    data = data_of(args)
     model, run = trained.load_model(args.run)
-    name = stem(args.data_dir) if args.pairs is None else f"{stem(args.data_dir)}-pairs"
+    is_listed = args.pairs is not None and args.data_dir is not None
+    name = f"{stem(data)}-pairs" if is_listed else stem(data)
     folder = Path(args.out) if args.out is not None else run.folder / f"test-{name}"
     require_unused(folder)
     make_folder(folder)
@@ -93,9 +97,10 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     landmarks = None
     if args.landmarks is not None:
         landmarks = faces.read_landmarks(args.landmarks, people)
-    if (landmarks is None) != (run.config["landmarks"] is None):
-        states = ("aligned by landmarks", "not aligned")
-        trained_on, tested_on = states if landmarks is None else states[::-1]
+    is_aligned = people_flags.is_aligned(data, args.landmarks)
+    if is_aligned != people_flags.is_aligned(run.config["data_dir"], run.config["landmarks"]):
+        states = ("not aligned", "aligned")
+        trained_on, tested_on = states if is_aligned else states[::-1]
         print(
             f"the network was trained on faces that are {trained_on}, and is tested on faces that "
             f"are {tested_on}",
@@ -116,11 +121,38 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
         run,
         report.metrics,
         started=started,
-        dataset=args.data_dir,
+        dataset=data,
         pairs=args.pairs,
         mirror=args.mirror,
         notes=report.verification.notes,
     )
+
+
+def data_of(args: argparse.Namespace) -> str:
+    """Returns what holds the images: `--data_dir`, or the .bin of `--pairs`.
+
+    Raises:
+        BadInput: If it is neither or both.
+
+    Example:
+
+    >>> data_of(argparse.Namespace(data_dir=None, pairs="lfw.bin", landmarks=None))
+    'lfw.bin'
+    """
+    if args.pairs is None or not faces.validation_sets.names(args.pairs):
+        if args.data_dir is None:
+            raise BadInput(
+                "--data_dir must name a folder or zip of people, or a .rec; only pairs in a .bin "
+                "hold their images. Received: none"
+            )
+        return args.data_dir
+    for flag in ("data_dir", "landmarks"):
+        if getattr(args, flag) is not None:
+            raise BadInput(
+                f"--pairs {args.pairs} holds its own images, aligned. "
+                f"Received: --{flag} {getattr(args, flag)}"
+            )
+    return args.pairs
 
 
 def people_and_pairs(args: argparse.Namespace, run: Run) -> tuple[faces.People, Pairs | None]:
@@ -136,6 +168,8 @@ def people_and_pairs(args: argparse.Namespace, run: Run) -> tuple[faces.People, 
     Raises:
         BadInput: If there are too few people, or the list of pairs cannot be used.
     """
+    if args.data_dir is None:
+        return faces.read_validation_set(args.pairs)
     known = set(trained.trained_people(run.folder))
     # A list of pairs may need people with a single image.
     people = people_flags.find(args, least=2 if args.pairs is None else 1)

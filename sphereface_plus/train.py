@@ -78,7 +78,7 @@ def make_parser() -> Parser:
         "makes a folder of runs and a table of them.",
     )
     rate = number(0)
-    people_flags.add(parser, required=False)
+    people_flags.add(parser, "required for a new run")
     parser.add_argument(
         "--image_size",
         type=plain_text,
@@ -165,7 +165,7 @@ def check(args: argparse.Namespace) -> None:
         BadInput: If they cannot.
     """
     if args.data_dir is None:
-        raise BadInput("--data_dir must name a folder or zip of people. Received: none")
+        raise BadInput("--data_dir must name a folder or zip of people, or a .rec. Received: none")
     recipes.fractions(args.drops)
     image_size(args)
     if args.arch.startswith("iresnet") and args.norm == "none":

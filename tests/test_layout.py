@@ -17,11 +17,13 @@ LOADED_WHERE_NEEDED = {"tensorflow_datasets", "scipy", "matplotlib", "sklearn", 
 # At the bottom: they import each other at most.
 TOOLS = {
     "mhe.arrays",
+    "mhe.checkpoints",
     "mhe.checks",
     "mhe.command_line",
     "mhe.directions",
     "mhe.keras_internals",
     "mhe.labels",
+    "mhe.memory",
     "mhe.neuron_axes",
     "mhe.precision",
     "mhe.reading",
@@ -62,7 +64,10 @@ BACKEND_SPOTS = {
 # Faces on disk are read as the harness reads datasets: from folders and zips, in its batches.
 ON_THE_HARNESS = {
     f"sphereface_plus/faces/{name}.py"
-    for name in ("__init__", "alignment", "batches", "landmarks", "people")
+    for name in (
+        *("__init__", "alignment", "batches", "landmarks", "people", "records"),
+        "validation_sets",
+    )
 }
 
 

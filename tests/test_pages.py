@@ -121,7 +121,8 @@ def pages_with_python():
 # They are written for the default backend; PyTorch alone warns of `float(loss)`.
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
 @pytest.mark.usefixtures("weights_from_numpy")
-def test_python_blocks_of_pages_run_in_order(page, capsys):
+def test_python_blocks_of_pages_run_in_order(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     namespace = {}
     for text in blocks("python", PAGES[page]):
         exec(compile(text, page, "exec"), namespace)

@@ -6,8 +6,10 @@ import functools
 import gzip
 import io
 import json
+import pickle
 import re
 import signal
+import struct
 import sys
 import tarfile
 import warnings
@@ -34,7 +36,7 @@ from mhe.harness.run import Run
 from mhe.harness.saved import load_model, load_weights
 from mhe.prototypes import vectors
 from mhe.text import read_text
-from sphereface_plus import faces
+from sphereface_plus import faces, ijb
 from sphereface_plus.pairs import read_pairs
 from sphereface_plus.program import trained
 
@@ -280,6 +282,31 @@ def test_lists_of_pairs(folder, data):
     path = at(folder, "pairs.txt", data)
     with refusing(path):
         read_pairs(path, IMAGES)
+
+
+@fuzz(
+    80,
+    data=lines_of("a,b,same", "Ann/Ann_0001.jpg,Bob/Bob_0001,0", "Ann,1,2,", also=["Ann,1,Bob,1"]),
+)
+def test_tables_of_pairs(folder, data):
+    path = at(folder, "pairs.csv", data)
+    with refusing(path):
+        read_pairs(path, IMAGES)
+
+
+IJB = {
+    ijb.read_faces: ["1.jpg 11 7", "2.jpg 11 8"],
+    ijb.read_template_pairs: ["1 2 1", "1 3 0"],
+    ijb.read_template_people: ["TEMPLATE_ID,SUBJECT_ID", "1,2,a.jpg", '3,"4"'],
+    ijb.read_points: [f"{number}.jpg 30 52 66 52 48 72 34 92 63 92 0.9" for number in (1, 2)],
+}
+
+
+@fuzz(100, reader=st.sampled_from(list(IJB)), draw=st.data())
+def test_lists_of_templates(folder, reader, draw):
+    path = at(folder, "ijb.txt", draw.draw(lines_of(*IJB[reader], also=["a b c", "1,2"])))
+    with refusing(path):
+        reader(path)
 
 
 def picture(size=(8, 9), kind="PNG", mode="L"):
@@ -540,6 +567,71 @@ def test_names_in_archives(folder, names, suffix):
         faces.find_people(at(folder, "a.zip", zipped({**FACES, **members})))
 
 
+def records(images, labels):
+    """The bytes of a .rec and of its .idx, as InsightFace makes them."""
+    headers = [(2, 0.0, struct.pack("<ff", len(images) + 1, len(images) + 1))]
+    headers += [(0, float(label), image) for label, image in zip(labels, images, strict=True)]
+    data, index = b"", ""
+    for key, (count, label, content) in enumerate(headers):
+        content = struct.pack("<IfQQ", count, label, key, 0) + content
+        index += f"{key}\t{len(data)}\n"
+        data += struct.pack("<II", 0xCED7230A, len(content)) + content + bytes(-len(content) % 4)
+    return data, index.encode()
+
+
+FEW = [picture() for _ in range(4)]
+MANY_RECORDS, INDEX = records(FEW, [3, 3, 5, 5])
+
+
+def read_all(people):
+    """Reads every image; what is read must be one of them."""
+    for place in range(len(people)):
+        pixels = people.read(place)
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3
+
+
+@fuzz(
+    120,
+    data=damaged(MANY_RECORDS),
+    index=st.just(INDEX) | lines_of(*INDEX.decode().splitlines(), also=["0\t4", "9\t0"]),
+)
+def test_records(folder, data, index):
+    path = at(folder, "train.rec", data)
+    at(folder, "train.idx", index)
+    with refusing(folder / "train."):
+        read_all(faces.find_people(path, least=1))
+
+
+PAIRS = (FEW, [True, False])
+# Opcodes of values that people did not mean, and of programs.
+ODD_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=4) | st.text()
+    | st.sampled_from([print, exit, complex(1, 2), FEW[0]]),
+    lambda x: st.lists(x, max_size=3) | st.tuples(x, x) | st.dictionaries(st.text(), x),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@fuzz(
+    80,
+    data=st.one_of(
+        *(damaged(pickle.dumps(PAIRS, protocol)) for protocol in (2, 3, 4, 5)),
+        st.builds(pickle.dumps, ODD_VALUES, st.integers(0, 5)),
+        st.builds(lambda x: pickle.dumps((FEW, x)), ODD_VALUES),
+        st.binary(max_size=60),
+    ),
+)
+def test_validation_sets(folder, data):
+    path = at(folder, "lfw.bin", data)
+    with refusing(path):
+        people, pairs = faces.read_validation_set(path)
+        assert pairs.same.dtype == bool
+        assert pairs.rows.shape == (len(pairs.same), 2)
+        assert len(people) == 2 * len(pairs.same)
+        read_all(people)
+
+
 LISTS = {
     "wnids.txt": lines_of("n1", "n2"),
     "words.txt": lines_of("n1\tdog", "n2\tcat"),
@@ -632,6 +724,15 @@ def test_what_is_whole_is_read(folder):
     for data in (b"\n".join(WORDS), gzip.compress(b"\n".join(WORDS))):
         assert vectors.read(at(folder, "words", data), ["dog", "cat"]).tolist()[1] == [0, 1, 2]
     assert read_pairs(at(folder, "pairs.txt", b"Ann 1 2\nAnn 1 Bob 1\n"), IMAGES).rows.size == 4
+    table = b"a,b,same\nAnn/Ann_0001,Bob/Bob_0001,0\n"
+    assert read_pairs(at(folder, "pairs.csv", table), IMAGES).rows.tolist() == [[0, 2]]
+    for reader, lines in IJB.items():
+        reader(at(folder, "ijb.txt", "\n".join(lines).encode()))
+    at(folder, "train.idx", INDEX)
+    found = faces.find_people(at(folder, "train.rec", MANY_RECORDS))
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    found, pairs = faces.read_validation_set(at(folder, "lfw.bin", pickle.dumps(PAIRS)))
+    assert (len(found), pairs.same.tolist()) == (4, [True, False])
     people = some_people(folder)
     points = "".join(f"{name} {POINTS}\n" for name in people.images).encode()
     assert len(faces.read_landmarks(at(folder, "points.txt", points), people)) == 4

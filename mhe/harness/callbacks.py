@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from mhe.callbacks.seeds import EpochSeeds
 from mhe.harness.run import Run
 
 
@@ -38,26 +39,6 @@ def run_callbacks(run: Run, epochs: int, *, seed: int = 0) -> list[keras.callbac
     epoch 2/2  loss ...
     """
     return [EpochSeeds(seed), Recorder(run), Progress(run, epochs)]
-
-
-class EpochSeeds(keras.callbacks.Callback):
-    """Seeds everything that draws, at the start of each epoch, from the seed and the epoch.
-
-    Args:
-        seed: Non-negative integer.
-    """
-
-    def __init__(self, seed: int):
-        super().__init__()
-        self.seed = seed
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        rng = np.random.default_rng([self.seed, epoch])
-        keras.utils.set_random_seed(int(rng.integers(1, 1 << 31)))
-        # Layers own their generators, which no global seed reaches.
-        for variable in self.model.variables:
-            if variable.name == "seed_generator_state":
-                variable.assign(np.array([int(rng.integers(1, 1 << 31)), 0]))
 
 
 class Recorder(keras.callbacks.Callback):

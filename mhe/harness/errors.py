@@ -1,18 +1,13 @@
 """The errors that a program reports in one line."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mhe.checkpoints.files import CannotWriteError
+from mhe.memory import is_out_of_memory
 from mhe.text import brief
 
 _LONGEST = 2000  # characters of a line
-# NumPy and Python have an error of their own for it, and all three backends one for much else.
-_NO_MEMORY = re.compile(
-    r"out of memory|(can't|cannot|unable to|failed to) allocate|resource_?exhausted|oom when"
-    r"|array is too big|maximum allowed dimension|size calculation overflow|would have more than 2",
-    re.IGNORECASE,
-)
 
 
 class BadInput(ValueError):  # noqa: N818 - it names what was wrong, not that something was
@@ -72,6 +67,24 @@ def as_bad_input(prefix: str = "") -> Iterator[None]:
 
 
 @contextmanager
+def as_cannot_write() -> Iterator[None]:
+    """Turns the library's error about a file that cannot be written into a `CannotWrite`.
+
+    Example:
+
+    >>> with as_cannot_write():
+    ...     raise CannotWriteError("a.txt cannot be written: No space left on device")
+    Traceback (most recent call last):
+        ...
+    mhe.harness.errors.CannotWrite: a.txt cannot be written: No space left on device
+    """
+    try:
+        yield
+    except CannotWriteError as error:
+        raise CannotWrite(str(error)) from error
+
+
+@contextmanager
 def within_memory(flags: str) -> Iterator[None]:
     """Turns the error of an allocation, in whatever library, into a `BadInput`.
 
@@ -93,14 +106,3 @@ def within_memory(flags: str) -> Iterator[None]:
         if isinstance(error, BadInput) or not is_out_of_memory(error):
             raise
         raise BadInput(f"{flags} needs more memory than there is: {brief(error, 200)}") from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory cannot be allocated.
-
-    Example:
-
-    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("no such file"))
-    (True, False)
-    """
-    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))

@@ -3,24 +3,21 @@
 import csv
 import io
 import json
-import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-from mhe.harness.errors import BadInput, CannotWrite
+from mhe.checkpoints import files
+from mhe.checkpoints.files import PARTIAL as PARTIAL
+from mhe.harness.errors import BadInput, CannotWrite, as_cannot_write
 from mhe.text import read_text
 
-PARTIAL = "partial-"
 _LARGEST_NUMBER = sys.float_info.max
 _QUOTED = 200  # characters of a file that an error quotes
-# HDF5 puts the error of the operating system into its text.
-_HDF5_ERRNO = re.compile(r"errno = (\d+)")
 
 
 @contextmanager
@@ -38,35 +35,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Example:
 
-    >>> import tempfile
+    >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder, "a.txt")) as partial:
     ...         _ = partial.write_text("all of it")
     ...     os.listdir(folder)
     ['a.txt']
     """
-    partial = path.with_name(PARTIAL + path.name)
-    try:
+    with as_cannot_write(), files.replacing(path) as partial:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except Exception as error:
-        # On a full disk, what is half written takes the room of what could still be.
-        with suppress(OSError):
-            partial.unlink()
-        reason = _refusal(error)
-        if reason is None:
-            raise
-        raise CannotWrite(f"{path} cannot be written: {reason}") from error
-
-
-def _refusal(error: Exception) -> str | None:
-    """Why the operating system refused to write, or None if the error is about something else."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.strerror
-    number = _HDF5_ERRNO.search(str(error))
-    return os.strerror(int(number[1])) if number else None
 
 
 def make_folder(path: Path) -> Path:
@@ -83,7 +60,7 @@ def make_folder(path: Path) -> Path:
 
     Example:
 
-    >>> import tempfile
+    >>> import os, tempfile
     >>> make_folder(Path(tempfile.mkdtemp(), "runs", "mine")).name
     'mine'
     >>> make_folder(Path(os.devnull, "runs"))

@@ -15,10 +15,8 @@ import importlib.metadata
 import math
 import os
 import platform
-import re
 import shlex
 import sys
-import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,30 +25,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from mhe.harness import checksums
-from mhe.harness.errors import BadInput, CannotWrite, Diverged, is_out_of_memory
+from mhe.checkpoints import Checkpoints
+from mhe.checkpoints.generations import epoch_of
+from mhe.harness.errors import BadInput, CannotWrite, Diverged, as_bad_input, as_cannot_write
 from mhe.harness.events import EventWriter
 from mhe.harness.files import (
     PARTIAL,
     make_folder,
     read_csv,
     read_json,
-    replacing,
     write_csv,
     write_json,
 )
 from mhe.harness.lock import LOCK
-from mhe.harness.saved import QUOTED
 from mhe.keras_internals import weights_file
-from mhe.text import brief
 from mhe.version import __version__
-
-_KEPT_CHECKPOINTS = 2
-_WEIGHTS, _LOG, _SUMS = ".weights.h5", ".csv", checksums.SUFFIX
-# The files of checkpoints/ that are a run's own; it leaves others alone.
-_CHECKPOINT_FILE = re.compile(
-    rf"(?:{PARTIAL})?epoch-(\d{{6,}})(?:{'|'.join(map(re.escape, (_WEIGHTS, _LOG, _SUMS)))})"
-)
 
 
 def versions() -> dict[str, str]:
@@ -251,17 +240,11 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints, the newest last."""
-        return [path for path in self._checkpoint_files() if path.name.endswith(_WEIGHTS)]
+        return self._kept.weights
 
-    def _checkpoint_files(self, partial: bool = False) -> list[Path]:
-        """The files of all checkpoints, or what a kill left of some; files of others are not."""
-        return sorted(
-            path
-            for path in self.folder.glob("checkpoints/*")
-            if _CHECKPOINT_FILE.fullmatch(path.name)
-            and path.name.startswith(PARTIAL) == partial
-            and path.is_file()
-        )
+    @property
+    def _kept(self) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoints", ".csv")
 
     def restore(self, model: keras.Model) -> int:
         """Puts the newest checkpoint into a model, and the log in step with it.
@@ -277,7 +260,7 @@ class Run:
             BadInput: If no checkpoint can be read, it belongs to another model, or the log lacks
                 epochs or is more than an epoch ahead of the newest checkpoint.
         """
-        newest = _epoch_of(self.checkpoints[-1]) if self.checkpoints else 0
+        newest = epoch_of(self.checkpoints[-1]) if self.checkpoints else 0
         # A kill between a row and its checkpoint leaves one row too many. More rows mean that
         # checkpoints were lost or only partly copied: those rows are worth keeping.
         if len(self.rows) > newest + 1:
@@ -285,8 +268,7 @@ class Run:
                 f"{self.folder / 'log.csv'} has {len(self.rows)} epochs, but the newest checkpoint "
                 f"is {newest or 'missing'}: put the later checkpoints back, or start a new run"
             )
-        for partial in self._checkpoint_files(partial=True):
-            partial.unlink()
+        self._kept.delete_partial()
         epoch = self._load_newest(model) if self.checkpoints else 0
         if [row["epoch"] for row in self.rows[:epoch]] != list(range(1, epoch + 1)):
             raise BadInput(
@@ -297,7 +279,7 @@ class Run:
             self.rows = self.rows[:epoch]
             self._write_log(self.folder / "log.csv", self.rows)
         self.mend_log()
-        self._delete_old_checkpoints()
+        self._kept.delete_old()
         return epoch
 
     def mend_log(self) -> None:
@@ -337,8 +319,11 @@ class Run:
             purge_from = epoch if self._resumed else None
             self._events = EventWriter(self.folder / "tensorboard", purge_from)
         self._events.scalars(epoch, {k: v for k, v in row.items() if k != "epoch"})
-        self._write_checkpoint(model, epoch)
-        self._delete_old_checkpoints()
+        make_folder(self._kept.folder)
+        with as_cannot_write():
+            self._kept.write(
+                weights_file(model), epoch, lambda log: self._write_log(log, self.rows)
+            )
 
     def refuse_divergence(
         self, logs: Mapping[str, float], model: keras.Model | None = None
@@ -405,63 +390,18 @@ class Run:
             )
         if isinstance(error, CannotWrite):
             kept = self.checkpoints
-            intact = f"The checkpoint of epoch {_epoch_of(kept[-1])} is intact. " if kept else ""
+            intact = f"The checkpoint of epoch {epoch_of(kept[-1])} is intact. " if kept else ""
             raise CannotWrite(
                 f"{error}. {intact}Free some space or make the folder writable, then resume "
                 f"with: {command}"
             ) from error
 
-    def _write_checkpoint(self, model: keras.Model, epoch: int) -> None:
-        """Writes the weights last: a checkpoint that has them is complete."""
-        weights, log, sums = (
-            make_folder(self.folder / "checkpoints") / f"epoch-{epoch:06d}{suffix}"
-            for suffix in (_WEIGHTS, _LOG, _SUMS)
-        )
-        with replacing(weights) as partial:
-            partial.write_bytes(weights_file(model))
-            self._write_log(log, self.rows)
-            checksums.write_checksums(sums, {weights.name: partial, log.name: log})
-
-    def _delete_old_checkpoints(self) -> None:
-        kept = {_epoch_of(path) for path in self.checkpoints[-_KEPT_CHECKPOINTS:]}
-        # Weights first, which would be taken for those of an earlier version without checksums.
-        for path in sorted(self._checkpoint_files(), key=lambda path: path.suffix != ".h5"):
-            if _epoch_of(path) not in kept:
-                path.unlink()
-
     def _load_newest(self, model: keras.Model) -> int:
-        optimizer = getattr(model, "optimizer", None)
-        if optimizer is not None and not optimizer.built:
-            optimizer.build(model.trainable_variables)
-        unreadable = []
-        for path in reversed(self.checkpoints):
-            try:
-                require_intact_checkpoint(path)
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always", UserWarning)
-                    model.load_weights(path)
-            except checksums.Damaged as error:
-                unreadable.append(f"{path} cannot be read: {error}")
-            except ValueError as error:
-                raise BadInput(f"{path} belongs to another model: {error}") from error
-            # Damage without a checksum, as in runs of earlier versions, surfaces anywhere in HDF5.
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                if _sibling(path, _SUMS).exists():
-                    raise BadInput(
-                        f"{path} is intact but cannot be loaded: {brief(error, QUOTED)}"
-                    ) from error
-                unreadable.append(f"{path} cannot be read: {brief(error, QUOTED)}")
-            else:
-                # Keras only warns when it leaves an optimizer unrestored.
-                doubts = [each for each in caught if issubclass(each.category, UserWarning)]
-                if doubts:
-                    raise BadInput(f"{path} belongs to another model: {doubts[0].message}")
-                if unreadable:
-                    print(f"{'; '.join(unreadable)}; going back to {path}", file=sys.stderr)
-                return _epoch_of(path)
-        raise BadInput(f"No checkpoint can be read, start a new run: {'; '.join(unreadable)}")
+        with as_bad_input():
+            path, unreadable = self._kept.restore(model)
+        if unreadable:
+            print(f"{'; '.join(unreadable)}; going back to {path}", file=sys.stderr)
+        return epoch_of(path)
 
     def _read_log(self) -> None:
         """Reads the rows of `log.csv`, or if an intact checkpoint keeps more, those."""
@@ -473,11 +413,11 @@ class Run:
         except BadInput as error:
             damage, self._lost = error, "is damaged"
         for checkpoint in reversed(self.checkpoints):
-            log = _sibling(checkpoint, _LOG)
-            if _epoch_of(checkpoint) <= len(self.rows):
+            log = self._kept.companion_of(checkpoint)
+            if epoch_of(checkpoint) <= len(self.rows):
                 return
             with suppress(OSError, ValueError):
-                require_intact_checkpoint(checkpoint)
+                self._kept.require_intact(checkpoint)
                 self.rows = _rows(log)
                 self._lost = self._lost or f"lacks rows up to epoch {len(self.rows)}"
                 return
@@ -508,20 +448,10 @@ def require_intact_checkpoint(checkpoint: Path) -> None:
         checkpoint: Its weights.
 
     Raises:
-        checksums.Damaged: If its weights or its log have changed.
+        mhe.checkpoints.checksums.Damaged: If its weights or its log have changed.
         OSError: If they cannot be read.
     """
-    sums = _sibling(checkpoint, _SUMS)
-    if sums.exists():
-        checksums.require_intact(sums, [checkpoint.name, _sibling(checkpoint, _LOG).name])
-
-
-def _sibling(checkpoint: Path, suffix: str) -> Path:
-    return checkpoint.with_name(checkpoint.name.removesuffix(_WEIGHTS) + suffix)
-
-
-def _epoch_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("epoch-").split(".")[0])
+    Checkpoints(checkpoint.parent, ".csv").require_intact(checkpoint)
 
 
 def _column(name: str) -> tuple[int, str]:

@@ -8,15 +8,20 @@ from sphereface_plus.faces.alignment import align, crop, reference, similarity
 from sphereface_plus.faces.batches import FaceBatches, load
 from sphereface_plus.faces.landmarks import read_landmarks
 from sphereface_plus.faces.people import People, find_people
+from sphereface_plus.faces.records import Records, read_records
+from sphereface_plus.faces.validation_sets import read_validation_set
 
 __all__ = [
     "FaceBatches",
     "People",
+    "Records",
     "align",
     "crop",
     "find_people",
     "load",
     "read_landmarks",
+    "read_records",
+    "read_validation_set",
     "reference",
     "similarity",
 ]

@@ -1,4 +1,4 @@
-"""People and their images in a folder or a zip.
+"""People and their images in a folder, a zip or a .rec file.
 
 A zip is read in place by several threads, without unpacking: face datasets have hundreds of
 thousands of small files, and nothing can be written outside a target folder.
@@ -6,10 +6,11 @@ thousands of small files, and nothing can be written outside a target folder.
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 import numpy as np
 
@@ -23,19 +24,28 @@ from mhe.harness.datasets.images import (
 )
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
+from sphereface_plus.faces import records
+from sphereface_plus.faces.records import RecordNames, read_records
 
 _CHUNK = 256  # images that a thread checks at a time
 _NAMED = 3  # people or files that an error names, before it only counts
 
 
+class Files(Protocol):
+    """Where images are read from, by several threads."""
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of an image file."""
+
+
 @dataclass(frozen=True, eq=False)
 class People:
-    """The people in a folder or a zip and their images, as `find_people` returns them.
+    """People and their images, as `find_people` returns them.
 
     It holds names, not pixels, and may be used by several threads.
 
     Attributes:
-        source: The path of the folder or zip, as given.
+        source: The path of the folder or file, as given.
         names: The names of the people, in natural order: s2 before s10.
         images: The names of the images, `<person>/<image>`, by person and then in natural order.
         labels: The person of each image, int64 `(N,)`: indices of `names`.
@@ -44,10 +54,10 @@ class People:
 
     source: str
     names: tuple[str, ...]
-    images: tuple[str, ...]
+    images: Sequence[str] = field(repr=False)
     labels: np.ndarray
-    known: frozenset[str] = field(repr=False)
-    _tree: Tree = field(repr=False)
+    known: Collection[str] = field(repr=False)
+    _tree: Files = field(repr=False)
     _wrapper: str = field(repr=False)
 
     def __len__(self) -> int:
@@ -77,10 +87,14 @@ class People:
         number = np.full(len(self.names), -1)
         number[places] = np.arange(len(places))
         labels = number[self.labels]
+        rows = np.flatnonzero(labels >= 0).tolist()
+        images = self.images
         return People(
             self.source,
             tuple(self.names[place] for place in places),
-            tuple(self.images[index] for index in np.flatnonzero(labels >= 0)),
+            images.take(rows)
+            if isinstance(images, RecordNames)
+            else tuple(images[r] for r in rows),
             labels[labels >= 0],
             self.known,
             self._tree,
@@ -127,14 +141,18 @@ def find_people(
     .tif .tiff .pgm .ppm .pbm .pnm; other files, hidden ones and `__MACOSX` are ignored. Images may
     differ in size, with 8 bits per channel.
 
+    A file that ends in `.rec` is a training set of InsightFace, with its `.idx` beside it; see
+    `read_records`. People have the numbers of their labels as names, images those of their records.
+
     Args:
-        path: The folder or zip.
+        path: The folder, zip or .rec file.
         least: The minimum number of images per person.
         skip_small: Whether to leave out people with fewer images instead of raising an error.
         pattern: A pattern for the file names of the images, such as `*.pgm`: some copies of ORL
             contain a stray `s10/target.jpg` of somebody else.
         decode: Whether to check every image by decoding it, which finds truncated files. `False`
-            reads only the headers, for very large sets that were checked before.
+            reads only the headers, for very large sets that were checked before. Those of a .rec
+            are only decoded when they are needed.
 
     Returns:
         The people.
@@ -161,6 +179,8 @@ def find_people(
     source = os.fspath(path)
     if not os.path.exists(os.path.expanduser(path)):
         raise BadInput(f"{source} does not exist: expected a folder or zip of <person>/<image>")
+    if records.names(path):
+        return _people_of_records(source, least, skip_small, pattern)
     tree = Tree(path)
     every = [name for name in tree.names if is_image(name)]
     images = [name for name in every if fnmatchcase(name.rsplit("/", 1)[-1], pattern)]
@@ -192,6 +212,27 @@ def find_people(
     labels = np.repeat(np.arange(len(names)), [len(members[name]) for name in names])
     known = frozenset(name.removeprefix(wrapper) for name in every)
     return People(source, names, ordered, labels, known, tree, wrapper)
+
+
+def _people_of_records(source: str, least: int, skip_small: bool, pattern: str) -> People:
+    """As `find_people`, for a .rec file."""
+    if pattern != "*":
+        raise BadInput(f"{source}: records have no file names to match. Received: {pattern}")
+    found = read_records(source)
+    numbers, labels, counts = np.unique(found.labels, return_inverse=True, return_counts=True)
+    every = tuple(map(str, numbers.tolist()))
+    images = RecordNames(every, labels, found.keys)
+    order = np.argsort(labels, kind="stable")
+    people = People(source, every, images.take(order), labels[order], images, found, "")
+    small = too_few(dict(zip(every, counts.tolist(), strict=True)), least)
+    if small and not skip_small:
+        raise BadInput(f"{source}: {small}")
+    if not small:
+        return people
+    kept = [name for name, count in zip(every, counts.tolist(), strict=True) if count >= least]
+    if not kept:
+        raise BadInput(f"{source}: nobody has {least} images or more")
+    return people.subset(kept)
 
 
 def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:

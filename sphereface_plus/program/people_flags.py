@@ -3,30 +3,28 @@
 import argparse
 
 from mhe.harness.flags import LineParser, file_path, plain_text
-from sphereface_plus.faces import People, find_people
+from sphereface_plus.faces import People, find_people, records, validation_sets
 
 
-def add(parser: LineParser, *, required: bool) -> None:
+def add(parser: LineParser, otherwise: str) -> None:
     """Adds the flags.
 
     Args:
         parser: A program's parser.
-        required: Whether argparse requires `--data_dir`; not in training, which `--resume` starts
-            without it.
+        otherwise: When `--data_dir` is required, for the help; argparse requires none.
 
     Example:
 
     >>> parser = LineParser()
-    >>> add(parser, required=True)
+    >>> add(parser, "required")
     >>> parser.parse_args(["--data_dir", "faces.zip"]).small_people
     'refuse'
     """
     parser.add_argument(
         "--data_dir",
         type=file_path,
-        required=required,
-        help="a folder or zip of people: <person>/<image>, in any common format"
-        + " (required for a new run)" * (not required),
+        help="a folder or zip of people: <person>/<image>, in any common format; or InsightFace's "
+        f"train.rec with its train.idx ({otherwise})",
     )
     parser.add_argument(
         "--pattern",
@@ -48,6 +46,21 @@ def add(parser: LineParser, *, required: bool) -> None:
         "both corners of the mouth, to align the faces by (default: crop the center of every "
         "image)",
     )
+
+
+def is_aligned(data: str, landmarks: str | None) -> bool:
+    """Whether faces are aligned: by landmarks, or as they come in InsightFace's files.
+
+    Args:
+        data: `--data_dir`, or the pairs that hold their own images.
+        landmarks: `--landmarks`.
+
+    Example:
+
+    >>> is_aligned("faces.zip", None), is_aligned("train.rec", None)
+    (False, True)
+    """
+    return landmarks is not None or records.names(data) or validation_sets.names(data)
 
 
 def find(args: argparse.Namespace, least: int = 2) -> People:

@@ -38,6 +38,7 @@ SHOWN_ELSEWHERE = {
     "mhe.clusters.ClusterIndex",
     "mhe.prototypes.Placement",
     "sphereface_plus.faces.People",
+    "sphereface_plus.faces.Records",
     "sphereface_plus.verification.Verification",
 }
 

@@ -88,3 +88,67 @@ def test_unreadable_lists_are_named(tmp_path):
     (tmp_path / "image.txt").write_bytes(b"\x89PNG\xff")
     with pytest.raises(ValueError, match=r"image\.txt must be UTF-8 text"):
         read_pairs(tmp_path / "image.txt", IMAGES)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Ann/Ann_0001.jpg lfw/Ann/Ann_0013.JPEG 1 3", "Ann/Ann_0002 Cyé/Cyé_0001.png false 7"],
+        ["Ann/Ann_0001\t/data/Ann/Ann_0013\tTrue\t3", "Ann/Ann_0002\tCyé/Cyé_0001.png\t0\t7"],
+    ],
+)
+def test_lists_of_paths(read, lines):
+    pairs = read(*lines)
+    assert_array_equal(pairs.rows, [[0, 2], [1, 6]])
+    assert_array_equal(pairs.same, [True, False])
+    assert_array_equal(pairs.folds, [0, 1])
+    with pytest.raises(ValueError, match="line 2: all lines must have a fold, or none"):
+        read(lines[0], "Ann/Ann_0001 Cyé/Cyé_0001 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "same", "folds"),
+    [
+        # LFW as it is passed around.
+        (
+            "name,imagenum1,imagenum2,\nAnn,1,13,\nAnn,2,Bo van Es,1\n",
+            [[0, 2], [1, 3]],
+            [1, 0],
+            None,
+        ),
+        ("name,imagenum1,name,imagenum2\r\nAnn,2,Bo van Es,1\r\n", [[1, 3]], [0], None),
+        (
+            'image1;image2;same;fold\n"Ann/Ann_0001.jpg";Bo van Es/Bo van Es_0001.png;1;9\n',
+            [[0, 3]],
+            [1],
+            [0],
+        ),
+        ("Ann/Ann_0001.jpg,Ann/Ann_0002.jpg,false\n,,\n", [[0, 1]], [0], None),
+    ],
+)
+def test_tables_of_pairs(tmp_path, text, rows, same, folds):
+    path = tmp_path / "pairs.csv"
+    path.write_text(text, "utf-8", newline="")
+    pairs = read_pairs(path, IMAGES)
+    assert_array_equal(pairs.rows, rows)
+    assert_array_equal(pairs.same, np.array(same, bool))
+    assert np.array_equal(pairs.folds, folds) or folds is pairs.folds is None
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("name,imagenum1,imagenum2,\n", "must be a list of pairs. Received: no pairs"),
+        (
+            "a,b,same\nAnn/Ann_0001.jpg,Ann/Ann_0003.jpg,1\n",
+            r"line 2: there is no image Ann/Ann_0003",
+        ),
+        ("a,b,same\nAnn/Ann_0001.jpg,Ann/Ann_0002.jpg,2\n", r"line 2: it must be a name and two"),
+        ("a,b,same\n" + "x" * 200_000, r"pairs\.csv cannot be read: line 2: field larger than"),
+    ],
+)
+def test_wrong_tables_are_named(tmp_path, text, named):
+    path = tmp_path / "pairs.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=named):
+        read_pairs(path, IMAGES)

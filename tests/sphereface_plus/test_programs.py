@@ -2,7 +2,9 @@
 
 import csv
 import json
+import pickle
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -119,6 +121,66 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
     assert "must be a run with the same network" in capsys.readouterr().err
 
 
+@pytest.fixture
+def insightface(people, tmp_path):
+    """The people as InsightFace keeps them: `train.rec` with its index, and `lfw.bin`."""
+    data, index, files = b"", "", sorted(people.rglob("*.png"))
+    for key, path in enumerate(files, 1):
+        image = struct.pack("<IfQQ", 0, int(path.parent.name[1:]), key, 0) + path.read_bytes()
+        index += f"{key}\t{len(data)}\n"
+        data += struct.pack("<II", 0xCED7230A, len(image)) + image + bytes(-len(image) % 4)
+    (tmp_path / "train.rec").write_bytes(data)
+    (tmp_path / "train.idx").write_text(index)
+    images = [path.read_bytes() for path in files]
+    # Of one person, and of two, in turn.
+    chosen = [(4 * k, 4 * k + 1 + 4 * (turn % 2)) for turn in range(4) for k in range(5)]
+    same = [turn % 2 == 0 for turn in range(4) for _ in range(5)]
+    content = [images[place % 24] for pair in chosen for place in pair], same
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps(content))
+    return tmp_path / "train.rec", tmp_path / "lfw.bin"
+
+
+def test_what_insightface_has_is_trained_and_tested_on(
+    people, insightface, tmp_path, capsys, monkeypatch
+):
+    for name in ("draw_roc", "draw_scores", "draw_cmc"):
+        monkeypatch.setattr(figures, name, lambda *args: None)
+    monkeypatch.setattr(train.figures, "draw_metrics", lambda *args: None)
+    records, pairs = insightface
+    base = ("--model_name", "normface", "--epochs", "1", "--test_people", "0")
+    for data, out in ((people, "folder"), (records, "records")):
+        assert trained_on(data, tmp_path / out, *base) == 0
+    # The same images in the same order.
+    one, two = (rows(tmp_path / out / "log.csv")[0] for out in ("folder", "records"))
+    assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-5)
+
+    capsys.readouterr()
+    asked = ["--run", str(tmp_path / "records"), "--pairs", str(pairs)]
+    assert program(test.main, asked) == 0
+    said = capsys.readouterr()
+    assert "10 pairs of one person, 10 of two" in said.out
+    assert "aligned" not in said.err
+    found = json.loads((tmp_path / "records" / "test-lfw" / "result.json").read_text())
+    assert found["dataset"] == found["pairs"] == str(pairs)
+    model, _ = trained.load_model(tmp_path / "records")
+    listed, matches = faces.read_validation_set(pairs)
+    vectors = model.embed(
+        (faces.load(listed, size=(16, 16), channels=1).astype("float32") - 127.5) / 128, mirror=True
+    )
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = np.sum(units[::2] * units[1::2], axis=1)
+    same, different = scores[matches.same], scores[~matches.same]
+    wins = same[:, None] > different[None, :]
+    ties = np.isclose(same[:, None], different[None, :], atol=1e-6)
+    auc = np.mean(np.where(ties, 0.5, wins))
+    assert found["metrics"]["auc"] == pytest.approx(auc, abs=0.02)
+
+    assert program(test.main, [*asked, "--data_dir", str(people)]) == 2
+    assert "lfw.bin holds its own images, aligned. Received: --data_dir" in capsys.readouterr().err
+    assert program(test.main, asked[:2]) == 2
+    assert "--data_dir must name a folder or zip of people" in capsys.readouterr().err
+
+
 def test_flags_make_the_head_that_they_name():
     parser = train.make_parser()
     args, _ = parser.parse(["--model_name", "normface", "sphereface_plus", "--m", "2", "3"])
@@ -140,7 +202,7 @@ def test_flags_make_the_head_that_they_name():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--data_dir must name a folder or zip of people. Received: none"),
+        ([], "--data_dir must name a folder or zip of people, or a .rec. Received: none"),
         (["--data_dir", "nowhere"], "nowhere"),
         (["--image_size", "16"], "--image_size must be a height and a width.* Received: 16"),
         (

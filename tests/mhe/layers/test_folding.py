@@ -9,13 +9,21 @@ import mhe
 from mhe.layers import SpectralNorm, fold_spectral_norms
 
 array = ops.convert_to_numpy
-pytestmark = [pytest.mark.one_backend, pytest.mark.usefixtures("weights_from_numpy")]
+pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 
 
 def kinds(model):
     return [type(layer).__name__ for layer in model._flatten_layers()]
 
 
+def test_the_same_numbers_on_every_backend(draw):
+    model = keras.Sequential([keras.Input((6,)), SpectralNorm(keras.layers.Dense(4))])
+    plain = fold_spectral_norms(model)
+    assert "SpectralNorm" not in kinds(plain)
+    np.testing.assert_allclose(array(plain(draw(3, 6))), array(model(draw(3, 6))), rtol=1e-5)
+
+
+@pytest.mark.one_backend
 def test_every_kind_of_layer_in_a_graph(draw):
     inner = keras.Sequential(
         [keras.Input((6, 6, 4)), SpectralNorm(keras.layers.DepthwiseConv2D(2, depth_multiplier=2))],
@@ -56,6 +64,7 @@ def test_every_kind_of_layer_in_a_graph(draw):
     assert folded.activation is keras.activations.tanh
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
 def test_policies_and_kernels_of_zeros(policy, draw):
     zero = keras.layers.Dense(4, kernel_initializer="zeros", bias_initializer="ones", dtype=policy)
@@ -68,6 +77,7 @@ def test_policies_and_kernels_of_zeros(policy, draw):
         np.testing.assert_array_equal(array(plain(embeddings)), array(model(embeddings)))
 
 
+@pytest.mark.one_backend
 def test_models_and_layers_that_are_copied_by_their_config(draw, tmp_path):
     backbone = keras.Sequential(
         [
@@ -113,6 +123,7 @@ class Grows(keras.Model):
         return self.one(x)
 
 
+@pytest.mark.one_backend
 def test_what_cannot_be_folded():
     with pytest.raises(ValueError, match=r"must be a built Keras model. Received: <Sequential"):
         fold_spectral_norms(keras.Sequential([SpectralNorm(keras.layers.Dense(2))]))

@@ -1,0 +1,199 @@
+"""Trainings that are killed and go on end as unbroken ones do."""
+
+import os
+import random
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from mhe.callbacks import EpochSeeds, ResumableTraining
+from mhe.checkpoints.files import CannotWriteError
+
+SCRIPT = Path(__file__).with_name("train_and_be_killed.py")
+BACKEND = keras.backend.backend()
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The data and the network of the script."""
+    return runpy.run_path(str(SCRIPT), run_name="parts")
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ends a training in the middle of an epoch, or between the callbacks at its end."""
+
+    def __init__(self, epoch, at_end=False):
+        super().__init__()
+        self.epoch, self.at_end = epoch, at_end
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.now, batch, self.at_end) == (self.epoch, 2, False):
+            raise KeyboardInterrupt
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.at_end and epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def monitors(tmp_path):
+    return [
+        keras.callbacks.EarlyStopping("loss", min_delta=2, patience=3, restore_best_weights=True),
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "mae", save_best_only=True),
+        keras.callbacks.ReduceLROnPlateau("mae", patience=1, factor=0.5),
+    ]
+
+
+@pytest.fixture
+def train(parts, tmp_path):
+    """Trains a new model on arrays or on a dataset, which `fit` shuffles."""
+
+    def train(folder, epochs=6, extra=(), first=False, dataset=False, **options):
+        model = parts["network"]()
+        model.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
+        resumable = ResumableTraining(tmp_path / folder, **options)
+        callbacks = [resumable, *extra] if first else [*extra, resumable]
+        x, y = parts["data"]()
+        given = (parts["Pairs"](x, y),) if dataset else (x, y)
+        size = {} if dataset else {"batch_size": 4}
+        model.fit(*given, epochs=epochs, verbose=0, callbacks=callbacks, **size)
+        return model
+
+    return train
+
+
+def assert_same(model, other):
+    for name, values in model.history.history.items():
+        np.testing.assert_allclose(other.history.history[name], values, rtol=1e-5, err_msg=name)
+    assert model.history.epoch == other.history.epoch
+    for mine, theirs in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-5, atol=1e-6)
+
+
+# On TensorFlow `fit` shuffles arrays by a state that is lost.
+@pytest.mark.parametrize(
+    ("first", "dataset"),
+    [
+        (False, BACKEND == "tensorflow"),
+        pytest.param(True, True, marks=pytest.mark.one_backend),
+    ],
+)
+def test_an_interrupted_training_ends_as_an_unbroken_one(train, tmp_path, first, dataset):
+    expected = monitors(tmp_path)
+    unbroken = train("unbroken", 9, expected, first, dataset)
+    assert 1 < len(unbroken.history.epoch) < 9  # or nothing was stopped early
+    for epoch, at_end in ((1, False), (3, True)):
+        with pytest.raises(KeyboardInterrupt):
+            train("broken", 9, [*monitors(tmp_path), Interrupt(epoch, at_end)], first, dataset)
+    found = monitors(tmp_path)
+    resumed = train("broken", 9, found, first, dataset)
+    assert_same(unbroken, resumed)
+    for one, other in zip(expected, found, strict=True):
+        assert one.best == pytest.approx(other.best, rel=1e-5)
+    assert [(each.wait, each.stopped_epoch, each.best_epoch) for each in (expected[0], found[0])]
+    assert expected[0].best_epoch == found[0].best_epoch
+    rates = [
+        float(keras.ops.convert_to_numpy(m.optimizer.learning_rate)) for m in (unbroken, resumed)
+    ]
+    assert rates[0] == pytest.approx(rates[1])
+    assert rates[0] < 0.05
+    # It was stopped early, and stays so, with the best weights.
+    assert_same(unbroken, train("broken", 9, monitors(tmp_path), first, dataset))
+    files = sorted(path.name for path in (tmp_path / "broken").iterdir())
+    assert len(files) == 6
+    assert not any(name.startswith("partial") for name in files)
+
+
+@pytest.mark.one_backend
+def test_more_epochs_and_damaged_checkpoints(train, tmp_path):
+    unbroken = train("unbroken", dataset=True)
+    train("broken", 4, dataset=True)
+    assert_same(unbroken, train("broken", dataset=True))
+    folder = tmp_path / "broken"
+    assert ResumableTraining(folder).epoch == 6
+    for suffix, damage in ((".weights.h5", lambda data: data[:-9]), (".npz", lambda data: b"")):
+        path = folder / f"epoch-000006{suffix}"
+        path.write_bytes(damage(path.read_bytes()))
+        assert ResumableTraining(folder).epoch == 5
+        with pytest.warns(
+            UserWarning, match=r"6.weights.h5 cannot be read: .*going back to .*05.w"
+        ):
+            resumed = train("broken", dataset=True)
+        assert_same(unbroken, resumed)
+    for path in folder.glob("*.h5"):
+        path.write_bytes(b"")
+    assert ResumableTraining(folder).epoch == 0
+    with pytest.raises(ValueError, match="No checkpoint can be read, start a new run: "):
+        train("broken", dataset=True)
+
+
+@pytest.mark.one_backend
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
+def test_a_process_killed_while_it_writes(parts, tmp_path):
+    folder = tmp_path / "killed"
+    subprocess.run([sys.executable, SCRIPT, folder, "1", "3"], check=True, timeout=300)
+    assert ResumableTraining(folder).epoch == 3
+    assert list(folder.glob("partial-*"))
+    assert_same(parts["fit"](tmp_path / "unbroken"), parts["fit"](folder))
+    assert not list(folder.glob("partial-*"))
+
+
+@pytest.mark.one_backend
+def test_what_cannot_be_resumed(train, parts, tmp_path, no_file_larger_than):
+    train("run", 2)
+    other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+    other.compile("adam", "mse")
+    with pytest.raises(ValueError, match=r"epoch-000002.weights.h5 belongs to another model"):
+        other.fit(*parts["data"](), verbose=0, callbacks=[ResumableTraining(tmp_path / "run")])
+    with pytest.raises(ValueError, match=r"`seed` must be an integer >= 0\. Received: seed=-1"):
+        ResumableTraining(tmp_path, seed=-1)
+    (tmp_path / "file").write_text("words")
+    with pytest.raises(ValueError, match="file cannot be created: File exists"):
+        train("file")
+    with (
+        no_file_larger_than(4000),
+        pytest.raises(CannotWriteError, match="cannot be written: File"),
+    ):
+        train("run", 4)
+    assert ResumableTraining(tmp_path / "run").epoch == 2
+    assert not list((tmp_path / "run").glob("partial-*"))
+    assert train("run", 3).history.epoch == [0, 1, 2]
+
+
+@pytest.mark.one_backend
+def test_seeds_are_those_of_the_epoch_or_none(train, tmp_path):
+    keras.utils.set_random_seed(8)
+    one, other = train("one"), train("other")
+    assert_same(one, other)
+    keras.utils.set_random_seed(8)
+    one, other = train("a", seed=None), train("b", seed=None)
+    assert one.history.history["loss"][1:] != other.history.history["loss"][1:]
+    seeds = EpochSeeds(4)
+    seeds.set_model(one)
+    drawn = []
+    for epoch in (0, 1, 0):
+        seeds.on_epoch_begin(epoch)
+        drawn.append(random.random())
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+def test_mixed_precision(train, tmp_path, policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        unbroken = train("unbroken", 4, monitors(tmp_path))
+        train("broken", 2, monitors(tmp_path))
+        resumed = train("broken", 4, monitors(tmp_path))
+    finally:
+        keras.config.set_dtype_policy(before)
+    for mine, theirs in zip(unbroken.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(np.float32(theirs), np.float32(mine))
