@@ -9,7 +9,7 @@ from keras import ops
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, sine, with_margin
+from sphereface_plus.heads.base import MarginHead, add_angle, turn, with_margin
 
 
 def arcface_logits(
@@ -65,12 +65,11 @@ def arcface_logits(
     _check_combination(easy_margin, detach)
 
     def with_angle_added(cosine: Tensor) -> Tensor:
-        rotated = cosine * math.cos(m) - sine(cosine) * math.sin(m)
         if detach:
-            return cosine + ops.stop_gradient(rotated - cosine)
+            return cosine + ops.stop_gradient(turn(cosine, m) - cosine)
         if easy_margin:
-            return ops.where(cosine > 0, rotated, cosine)
-        return ops.where(cosine > math.cos(math.pi - m), rotated, cosine - m * math.sin(m))
+            return ops.where(cosine > 0, turn(cosine, m), cosine)
+        return add_angle(cosine, m)
 
     return scale * with_margin(at_least_float32(cosines), labels, with_angle_added)
 

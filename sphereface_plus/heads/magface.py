@@ -9,7 +9,7 @@ from keras import ops
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, lengths, sine, with_margin
+from sphereface_plus.heads.base import MarginHead, add_angle, lengths, with_margin
 
 
 def magface_logits(
@@ -65,13 +65,9 @@ def magface_logits(
     norms = at_least_float32(norms)
     clipped = ops.clip(norms, l_a, u_a)
     margins = l_m + (u_m - l_m) * (clipped - l_a) / (u_a - l_a)
-
-    def with_angle_added(cosine: Tensor) -> Tensor:
-        m = ops.cast(margins, cosine.dtype)
-        rotated = cosine * ops.cos(m) - sine(cosine) * ops.sin(m)
-        return ops.where(cosine > -ops.cos(m), rotated, cosine - m * ops.sin(m))
-
-    return scale * with_margin(at_least_float32(cosines), labels, with_angle_added)
+    return scale * with_margin(
+        at_least_float32(cosines), labels, lambda cosine: add_angle(cosine, margins)
+    )
 
 
 def norm_penalties(norms: Tensor, l_a: float = 10, u_a: float = 110) -> Tensor:
