@@ -3,8 +3,10 @@
 from sphereface_plus import backbones, faces, heads, identification, pairs, verification
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.heads import (
+    AdaFace,
     ArcFace,
     CosFace,
+    CurricularFace,
     MagFace,
     NormFace,
     SphereFace,
@@ -14,8 +16,10 @@ from sphereface_plus.heads import (
 )
 
 __all__ = [
+    "AdaFace",
     "ArcFace",
     "CosFace",
+    "CurricularFace",
     "FaceModel",
     "MagFace",
     "NormFace",

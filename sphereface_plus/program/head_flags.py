@@ -22,11 +22,13 @@ HEADS = {
     "cosface": heads.CosFace,
     "arcface": heads.ArcFace,
     "magface": heads.MagFace,
+    "adaface": heads.AdaFace,
+    "curricularface": heads.CurricularFace,
 }
 # Flags that are arguments of some heads; without them a head's own defaults apply.
 _ARGUMENTS = (
     *("scale", "m", "lambda_start", "lambda_end", "gamma"),
-    *("version", "normalization", "t", "weight"),
+    *("version", "normalization", "t", "weight", "h", "momentum"),
 )
 # Flags of the energy, which only sphereface_plus has, and their defaults.
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
@@ -57,7 +59,10 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "the class weights",
     )
     parser.add_argument(
-        "--scale", type=above, help="norm to which features are scaled (default: the head's own)"
+        "--scale",
+        type=scale,
+        help="norm to which features are scaled; auto: sqrt(2) log(classes - 1) "
+        "(default: the head's own)",
     )
     parser.add_argument(
         "--m", type=rate, nargs="+", help="the margin (default: the published one of the head)"
@@ -97,6 +102,14 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "--weight", type=above, help="sphereface2: weight of the true class (default: 0.7)"
     )
     parser.add_argument(
+        "--h", type=above, help="adaface: how strongly quality acts on the margin (default: 0.333)"
+    )
+    parser.add_argument(
+        "--momentum",
+        type=number(0, 1),
+        help="adaface, curricularface: what the moving averages keep in a step (default: 0.99)",
+    )
+    parser.add_argument(
         "--power_s",
         choices=list(recipes.POWERS),
         help="sphereface_plus: the power s of the energy, with 'a' over angles instead of "
@@ -117,6 +130,17 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         help="sphereface_plus: number of classes to sample for the energy at every step "
         "(default: all)",
     )
+
+
+def scale(text: str) -> float | str:
+    """Reads `--scale`: a number above 0, or "auto".
+
+    Example:
+
+    >>> scale("64"), scale("auto")
+    (64.0, 'auto')
+    """
+    return text if text == "auto" else number(0, above=True)(text)
 
 
 def check(args: argparse.Namespace) -> None:

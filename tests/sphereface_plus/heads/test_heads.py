@@ -92,6 +92,21 @@ def mag_face(x, w, start):
     return 6 * put(np.cos(theta), np.where(target < np.pi - m, np.cos(target + m), beyond))
 
 
+def ada_face(x, w, start):
+    theta = angles(x, w)
+    norms = np.clip(np.linalg.norm(start[0], axis=1), 1e-3, 100)
+    quality = np.clip((norms - 2) / (1.5 + 1e-3) * 0.9, -1, 1)
+    turned = np.cos(np.clip(true(theta) - 0.6 * quality, 0, np.pi))
+    return 6 * put(np.cos(theta), turned - 0.6 * quality - 0.6)
+
+
+def curricular_face(x, w, start):
+    cosines = np.cos(angles(x, w))
+    target = true(arc_face(easy=False)(x, w, start)) / 6
+    hard = cosines > target[:, None]
+    return 6 * put(np.where(hard, cosines * (0.3 + cosines), cosines), target)
+
+
 def sphere_face(m, annealing):
     def logits(x, w, start):
         theta = angles(x, w)
@@ -183,6 +198,8 @@ def cases():
         yield "arcface, detach", heads.ArcFace(CLASSES, 6, 0.8, detach=True), arc_face_detached
     margins = {"l_a": 1.5, "u_a": 3.5, "l_m": 0.2, "u_m": 0.7}
     yield "magface", heads.MagFace(CLASSES, 6, **margins), mag_face
+    yield "adaface", heads.AdaFace(CLASSES, 6, 0.6, h=0.9), ada_face
+    yield "curricularface", heads.CurricularFace(CLASSES, 6, 0.8), curricular_face
     yield "sphereface", heads.SphereFace(CLASSES, 4, **annealed), sphere_face(4, 2)
     yield "sphereface+ angle", *with_energy(3, 2, "angle", "full")
     if all_variants:
@@ -232,6 +249,11 @@ def built():
         head.build((None, DIMS))
         if isinstance(head, heads.SphereFace2):
             head.bias.assign(0.5)
+        if isinstance(head, heads.AdaFace):
+            head.norm_mean.assign(2.0)
+            head.norm_deviation.assign(1.5)
+        if isinstance(head, heads.CurricularFace):
+            head.t.assign(0.3)
         found[name] = head, logits, losses[0] if losses else lambda z, w: softmax(z)
     return found
 
@@ -408,6 +430,12 @@ def test_configs(built):
         ("MagFace", {"l_m": 0.9}, "at least `l_m`.*Received: l_m=0.9, u_m=0.8"),
         ("MagFace", {"u_m": 1.6}, "at most π/2.*Received: l_m=0.45, u_m=1.6"),
         ("MagFace", {"penalty": -1}, "`penalty`.*Received: penalty=-1"),
+        ("CosFace", {"scale": "auto", "classes": 2}, "at least 3 classes.*Received: classes=2"),
+        ("NormFace", {"scale": "big"}, "> 0 or \"auto\". Received: scale='big'"),
+        ("AdaFace", {"m": 1.6}, "at most π/2.*Received: m=1.6"),
+        ("AdaFace", {"h": 0}, "`h`.*> 0. Received: h=0"),
+        ("AdaFace", {"momentum": 1}, "`momentum`.*< 1. Received: momentum=1"),
+        ("CurricularFace", {"momentum": -0.1}, "`momentum`.*Received: momentum=-0.1"),
         ("SphereFace", {"m": 5}, "1, 2, 3 or 4. Received: m=5"),
         ("SphereFace", {"lambda_end": math.inf}, "Received: lambda_end=inf"),
         ("SphereFaceR", {"m": 0.5}, "`m`.*>= 1. Received: m=0.5"),
@@ -455,6 +483,88 @@ def test_magface_penalty_is_a_loss_of_training_only():
     assert head.losses == []
     head(x, labels=[0, 1], training=True)
     assert float(array(sum(head.losses))) == pytest.approx(3 * (2 / 16 + 1 / 2))
+
+
+@pytest.mark.one_backend
+def test_scale_by_the_number_of_classes():
+    """At π/4 from its class and at right angles to the others, the probability is 1/2."""
+    for kind in (heads.NormFace, heads.ArcFace, heads.MagFace, heads.AdaFace, heads.SphereFaceR):
+        head = kind(1001, scale="auto")
+        right = np.exp(head.scale * np.cos(np.pi / 4))
+        assert right / (right + 1000) == pytest.approx(0.5)
+        assert kind.from_config(head.get_config()).scale == head.scale
+    assert heads.NormFace(3, "auto").scale == pytest.approx(math.sqrt(2) * math.log(2))
+
+
+@not_jax
+def test_adaface_at_extreme_norms(gradient_step):
+    """Zero features, norms of 1e-4 and 1e4, at angles of 0 and π and beyond the ends."""
+    head = heads.AdaFace(2, 8, 0.4, kernel_initializer=keras.initializers.Identity())
+    head.build((None, 2))
+    units = np.array([[1, 0], [-1, 0], [1, 0], [-1, 0], [0, 0], [0.995, 0.1], [-0.995, 0.1]])
+    norms = np.array([1e-4, 1e-4, 1e4, 1e4, 1.0, 1e4, 1e-4])
+    head.norm_mean.assign(50.0)
+    head.norm_deviation.assign(1.0)
+    labels = ops.convert_to_tensor(np.zeros(7, int))
+    value, gradient = gradient_step(lambda x: ops.sum(head(x, labels=labels)[:, 0]))(
+        (units * norms[:, None]).astype("float32")
+    )
+    quality = np.where(norms > 50, 1, -1)
+    # A zero feature has a cosine of 0.
+    theta = np.arccos(units[:, 0] / np.maximum(np.linalg.norm(units, axis=1), 1e-9))
+    turned = np.cos(np.clip(theta - 0.4 * quality, 0, np.pi))
+    assert value == pytest.approx(8 * np.sum(turned - 0.4 * quality - 0.4), rel=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.usefixtures("weights_from_numpy")
+def test_moving_averages_follow_the_batches_and_are_saved(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 20
+    labels = np.array([0, 1, 2, 3, 4, 1])
+    for kind in (heads.AdaFace, heads.CurricularFace):
+        head = kind(CLASSES, momentum=0.7)
+        backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        model = mhe.HeadModel(backbone, head)
+        model.compile(keras.optimizers.SGD(0.0))
+        model.fit(x, labels, batch_size=3, shuffle=False, epochs=2, verbose=0)
+        features = array(model.backbone(x)).astype("float64")
+        averages = [[20.0, 100.0], [0.0]][kind is heads.CurricularFace]
+        for batch in (slice(3), slice(3, 6)) * 2:
+            norms = np.linalg.norm(features[batch], axis=1)
+            assert norms.min() > 1e-3
+            cosines = np.cos(angles(features[batch], array(head.kernel)))
+            norms = np.clip(norms, 0, 100)
+            seen = [norms.mean(), norms.std(ddof=1)]
+            if kind is heads.CurricularFace:
+                seen = [cosines[np.arange(3), labels[batch]].mean()]
+            averages = [0.7 * old + 0.3 * new for old, new in zip(averages, seen, strict=True)]
+        names = {"AdaFace": ["norm_mean", "norm_deviation"], "CurricularFace": ["t"]}
+        found = [float(array(getattr(head, name))) for name in names[kind.__name__]]
+        np.testing.assert_allclose(found, averages, rtol=1e-4)
+        if keras.backend.backend() != "jax":  # which would compile every operation by itself
+            head(features.astype("float32"), labels=labels)  # no training: moves nothing
+        model.save_weights(tmp_path / "model.weights.h5")
+        loaded = kind(CLASSES)
+        again = mhe.HeadModel(backbone, loaded)
+        again.load_weights(tmp_path / "model.weights.h5")
+        for each in (head, loaded):
+            kept = [float(array(getattr(each, name))) for name in names[kind.__name__]]
+            assert kept == found
+
+
+@pytest.mark.one_backend
+def test_moving_averages_of_odd_batches():
+    """One sample has no deviation, and labels that are no classes do not count."""
+    ada = heads.AdaFace(CLASSES)
+    ada(np.full((1, 4), 10.0, "float32"), labels=[0], training=True)
+    assert float(ada.norm_deviation) == pytest.approx(99)
+    assert float(ada.norm_mean) == pytest.approx(20)
+    curricular = heads.CurricularFace(3, kernel_initializer=keras.initializers.Identity())
+    features = np.eye(3, dtype="float32")
+    curricular(features, labels=ops.convert_to_tensor([0, -1, 3]), training=True)
+    assert float(curricular.t) == pytest.approx(0.01)
+    curricular(features, labels=ops.convert_to_tensor([7, -1, 3]), training=True)
+    assert float(curricular.t) == pytest.approx(0.01)
 
 
 def test_unknown_dims():
