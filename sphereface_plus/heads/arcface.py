@@ -85,7 +85,7 @@ class ArcFace(SoftmaxHead):
             `arcface_logits` for what happens beyond π.
         detach: Whether the margin gets no gradient and has no end, as in InsightFace's code; see
             `arcface_logits`.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.

@@ -113,7 +113,7 @@ class MagFace(SoftmaxHead):
         l_m: The smallest margin, in radians, at least 0.
         u_m: The largest margin, in radians, from `l_m` to π/2.
         penalty: λ_g, the weight of g, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.

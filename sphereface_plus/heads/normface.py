@@ -19,7 +19,7 @@ class NormFace(SoftmaxHead):
     Args:
         classes: Number of classes, at least 2.
         scale: s > 0, or `"auto"` for √2·log(classes - 1), which needs at least 3 classes.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.

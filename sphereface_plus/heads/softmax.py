@@ -8,7 +8,7 @@ from keras import ops
 from mhe import checks
 from mhe.layers import unit_vectors
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, class_products
+from sphereface_plus.heads.base import MarginHead
 
 
 def check_scale(scale: float | str, classes: int) -> float:
@@ -116,5 +116,5 @@ class SoftmaxHead(MarginHead):
     ) -> Tensor:
         """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         features = ops.cast(features, self.output_dtype)
-        products = class_products(self.directions(features), self.kernel)
+        products = self.products(self.directions(features), self.kernel)
         return self.logits(products, features, labels, training)

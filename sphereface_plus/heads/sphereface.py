@@ -132,7 +132,7 @@ class SphereFace(SoftmaxHead):
         lambda_end: Smallest λ, at least 0.
         gamma: γ, how fast λ decreases, at least 0.
         power: Exponent of the decay of λ, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Attributes:
         step: Number of training steps counted so far.

@@ -160,7 +160,7 @@ class SphereFaceR(SoftmaxHead):
         detach: Whether the term that the margin adds to a cosine gets no gradient ("characteristic
             gradient detachment").
         penalty: Weight of the soft normalization, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.

@@ -28,9 +28,9 @@ HEADS = {
 # Flags that are arguments of some heads; without them a head's own defaults apply.
 _ARGUMENTS = (
     *("scale", "m", "lambda_start", "lambda_end", "gamma"),
-    *("version", "normalization", "t", "weight", "h", "momentum"),
+    *("version", "normalization", "t", "weight", "h", "momentum", "subcenters"),
 )
-# Flags of the energy, which only sphereface_plus has, and their defaults.
+# Flags of the energy, which sphereface_plus has, with --energy every all heads, and their defaults.
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
 
 
@@ -110,24 +110,36 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         help="adaface, curricularface: what the moving averages keep in a step (default: 0.99)",
     )
     parser.add_argument(
+        "--subcenters",
+        type=integer(1, 100),
+        help="vectors per class, of which the nearest counts (default: 1)",
+    )
+    parser.add_argument(
+        "--energy",
+        choices=["own", "every"],
+        default="own",
+        help="own: sphereface_plus alone adds the energy of the class weights; every: all heads "
+        "do, each becomes its '+' version",
+    )
+    parser.add_argument(
         "--power_s",
         choices=list(recipes.POWERS),
-        help="sphereface_plus: the power s of the energy, with 'a' over angles instead of "
+        help="with an energy: the power s of the energy, with 'a' over angles instead of "
         "Euclidean distances (default: a2)",
     )
     parser.add_argument(
-        "--strength", type=rate, help="sphereface_plus: weight of the energy (default: 1)"
+        "--strength", type=rate, help="with an energy: weight of the energy (default: 1)"
     )
     parser.add_argument(
         "--energy_over",
         choices=heads.OVER,
-        help="sphereface_plus: the energy of all classes, or, as published, of those in the batch "
+        help="with an energy: the energy of all classes, or, as published, of those in the batch "
         "among all (default: all)",
     )
     parser.add_argument(
         "--sample",
         type=integer(2),
-        help="sphereface_plus: number of classes to sample for the energy at every step "
+        help="with an energy: number of classes to sample for the energy at every step "
         "(default: all)",
     )
 
@@ -152,7 +164,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If there is such a flag.
     """
-    taken = set().union(*(_taken(name) for name in args.model_name))
+    taken = set().union(*(_taken(name, args.energy) for name in args.model_name))
     for flag in (*_ARGUMENTS, *_ENERGY):
         if getattr(args, flag) is not None and flag not in taken:
             names = ", ".join(args.model_name)
@@ -171,11 +183,11 @@ def expand_runs(args: argparse.Namespace, comparison: Comparison) -> dict[str, a
     """
 
     def applicable(values: dict[str, Any]) -> dict[str, Any]:
-        return values if "m" in _taken(values["model_name"]) else {**values, "m": None}
+        return values if "m" in _taken(values["model_name"], args.energy) else {**values, "m": None}
 
     runs = comparison.combinations(args, applicable)
     for flags in runs.values():
-        taken = _taken(flags.model_name)
+        taken = _taken(flags.model_name, args.energy)
         for flag in {*_ARGUMENTS, *_ENERGY} - taken:
             setattr(flags, flag, None)
         for flag in taken.intersection(_ENERGY):
@@ -199,7 +211,7 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         options["m"] = int(options["m"])
     if args.weight_decay:
         options["kernel_regularizer"] = keras.regularizers.L2(args.weight_decay / 2)
-    if args.model_name == "sphereface_plus":
+    if args.energy == "every" or args.model_name == "sphereface_plus":
         s, distance = recipes.POWERS[args.power_s]
         options["energy"] = mhe.MHE(
             args.strength, s=s, distance=distance, space="full", sample=args.sample
@@ -210,7 +222,7 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         return HEADS[args.model_name](classes, name="head", **options)
 
 
-def _taken(model_name: str) -> set[str]:
+def _taken(model_name: str, energy: str) -> set[str]:
     """The flags that a head takes: its arguments and its parents', and those of its energy."""
     arguments = {
         name
@@ -218,4 +230,6 @@ def _taken(model_name: str) -> set[str]:
         if "__init__" in vars(each)
         for name in inspect.signature(vars(each)["__init__"]).parameters
     }
-    return arguments | set(_ENERGY if "energy" in arguments else ())
+    # The number of classes to draw for the energy has the name of another argument.
+    arguments -= set(_ENERGY)
+    return arguments | set(_ENERGY if energy == "every" or model_name == "sphereface_plus" else ())

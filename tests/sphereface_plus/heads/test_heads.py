@@ -182,6 +182,14 @@ def with_energy(m, s, distance, space):
     return head, sphere_face(m, 1), losses
 
 
+def cosface_plus():
+    """The energy of another head, which the base adds."""
+    head = heads.CosFace(
+        CLASSES, 6, 0.3, energy=mhe.MHE(0.3, s=1, distance="euclidean"), energy_over="batch"
+    )
+    return head, cos_face, lambda z, w: softmax(z) + batch_energy(w, 1, "euclidean", "half")
+
+
 def cases():
     """Heads, their logits, and the losses of these where they are no softmax.
 
@@ -203,6 +211,7 @@ def cases():
     yield "sphereface", heads.SphereFace(CLASSES, 4, **annealed), sphere_face(4, 2)
     yield "sphereface+ angle", *with_energy(3, 2, "angle", "full")
     if all_variants:
+        yield "cosface+", *cosface_plus()
         yield "sphereface+ half", *with_energy(2, 0, "euclidean", "half")
     for version, normalization, detach in (
         (1, "soft", False),
@@ -408,7 +417,14 @@ def test_configs(built):
     regularized = heads.SphereFacePlus(
         CLASSES, energy=mhe.MHE(2.0, s=0), kernel_regularizer=keras.regularizers.L2(0.5)
     )
-    for head in (*(head for head, *_ in built.values()), regularized, heads.SphereFacePlus(3)):
+    combined = heads.SphereFace2(
+        CLASSES,
+        energy=mhe.MHE(2.0, s=1),
+        kernel_regularizer=mhe.Sum(keras.regularizers.L2(0.5), keras.regularizers.L1(0.1)),
+        subcenters=2,
+    )
+    others = regularized, combined, heads.SphereFacePlus(3)
+    for head in (*(head for head, *_ in built.values()), *others):
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(head)))
         copy = keras.saving.deserialize_keras_object(config)
         assert type(copy) is type(head)
@@ -430,6 +446,14 @@ def test_configs(built):
         ("MagFace", {"l_m": 0.9}, "at least `l_m`.*Received: l_m=0.9, u_m=0.8"),
         ("MagFace", {"u_m": 1.6}, "at most π/2.*Received: l_m=0.45, u_m=1.6"),
         ("MagFace", {"penalty": -1}, "`penalty`.*Received: penalty=-1"),
+        ("CosFace", {"subcenters": 0}, "`subcenters`.*Received: subcenters=0"),
+        ("CosFace", {"subcenters": 1000}, "from 1 to 100. Received: subcenters=1000"),
+        (
+            "ArcFace",
+            {"energy": mhe.MHE(), "energy_over": "batch", "subcenters": 2},
+            "one vector per class. Received: subcenters=2",
+        ),
+        ("ArcFace", {"energy": 3}, "must be an mhe.MHE.*Received: energy=3"),
         ("CosFace", {"scale": "auto", "classes": 2}, "at least 3 classes.*Received: classes=2"),
         ("NormFace", {"scale": "big"}, "> 0 or \"auto\". Received: scale='big'"),
         ("AdaFace", {"m": 1.6}, "at most π/2.*Received: m=1.6"),
@@ -483,6 +507,64 @@ def test_magface_penalty_is_a_loss_of_training_only():
     assert head.losses == []
     head(x, labels=[0, 1], training=True)
     assert float(array(sum(head.losses))) == pytest.approx(3 * (2 / 16 + 1 / 2))
+
+
+@pytest.mark.one_backend
+def test_every_head_has_a_plus_version():
+    """The energy of all class vectors, sub-centers included, is a loss of any head."""
+    energy = mhe.MHE(0.5, s=1, distance="euclidean", space="full")
+    for kind in (heads.ArcFace, heads.MagFace, heads.SphereFace2, heads.SphereFaceR):
+        head = kind(CLASSES, energy=energy, subcenters=2)
+        assert tuple(head(np.ones((2, DIMS), "float32")).shape) == (2, CLASSES)
+        columns = array(head.kernel).astype("float64")
+        assert columns.shape == (DIMS, 2 * CLASSES)
+        points = columns / np.linalg.norm(columns, axis=0)
+        apart = np.linalg.norm(points[:, :, None] - points[:, None], axis=0)
+        expected = 0.5 * np.mean(1 / apart[~np.eye(2 * CLASSES, dtype=bool)])
+        assert float(array(sum(head.losses))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("kind", [heads.ArcFace, heads.SphereFace, heads.SphereFace2])
+def test_the_logit_of_a_class_is_that_of_its_nearest_subcenter(kind):
+    x = np.random.default_rng(3).normal(size=(4, DIMS)).astype("float32")
+    ones, head = kind(12), kind(3, subcenters=4)
+    for each in (ones, head):
+        each.build((None, DIMS))
+    head.set_weights(ones.get_weights())
+    if kind is heads.SphereFace2:
+        head.bias.assign(ones.bias)
+    expected = array(ones(x)).reshape(4, 3, 4).max(axis=-1)
+    np.testing.assert_allclose(array(head(x)), expected, rtol=1e-5)
+
+
+def test_gradient_of_subcenters(gradient_step, reference_gradient):
+    rng = np.random.default_rng(3)
+    head = heads.ArcFace(CLASSES, 6, 0.8, subcenters=2)
+    head.build((None, DIMS))
+    x = rng.normal(size=(SAMPLES, DIMS)).astype("float32")
+    kernel = rng.normal(size=(DIMS, 2 * CLASSES)).astype("float32")
+
+    def loss(kernel):
+        with keras.StatelessScope(state_mapping=[(head.kernel, kernel)]):
+            return ops.sum(head.loss(LABELS, head(x, labels=LABELS)))
+
+    def reference(kernel):
+        theta = angles(x.astype("float64"), kernel).reshape(SAMPLES, CLASSES, 2).min(axis=-1)
+        target = true(theta)
+        beyond = np.cos(target) - 0.8 * np.sin(0.8)
+        target = np.where(target < np.pi - 0.8, np.cos(target + 0.8), beyond)
+        return np.sum(softmax(6 * put(np.cos(theta), target)))
+
+    step = gradient_step(loss)
+    value, gradient = step(kernel)
+    wide = kernel.astype("float64")
+    assert value == pytest.approx(reference(wide), rel=1e-5)
+    np.testing.assert_allclose(gradient, reference_gradient(reference, wide), rtol=1e-4, atol=1e-5)
+    kernel[:, 0] = 0
+    kernel[:, 3] = kernel[:, 2]
+    value, gradient = step(kernel)
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.one_backend
