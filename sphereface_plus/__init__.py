@@ -5,6 +5,7 @@ from sphereface_plus.face_model import FaceModel
 from sphereface_plus.heads import (
     AdaFace,
     ArcFace,
+    CombinedMargin,
     CosFace,
     CurricularFace,
     MagFace,
@@ -18,6 +19,7 @@ from sphereface_plus.heads import (
 __all__ = [
     "AdaFace",
     "ArcFace",
+    "CombinedMargin",
     "CosFace",
     "CurricularFace",
     "FaceModel",

@@ -3,6 +3,7 @@
 from sphereface_plus.heads.adaface import AdaFace, adaface_logits, qualities_of
 from sphereface_plus.heads.arcface import ArcFace, arcface_logits
 from sphereface_plus.heads.base import MarginHead, class_products
+from sphereface_plus.heads.combined import CombinedMargin, combined_logits
 from sphereface_plus.heads.cosface import CosFace, cosface_logits
 from sphereface_plus.heads.curricularface import CurricularFace, curricularface_logits
 from sphereface_plus.heads.magface import MagFace, magface_logits, norm_penalties
@@ -17,6 +18,7 @@ __all__ = [
     "OVER",
     "AdaFace",
     "ArcFace",
+    "CombinedMargin",
     "CosFace",
     "CurricularFace",
     "MagFace",
@@ -31,6 +33,7 @@ __all__ = [
     "arcface_logits",
     "class_energies",
     "class_products",
+    "combined_logits",
     "cosface_logits",
     "curricularface_logits",
     "magface_logits",

@@ -1,6 +1,7 @@
 """What heads with a softmax loss share: from features to products, and the scale."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,7 +9,7 @@ from keras import ops
 from mhe import checks
 from mhe.layers import unit_vectors
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead
+from sphereface_plus.heads.base import MarginHead, lengths, true_class
 
 
 def check_scale(scale: float | str, classes: int) -> float:
@@ -49,7 +50,7 @@ Received: classes=2
     return math.sqrt(2) * math.log(classes - 1)
 
 
-def check_angle(m: float) -> None:
+def check_angle(m: float, name: str = "m") -> None:
     """Raises a `ValueError` unless a margin in radians is in [0, π/2].
 
     Example:
@@ -58,9 +59,9 @@ def check_angle(m: float) -> None:
     Traceback (most recent call last):
     ValueError: `m` must be at most π/2, in radians. Received: m=2.0
     """
-    checks.check_number("m", m, least=0)
+    checks.check_number(name, m, least=0)
     if m > math.pi / 2:
-        raise ValueError(f"`m` must be at most π/2, in radians. Received: m={m!r}")
+        raise ValueError(f"`{name}` must be at most π/2, in radians. Received: {name}={m!r}")
 
 
 class SoftmaxHead(MarginHead):
@@ -69,13 +70,42 @@ class SoftmaxHead(MarginHead):
     Subclasses define `logits(products, features, labels, training)`, and override `directions` if
     they keep the length of features.
 
+    With `interclass_filtering_threshold` other classes that are closer to a feature than that
+    cosine count as at a right angle, without gradient: they may be the same person under another
+    name, as in sets that were collected automatically. It acts where labels are given.
+
     Args:
         classes: Number of classes, at least 2.
-        **kwargs: As in `MarginHead`.
+        interclass_filtering_threshold: The cosine above which other classes are left out, in
+            (0, 1), or None.
+        **kwargs: `kernel_initializer`, `kernel_regularizer`, `energy`, `energy_over` and
+            `subcenters`, see `MarginHead`, and Keras's own.
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Reference:
+        An et al., Killing two birds with one stone: efficient and robust training of face
+        recognition CNNs by Partial FC, CVPR 2022
+        ([arXiv:2203.15565](https://arxiv.org/abs/2203.15565)), on conflicts between classes; the
+        threshold is InsightFace's.
     """
+
+    def __init__(
+        self,
+        classes: int,
+        interclass_filtering_threshold: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        checks.check_number(
+            "interclass_filtering_threshold",
+            interclass_filtering_threshold,
+            above=0,
+            below=1,
+            optional=True,
+        )
+        super().__init__(classes, **kwargs)
+        self.interclass_filtering_threshold = interclass_filtering_threshold
 
     def directions(self, features: Tensor) -> Tensor:
         """What class vectors are multiplied with, `(B, dims)`: unit features, for cosines."""
@@ -116,5 +146,21 @@ class SoftmaxHead(MarginHead):
     ) -> Tensor:
         """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
         features = ops.cast(features, self.output_dtype)
-        products = self.products(self.directions(features), self.kernel)
-        return self.logits(products, features, labels, training)
+        vectors = self.directions(features)
+        products = self.products(vectors, self.kernel)
+        return self.logits(self._filtered(products, vectors, labels), features, labels, training)
+
+    def _filtered(self, products: Tensor, vectors: Tensor, labels: Tensor | None) -> Tensor:
+        """Products with 0 for other classes that are too close."""
+        threshold = self.interclass_filtering_threshold
+        if threshold is None or labels is None:
+            return products
+        _, is_true = true_class(labels, products)
+        is_close = products > threshold * lengths(vectors)[:, None]
+        return ops.where(ops.logical_and(is_close, ops.logical_not(is_true)), 0.0, products)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "interclass_filtering_threshold": self.interclass_filtering_threshold,
+        }

@@ -21,6 +21,7 @@ HEADS = {
     "sphereface2": heads.SphereFace2,
     "cosface": heads.CosFace,
     "arcface": heads.ArcFace,
+    "combined": heads.CombinedMargin,
     "magface": heads.MagFace,
     "adaface": heads.AdaFace,
     "curricularface": heads.CurricularFace,
@@ -28,7 +29,8 @@ HEADS = {
 # Flags that are arguments of some heads; without them a head's own defaults apply.
 _ARGUMENTS = (
     *("scale", "m", "lambda_start", "lambda_end", "gamma"),
-    *("version", "normalization", "t", "weight", "h", "momentum", "subcenters"),
+    *("version", "normalization", "t", "weight", "h", "momentum"),
+    *("m1", "m2", "m3", "subcenters", "interclass_filtering_threshold"),
 )
 # Flags of the energy, which sphereface_plus has, with --energy every all heads, and their defaults.
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
@@ -108,6 +110,21 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "--momentum",
         type=number(0, 1),
         help="adaface, curricularface: what the moving averages keep in a step (default: 0.99)",
+    )
+    parser.add_argument(
+        "--m1", type=above, help="combined: factor on the angle to the true class (default: 1)"
+    )
+    parser.add_argument(
+        "--m2", type=rate, help="combined: angle added to it, in radians (default: 0.3)"
+    )
+    parser.add_argument(
+        "--m3", type=rate, help="combined: what is subtracted from the cosine (default: 0.2)"
+    )
+    parser.add_argument(
+        "--interclass_filtering_threshold",
+        type=above,
+        help="heads with a softmax: cosine above which other classes are left out of the loss, "
+        "as the same person under another name (default: none)",
     )
     parser.add_argument(
         "--subcenters",

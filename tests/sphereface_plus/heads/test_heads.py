@@ -92,6 +92,21 @@ def mag_face(x, w, start):
     return 6 * put(np.cos(theta), np.where(target < np.pi - m, np.cos(target + m), beyond))
 
 
+def combined_margin(x, w, start):
+    theta = angles(x, w)
+    target = np.minimum(1.2 * true(theta), np.pi)
+    beyond = np.cos(target) - 0.7 * np.sin(0.7)
+    target = np.where(target < np.pi - 0.7, np.cos(target + 0.7), beyond) - 0.1
+    return 6 * put(np.cos(theta), target)
+
+
+def filtered_sphere_face(x, w, start):
+    """ψ(θ) for the true class, and no cosine above 0.4 for the others."""
+    cosines = np.cos(angles(x, w))
+    ends = put(np.where(cosines > 0.4, 0, cosines), falling(true(angles(x, w)), 3))
+    return np.linalg.norm(x, axis=1)[:, None] * ends
+
+
 def ada_face(x, w, start):
     theta = angles(x, w)
     norms = np.clip(np.linalg.norm(start[0], axis=1), 1e-3, 100)
@@ -206,6 +221,10 @@ def cases():
         yield "arcface, detach", heads.ArcFace(CLASSES, 6, 0.8, detach=True), arc_face_detached
     margins = {"l_a": 1.5, "u_a": 3.5, "l_m": 0.2, "u_m": 0.7}
     yield "magface", heads.MagFace(CLASSES, 6, **margins), mag_face
+    yield "combined", heads.CombinedMargin(CLASSES, 6, 1.2, 0.7, 0.1), combined_margin
+    annealed_to_none = {"lambda_start": 0, "lambda_end": 0, "interclass_filtering_threshold": 0.4}
+    if all_variants:
+        yield "filtered", heads.SphereFace(CLASSES, 3, **annealed_to_none), filtered_sphere_face
     yield "adaface", heads.AdaFace(CLASSES, 6, 0.6, h=0.9), ada_face
     yield "curricularface", heads.CurricularFace(CLASSES, 6, 0.8), curricular_face
     yield "sphereface", heads.SphereFace(CLASSES, 4, **annealed), sphere_face(4, 2)
@@ -446,6 +465,10 @@ def test_configs(built):
         ("MagFace", {"l_m": 0.9}, "at least `l_m`.*Received: l_m=0.9, u_m=0.8"),
         ("MagFace", {"u_m": 1.6}, "at most π/2.*Received: l_m=0.45, u_m=1.6"),
         ("MagFace", {"penalty": -1}, "`penalty`.*Received: penalty=-1"),
+        ("CombinedMargin", {"m1": 0}, "`m1`.*> 0. Received: m1=0"),
+        ("CombinedMargin", {"m2": 2}, "`m2`.*at most π/2.*Received: m2=2"),
+        ("CombinedMargin", {"m3": -1}, "`m3`.*>= 0. Received: m3=-1"),
+        ("ArcFace", {"interclass_filtering_threshold": 1}, "> 0 and < 1. Received: .*=1"),
         ("CosFace", {"subcenters": 0}, "`subcenters`.*Received: subcenters=0"),
         ("CosFace", {"subcenters": 1000}, "from 1 to 100. Received: subcenters=1000"),
         (
@@ -576,6 +599,44 @@ def test_scale_by_the_number_of_classes():
         assert right / (right + 1000) == pytest.approx(0.5)
         assert kind.from_config(head.get_config()).scale == head.scale
     assert heads.NormFace(3, "auto").scale == pytest.approx(math.sqrt(2) * math.log(2))
+
+
+@pytest.mark.one_backend
+def test_the_combined_margin_has_the_single_ones_as_special_cases():
+    cosines = np.linspace(-1, 1, 201, dtype="float32")[:, None] * [1, 0.5]
+    labels = np.zeros(201, int)
+    norms = np.full(201, 4.0, "float32")
+    for (m1, m2, m3), expected in (
+        ((1, 0.5, 0), heads.arcface_logits(cosines, labels, 4, 0.5)),
+        ((1, 0, 0.35), heads.cosface_logits(cosines, labels, 4, 0.35)),
+        ((1.7, 0, 0), heads.sphereface_r_logits(4 * cosines, norms, labels, 1.7, 1)),
+    ):
+        found = heads.combined_logits(cosines, labels, 4, m1, m2, m3)
+        np.testing.assert_allclose(array(found), array(expected), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.one_backend
+def test_filtered_classes_get_no_gradient(gradient_step):
+    """Neither in logits without labels nor for labels that are no classes is anything special."""
+    head = heads.CosFace(3, 8, 0.1, interclass_filtering_threshold=0.6)
+    head.build((None, 3))
+    kernel = np.eye(3, dtype="float32")
+    head.kernel.assign(kernel)
+    x = np.array([[0.8, 0.6 + 1e-3, 0.1], [0.8, 0.7, 0.1]], "float32")
+    cosines = x / np.linalg.norm(x, axis=1)[:, None]
+    np.testing.assert_allclose(array(head(x)), 8 * cosines, rtol=1e-6)
+    labels = ops.convert_to_tensor([1, 7])
+    filtered = [[0, 8 * (cosines[0, 1] - 0.1), 8 * cosines[0, 2]], [0, 0, 8 * cosines[1, 2]]]
+    np.testing.assert_allclose(array(head(x, labels)), filtered, rtol=1e-5)
+
+    def loss(kernel):
+        with keras.StatelessScope(state_mapping=[(head.kernel, kernel)]):
+            return head.loss([1], head(x[:1], labels=np.array([1])))[0]
+
+    _, gradient = gradient_step(loss)(kernel)
+    assert not gradient[:, 0].any()
+    assert gradient[:, 1].any()
+    assert gradient[:, 2].any()
 
 
 @not_jax
