@@ -158,8 +158,9 @@ class MarginHead(Head):
         products = class_products(vectors, kernel)
         if self.subcenters == 1:
             return products
-        classes = int(kernel.shape[-1]) // self.subcenters
-        return ops.max(ops.reshape(products, (-1, classes, self.subcenters)), axis=-1)
+        batch, columns = ops.shape(products)
+        shape = (batch, columns // self.subcenters, self.subcenters)
+        return ops.max(ops.reshape(products, shape), axis=-1)
 
     def cosines(self, features: Tensor) -> Tensor:
         """Cosines `(B, classes)` of features `(B, dims)` with the class vectors."""

@@ -30,7 +30,7 @@ HEADS = {
 _ARGUMENTS = (
     *("scale", "m", "lambda_start", "lambda_end", "gamma"),
     *("version", "normalization", "t", "weight", "h", "momentum"),
-    *("m1", "m2", "m3", "subcenters", "interclass_filtering_threshold"),
+    *("m1", "m2", "m3", "subcenters", "interclass_filtering_threshold", "class_share"),
 )
 # Flags of the energy, which sphereface_plus has, with --energy every all heads, and their defaults.
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
@@ -125,6 +125,12 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         type=above,
         help="heads with a softmax: cosine above which other classes are left out of the loss, "
         "as the same person under another name (default: none)",
+    )
+    parser.add_argument(
+        "--class_share",
+        type=above,
+        help="heads with a softmax: the share of the people that a step looks at, those of the "
+        "batch and others at random (Partial FC; default: all)",
     )
     parser.add_argument(
         "--subcenters",
@@ -224,6 +230,8 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         BadInput: If an argument of the head is out of range.
     """
     options = {name: getattr(args, name) for name in _ARGUMENTS if getattr(args, name) is not None}
+    if "class_share" in options:
+        options["sample"] = options.pop("class_share")
     if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
         options["m"] = int(options["m"])
     if args.weight_decay:
@@ -247,6 +255,8 @@ def _taken(model_name: str, energy: str) -> set[str]:
         if "__init__" in vars(each)
         for name in inspect.signature(vars(each)["__init__"]).parameters
     }
-    # The number of classes to draw for the energy has the name of another argument.
+    # --sample is of the energy; the heads' argument of this name is --class_share.
+    if "sample" in arguments:
+        arguments.add("class_share")
     arguments -= set(_ENERGY)
     return arguments | set(_ENERGY if energy == "every" or model_name == "sphereface_plus" else ())

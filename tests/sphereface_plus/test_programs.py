@@ -152,6 +152,10 @@ def test_flags_of_any_head():
     args, _ = parser.parse(["--model_name", "sphereface2"])
     (one,) = head_flags.expand_runs(args, train.COMPARISON).values()
     assert head_flags.build(one, 5).energy is None
+    args, _ = parser.parse(["--model_name", "sphereface_plus", "--class_share", "0.5"])
+    (one,) = head_flags.expand_runs(args, train.COMPARISON).values()
+    head = head_flags.build(one, 5)
+    assert (head.sample, head.energy.sample) == (0.5, None)
 
 
 def test_class_vectors_of_another_number_of_subcenters(monkeypatch, tmp_path):
@@ -189,6 +193,8 @@ def test_class_vectors_of_another_number_of_subcenters(monkeypatch, tmp_path):
         (["--model_name", "normface", "--m", "1"], "--m does not apply to --model_name normface"),
         (["--model_name", "cosface", "--strength", "2"], "--strength does not apply to .* cosface"),
         (["--model_name", "arcface", "--h", "1"], "--h does not apply to --model_name arcface"),
+        (["--model_name", "sphereface2", "--class_share", "1"], "--class_share does not apply to"),
+        (["--class_share", "1.5"], "`sample` must be None or a share.* Received: sample=1.5"),
         (["--model_name", "sphereface", "--m", "2.5"], "`m` must be 1, 2, 3 or 4"),
         (["--arch", "iresnet18", "--norm", "none"], "--norm none needs an sfnet"),
         (["--image_size", "8x8"], "--arch sfnet4: "),
