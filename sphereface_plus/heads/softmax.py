@@ -79,7 +79,7 @@ def draw_classes(index: Tensor, classes: int, count: int, seed: Any = None) -> T
         seed: An int or a `keras.random.SeedGenerator`.
 
     Returns:
-        Classes, int32 `(count,)`.
+        Classes in ascending order, int32 `(count,)`.
 
     Example:
 
@@ -99,7 +99,8 @@ def draw_classes(index: Tensor, classes: int, count: int, seed: Any = None) -> T
         ops.zeros((classes,), "float32"), index[:, None], ops.ones_like(index, dtype="float32")
     )
     _, drawn = ops.top_k(keys + in_batch, count)
-    return ops.cast(drawn, "int32")
+    # In order, the columns of a large kernel are read several times faster.
+    return ops.sort(ops.cast(drawn, "int32"))
 
 
 class SoftmaxHead(MarginHead):
