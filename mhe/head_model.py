@@ -94,9 +94,16 @@ class HeadModel(keras.Model):
         if training:
             features, y_pred = y_pred
             if self._sees_labels:
+                outputs = y_pred.shape[-1]
                 y_pred, added = keras_internals.call_in_compute_loss(
                     self.head, features, labels=y, training=True
                 )
+                if keras_internals.has_compiled_loss(self) and y_pred.shape[-1] != outputs:
+                    raise ValueError(
+                        "The head samples classes in training, which only its own loss "
+                        "understands: compile without a loss. "
+                        f"Received: {y_pred.shape[-1]} of {outputs} outputs"
+                    )
         if keras_internals.has_compiled_loss(self) or self._head_loss is None:
             return sum(added, super().compute_loss(x, y, y_pred, sample_weight, training))
         loss = sum(added, self._head_loss(y, y_pred, sample_weight))

@@ -3,8 +3,11 @@
 from sphereface_plus import backbones, faces, heads, identification, ijb, pairs, verification
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.heads import (
+    AdaFace,
     ArcFace,
+    CombinedMargin,
     CosFace,
+    CurricularFace,
     MagFace,
     NormFace,
     SphereFace,
@@ -14,8 +17,11 @@ from sphereface_plus.heads import (
 )
 
 __all__ = [
+    "AdaFace",
     "ArcFace",
+    "CombinedMargin",
     "CosFace",
+    "CurricularFace",
     "FaceModel",
     "MagFace",
     "NormFace",

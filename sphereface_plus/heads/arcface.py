@@ -1,15 +1,14 @@
 """ArcFace: an additive margin on the angle to the true class."""
 
-import math
 from typing import Any
 
 import keras
 from keras import ops
 
-from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, sine, with_margin
+from sphereface_plus.heads.base import add_angle, turn, with_margin
+from sphereface_plus.heads.softmax import SoftmaxHead, check_angle, check_scale
 
 
 def arcface_logits(
@@ -65,29 +64,28 @@ def arcface_logits(
     _check_combination(easy_margin, detach)
 
     def with_angle_added(cosine: Tensor) -> Tensor:
-        rotated = cosine * math.cos(m) - sine(cosine) * math.sin(m)
         if detach:
-            return cosine + ops.stop_gradient(rotated - cosine)
+            return cosine + ops.stop_gradient(turn(cosine, m) - cosine)
         if easy_margin:
-            return ops.where(cosine > 0, rotated, cosine)
-        return ops.where(cosine > math.cos(math.pi - m), rotated, cosine - m * math.sin(m))
+            return ops.where(cosine > 0, turn(cosine, m), cosine)
+        return add_angle(cosine, m)
 
     return scale * with_margin(at_least_float32(cosines), labels, with_angle_added)
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class ArcFace(MarginHead):
+class ArcFace(SoftmaxHead):
     """Logits s·cos θ_j, with s·cos(θ_y + m) for the true class y; see `arcface_logits`.
 
     Args:
         classes: Number of classes, at least 2.
-        scale: s > 0.
+        scale: s > 0, or `"auto"` for √2·log(classes - 1), which needs at least 3 classes.
         m: The margin in radians, in [0, π/2].
         easy_margin: Whether only features within a right angle of their class get a margin; see
             `arcface_logits` for what happens beyond π.
         detach: Whether the margin gets no gradient and has no end, as in InsightFace's code; see
             `arcface_logits`.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.
@@ -112,29 +110,25 @@ class ArcFace(MarginHead):
     def __init__(
         self,
         classes: int,
-        scale: float = 64,
+        scale: float | str = 64,
         m: float = 0.5,
         easy_margin: bool = False,
         detach: bool = False,
         **kwargs: Any,
     ) -> None:
-        checks.check_number("scale", scale, above=0)
-        checks.check_number("m", m, least=0)
-        if m > math.pi / 2:
-            raise ValueError(f"`m` must be at most π/2, in radians. Received: m={m!r}")
+        check_angle(m)
         _check_combination(easy_margin, detach)
         super().__init__(classes, **kwargs)
-        self.scale = float(scale)
+        self.scale = check_scale(scale, classes)
         self.m = float(m)
         self.easy_margin = bool(easy_margin)
         self.detach = bool(detach)
 
-    def call(
-        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    def logits(
+        self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
-        cosines = self.cosines(features)
-        return arcface_logits(cosines, labels, self.scale, self.m, self.easy_margin, self.detach)
+        """Cosines and labels → `arcface_logits`."""
+        return arcface_logits(products, labels, self.scale, self.m, self.easy_margin, self.detach)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,198 +1,52 @@
-"""What the heads share: one vector per class, margins on the true class, wrong labels."""
+"""What the heads share: one vector per class, checks of labels, the softmax loss."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+import mhe
 from mhe import checks
-from mhe.labels import check_readable, is_readable, read_labels
+from mhe.labels import is_readable
 from mhe.layers import unit_vectors
 from mhe.layers.head import Head
-from mhe.losses.targets import label_losses, of_class
-from mhe.precision import at_least_float32
+from mhe.losses.targets import label_losses
 from mhe.types import Tensor
+from sphereface_plus.heads.energies import (
+    check_energy,
+    class_energies,
+    with_energy,
+    without_energy,
+)
+from sphereface_plus.heads.logits import (
+    add_angle,
+    class_products,
+    cosines_of,
+    lengths,
+    sine,
+    softmax_loss_of,
+    softmax_losses,
+    true_class,
+    turn,
+    with_margin,
+)
 
-# Class vectors below this length count as zero: the gradient of their inverse length, which goes
-# with the third power, would leave float32.
-_SHORTEST = 1e-12
-# Features below this length have no cosine: their squares leave float32.
-_SHORTEST_FEATURE = 1e-18
+__all__ = [
+    "MarginHead",
+    "add_angle",
+    "class_products",
+    "cosines_of",
+    "lengths",
+    "sine",
+    "softmax_loss_of",
+    "softmax_losses",
+    "true_class",
+    "turn",
+    "with_margin",
+]
 
-
-def class_products(features: Tensor, kernel: Tensor) -> Tensor:
-    """Inner products of features with class vectors of unit length, ‖x‖ cos θ_j.
-
-    For unit features these are the cosines. The products, not the class vectors, are divided by the
-    lengths, so no second matrix of the kernel's size is made, and each column depends on its own
-    class vector alone: the kernel may be split by classes among devices.
-
-    Args:
-        features: Tensor `(B, dims)`.
-        kernel: Class vectors `(dims, classes)` of any length. A zero vector has products of 0, and
-            a gradient with which it can leave 0.
-
-    Returns:
-        A tensor `(B, classes)`, float64 for float64 features where Keras computes in it, else
-        float32.
-
-    Example:
-
-    >>> import numpy as np
-    >>> kernel = np.array([[3.0, 0.0, 0.0], [0.0, -2.0, 0.0]], "float32")
-    >>> np.asarray(class_products(np.array([[5.0, 1.0]], "float32"), kernel))
-    array([[ 5., -1.,  0.]], dtype=float32)
-    """
-    features = at_least_float32(features)
-    kernel = ops.cast(kernel, features.dtype)
-    squares = ops.sum(ops.square(kernel), axis=0)
-    has_direction = squares > _SHORTEST**2
-    inverse = ops.rsqrt(ops.where(has_direction, squares, 1.0))
-    return ops.matmul(features, kernel) * inverse[None, :]
-
-
-def lengths(vectors: Tensor) -> Tensor:
-    """Euclidean lengths, without overflow; the gradient at a zero vector is 0.
-
-    Args:
-        vectors: Tensor `(..., D)`.
-
-    Returns:
-        A tensor `(...)`, float64 for float64 vectors where Keras computes in it, else float32.
-
-    Example:
-
-    >>> import numpy as np
-    >>> np.asarray(lengths(np.array([[3e20, 4e20], [0.0, 0.0]], "float32"))) / 1e20
-    array([5., 0.], dtype=float32)
-    """
-    vectors = at_least_float32(vectors)
-    # The projection of a vector on its own direction is its length, with that direction as slope.
-    return ops.sum(vectors * ops.stop_gradient(unit_vectors(vectors)), axis=-1)
-
-
-def cosines_of(products: Tensor, norms: Tensor) -> Tensor:
-    """Cosines from products ρ cos θ and norms ρ; near 0 for features shorter than 1e-18.
-
-    Example:
-
-    >>> import numpy as np
-    >>> np.asarray(cosines_of(np.array([1.0, 0.0], "float32"), np.array([2.0, 0.0], "float32")))
-    array([0.5, 0. ], dtype=float32)
-    """
-    products, norms = at_least_float32(products), at_least_float32(norms)
-    return products / ops.where(norms > _SHORTEST_FEATURE, norms, 1.0)
-
-
-def true_class(labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Locates the true class of each sample.
-
-    Args:
-        labels: Integers `(B,)` or `(B, 1)`, in any dtype.
-        logits: Tensor `(B, classes)` of at least float32.
-
-    Returns:
-        The true class, int32 `(B,)`, and whether each logit belongs to it, bool `(B, classes)`.
-        If a label in a tensor is not a class, the index is 0 and no logit belongs to it.
-
-    Raises:
-        ValueError: If there is not one label per sample, or a label in an array or list is not a
-            class.
-
-    Example:
-
-    >>> import numpy as np
-    >>> index, is_true = true_class([1, 0], np.zeros((2, 3), "float32"))
-    >>> np.asarray(index).tolist(), np.asarray(is_true).astype(int).tolist()
-    ([1, 0], [[0, 1, 0], [1, 0, 0]])
-    """
-    classes = int(logits.shape[-1])
-    check_readable(labels, classes)
-    index, known, _ = read_labels(labels, logits, classes)
-    is_true = ops.equal(
-        ops.where(known, index, -1)[:, None], ops.arange(classes, dtype="int32")[None, :]
-    )
-    return index, is_true
-
-
-def with_margin(logits: Tensor, labels: Tensor, margin: Callable[[Tensor], Tensor]) -> Tensor:
-    """Applies a margin to the logit of the true class.
-
-    Args:
-        logits: Tensor `(B, classes)` of at least float32.
-        labels: Integers `(B,)` or `(B, 1)`, or None for no margin.
-        margin: From the logits of the true classes `(B,)` to those with the margin.
-
-    Returns:
-        A tensor `(B, classes)`. If a label in a tensor is not a class, no logit gets a margin.
-
-    Raises:
-        ValueError: As `true_class`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> np.asarray(with_margin(np.ones((2, 3), "float32"), [2, 0], lambda logit: logit - 0.5))
-    array([[1. , 1. , 0.5],
-           [0.5, 1. , 1. ]], dtype=float32)
-    """
-    logits = ops.convert_to_tensor(logits)
-    if labels is None:
-        return logits
-    index, is_true = true_class(labels, logits)
-    return ops.where(is_true, margin(of_class(logits, index))[:, None], logits)
-
-
-def sine(cosines: Tensor) -> Tensor:
-    """Sine of the angle in [0, π] with a given cosine, with slope 0 where it would be infinite.
-
-    At 0 and π the angle between two vectors has no direction in which to grow, so no gradient.
-
-    Args:
-        cosines: Tensor of any shape; may exceed ±1 by a rounding error.
-
-    Returns:
-        A tensor of the same shape.
-
-    Example:
-
-    >>> import numpy as np
-    >>> np.asarray(sine(np.array([1.0, 0.6, -1.0], "float32"))).round(6)
-    array([0. , 0.8, 0. ], dtype=float32)
-    """
-    squares = (1.0 - cosines) * (1.0 + cosines)
-    positive = squares > 0
-    return ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
-
-
-def softmax_losses(labels: Tensor, logits: Tensor) -> Tensor:
-    """Softmax cross-entropy of each sample, -log p_y.
-
-    Args:
-        labels: Integers `(B,)` or `(B, 1)`, in any dtype.
-        logits: Tensor `(B, classes)`.
-
-    Returns:
-        A tensor `(B,)` of at least float32; NaN where a label in a tensor is not a class.
-
-    Raises:
-        ValueError: If there is not one label per sample, or a label in an array or list is not a
-            class.
-
-    Example:
-
-    >>> import numpy as np
-    >>> np.asarray(softmax_losses([0, 1], np.array([[0.0, 0.0], [1e4, 0.0]], "float32"))).round(4)
-    array([6.931e-01, 1.000e+04], dtype=float32)
-    """
-    return label_losses(labels, logits, softmax_loss_of)
-
-
-def softmax_loss_of(index: Tensor, logits: Tensor) -> Tensor:
-    """`softmax_losses` for labels known to be classes, int32 `(B,)`."""
-    return -of_class(ops.log_softmax(logits, axis=-1), index)
+_MOST_SUBCENTERS = 100
 
 
 class MarginHead(Head):
@@ -204,15 +58,37 @@ class MarginHead(Head):
     per-sample losses; `sphereface_plus.FaceModel` calls them all. Everything is computed in float32
     under `mixed_float16` and `mixed_bfloat16`, too.
 
+    With `energy`, any head becomes its "+" version, whose class vectors keep apart. Either it is
+    the energy of all class vectors, exact or sampled with `mhe.MHE(sample=k)`: then it is a
+    regularizer of the kernel and appears in `losses`. Or it is that of each sample's true class
+    among all classes, as published for SphereFace+: then it is part of the per-sample losses
+    `head.loss(labels, logits)`; see `class_energies`.
+
+    With `subcenters=K` a class has K vectors, the columns K·c to K·c + K - 1 of the kernel for
+    class c, and the cosine with a class is the largest of theirs: images of a person that differ
+    much, and wrong labels, find sub-centers of their own. Each sub-center is a neuron of the
+    energy, which therefore also keeps those of one class from becoming equal.
+
     Args:
         classes: Number of classes, at least 2.
         kernel_initializer: Initializer of the class vectors. By default their length is about 1
             for any number of classes: how far a gradient step turns them depends on it.
-        kernel_regularizer: A Keras regularizer of the kernel, such as `mhe.MHE()`.
+        kernel_regularizer: A Keras regularizer of the kernel besides the energy.
+        energy: A `mhe.MHE` with its strength, or None.
+        energy_over: `"all"` for all class vectors, `"batch"` for those of the batch among all.
+        subcenters: K, vectors per class, from 1 to 100.
         **kwargs: Keras's own: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: If `classes` is not an integer of at least 2.
+        ValueError: If `classes` is not an integer of at least 2, the energy's neurons are not the
+            columns of the kernel, `energy_over="batch"` is combined with an energy that samples or
+            with sub-centers, or `subcenters` is out of range.
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        ([arXiv:1805.09298](https://arxiv.org/abs/1805.09298)), section 5.2, for the energy; Deng et
+        al., Sub-center ArcFace: boosting face recognition by large-scale noisy web faces, ECCV
+        2020, for sub-centers.
     """
 
     def __init__(
@@ -220,13 +96,23 @@ class MarginHead(Head):
         classes: int,
         kernel_initializer: Any = "lecun_normal",
         kernel_regularizer: Any = None,
+        energy: mhe.MHE | None = None,
+        energy_over: str = "all",
+        subcenters: int = 1,
         **kwargs: Any,
     ) -> None:
         checks.check_count("classes", classes, 2)
+        checks.check_count("subcenters", subcenters, 1, _MOST_SUBCENTERS)
+        check_energy(energy, energy_over, subcenters)
         super().__init__(dims=None, units=int(classes), **kwargs)
         self.classes = int(classes)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        if energy_over == "all":
+            self.kernel_regularizer = with_energy(self.kernel_regularizer, energy)
+        self.energy = energy
+        self.energy_over = energy_over
+        self.subcenters = int(subcenters)
         self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -238,7 +124,7 @@ class MarginHead(Head):
             )
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(dims, self.classes),
+            shape=(dims, self.classes * self.subcenters),
             dtype=self.output_dtype,
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
@@ -259,13 +145,42 @@ class MarginHead(Head):
             labels = np.asarray(labels)
         return super().__call__(features, labels=labels, training=training, **kwargs)
 
+    def products(self, vectors: Tensor, kernel: Tensor) -> Tensor:
+        """Inner products of vectors with unit class vectors, the largest of each class.
+
+        Args:
+            vectors: Tensor `(B, dims)` of at least float32.
+            kernel: Class vectors `(dims, n·subcenters)`: the kernel, or some classes of it.
+
+        Returns:
+            A tensor `(B, n)`.
+        """
+        products = class_products(vectors, kernel)
+        if self.subcenters == 1:
+            return products
+        batch, columns = ops.shape(products)
+        shape = (batch, columns // self.subcenters, self.subcenters)
+        return ops.max(ops.reshape(products, shape), axis=-1)
+
     def cosines(self, features: Tensor) -> Tensor:
         """Cosines `(B, classes)` of features `(B, dims)` with the class vectors."""
-        return class_products(unit_vectors(ops.cast(features, self.output_dtype)), self.kernel)
+        return self.products(unit_vectors(ops.cast(features, self.output_dtype)), self.kernel)
+
+    def loss_of(self, index: Tensor, logits: Tensor) -> Tensor:
+        """Losses `(B,)` of labels known to be classes, int32 `(B,)`: the softmax's, or another."""
+        return softmax_loss_of(index, logits)
 
     def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Labels `(B,)` and logits `(B, classes)` → per-sample losses `(B,)`."""
-        return softmax_losses(labels, logits)
+        energy = self.energy
+        if energy is None or self.energy_over == "all":
+            return label_losses(labels, logits, self.loss_of)
+
+        def with_energies(index: Tensor, logits: Tensor) -> Tensor:
+            energies = class_energies(index, self.kernel, energy.s, energy.distance, energy.space)
+            return self.loss_of(index, logits) + energy.strength * energies
+
+        return label_losses(labels, logits, with_energies)
 
     def compute_output_spec(
         self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
@@ -277,5 +192,15 @@ class MarginHead(Head):
             **super().get_config(),
             "classes": self.classes,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_regularizer": keras.regularizers.serialize(
+                without_energy(self.kernel_regularizer, self.energy)
+            ),
+            "energy": self.energy and keras.saving.serialize_keras_object(self.energy),
+            "energy_over": self.energy_over,
+            "subcenters": self.subcenters,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        energy = config.get("energy")
+        return cls(**{**config, "energy": energy and keras.saving.deserialize_keras_object(energy)})

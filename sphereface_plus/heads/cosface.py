@@ -7,7 +7,8 @@ import keras
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, with_margin
+from sphereface_plus.heads.base import with_margin
+from sphereface_plus.heads.softmax import SoftmaxHead, check_scale
 
 
 def cosface_logits(
@@ -43,14 +44,14 @@ def cosface_logits(
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class CosFace(MarginHead):
+class CosFace(SoftmaxHead):
     """Logits s·cos θ_j, with s·(cos θ_y - m) for the true class y; see `cosface_logits`.
 
     Args:
         classes: Number of classes, at least 2.
-        scale: s > 0.
+        scale: s > 0, or `"auto"` for √2·log(classes - 1), which needs at least 3 classes.
         m: The margin, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.
@@ -72,18 +73,19 @@ class CosFace(MarginHead):
         ([arXiv:1801.09414](https://arxiv.org/abs/1801.09414)).
     """
 
-    def __init__(self, classes: int, scale: float = 64, m: float = 0.35, **kwargs: Any) -> None:
-        checks.check_number("scale", scale, above=0)
+    def __init__(
+        self, classes: int, scale: float | str = 64, m: float = 0.35, **kwargs: Any
+    ) -> None:
         checks.check_number("m", m, least=0)
         super().__init__(classes, **kwargs)
-        self.scale = float(scale)
+        self.scale = check_scale(scale, classes)
         self.m = float(m)
 
-    def call(
-        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    def logits(
+        self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
-        return cosface_logits(self.cosines(features), labels, self.scale, self.m)
+        """Cosines and labels → `cosface_logits`."""
+        return cosface_logits(products, labels, self.scale, self.m)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale, "m": self.m}

@@ -9,7 +9,8 @@ from keras import ops
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, lengths, sine, with_margin
+from sphereface_plus.heads.base import add_angle, lengths, with_margin
+from sphereface_plus.heads.softmax import SoftmaxHead, check_scale
 
 
 def magface_logits(
@@ -65,13 +66,9 @@ def magface_logits(
     norms = at_least_float32(norms)
     clipped = ops.clip(norms, l_a, u_a)
     margins = l_m + (u_m - l_m) * (clipped - l_a) / (u_a - l_a)
-
-    def with_angle_added(cosine: Tensor) -> Tensor:
-        m = ops.cast(margins, cosine.dtype)
-        rotated = cosine * ops.cos(m) - sine(cosine) * ops.sin(m)
-        return ops.where(cosine > -ops.cos(m), rotated, cosine - m * ops.sin(m))
-
-    return scale * with_margin(at_least_float32(cosines), labels, with_angle_added)
+    return scale * with_margin(
+        at_least_float32(cosines), labels, lambda cosine: add_angle(cosine, margins)
+    )
 
 
 def norm_penalties(norms: Tensor, l_a: float = 10, u_a: float = 110) -> Tensor:
@@ -102,7 +99,7 @@ def norm_penalties(norms: Tensor, l_a: float = 10, u_a: float = 110) -> Tensor:
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class MagFace(MarginHead):
+class MagFace(SoftmaxHead):
     """Logits s·cos θ_j, with s·cos(θ_y + m(‖x‖)) for the true class y; see `magface_logits`.
 
     Features of easy faces grow long and get a larger margin: the norm of an embedding is its
@@ -110,13 +107,13 @@ class MagFace(MarginHead):
 
     Args:
         classes: Number of classes, at least 2.
-        scale: s > 0.
+        scale: s > 0, or `"auto"` for √2·log(classes - 1), which needs at least 3 classes.
         l_a: The norm up to which the margin is `l_m`, above 0.
         u_a: The norm from which it is `u_m`, above `l_a`.
         l_m: The smallest margin, in radians, at least 0.
         u_m: The largest margin, in radians, from `l_m` to π/2.
         penalty: λ_g, the weight of g, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.
@@ -140,7 +137,7 @@ class MagFace(MarginHead):
     def __init__(
         self,
         classes: int,
-        scale: float = 64,
+        scale: float | str = 64,
         l_a: float = 10,
         u_a: float = 110,
         l_m: float = 0.45,
@@ -148,7 +145,6 @@ class MagFace(MarginHead):
         penalty: float = 35,
         **kwargs: Any,
     ) -> None:
-        checks.check_number("scale", scale, above=0)
         checks.check_number("l_a", l_a, above=0)
         checks.check_number("u_a", u_a, above=0)
         checks.check_number("l_m", l_m, least=0)
@@ -162,20 +158,20 @@ class MagFace(MarginHead):
                 f"Received: l_m={l_m!r}, u_m={u_m!r}"
             )
         super().__init__(classes, **kwargs)
-        self.scale = float(scale)
+        self.scale = check_scale(scale, classes)
         self.l_a, self.u_a = float(l_a), float(u_a)
         self.l_m, self.u_m = float(l_m), float(u_m)
         self.penalty = float(penalty)
 
-    def call(
-        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    def logits(
+        self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
-        norms = lengths(ops.cast(features, self.output_dtype))
+        """Cosines, features and labels → `magface_logits`; adds the penalty in training."""
+        norms = lengths(features)
         if training:
             self.add_loss(self.penalty * ops.mean(norm_penalties(norms, self.l_a, self.u_a)))
         return magface_logits(
-            self.cosines(features),
+            products,
             norms,
             labels,
             self.scale,

@@ -4,13 +4,12 @@ from typing import Any
 
 import keras
 
-from mhe import checks
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead
+from sphereface_plus.heads.softmax import SoftmaxHead, check_scale
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class NormFace(MarginHead):
+class NormFace(SoftmaxHead):
     """Logits s·cos θ_j of unit features and unit class vectors, without a margin.
 
     The scale s is what lets the softmax become confident: even if the n class vectors are as far
@@ -19,8 +18,8 @@ class NormFace(MarginHead):
 
     Args:
         classes: Number of classes, at least 2.
-        scale: s > 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        scale: s > 0, or `"auto"` for √2·log(classes - 1), which needs at least 3 classes.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.
@@ -40,16 +39,15 @@ class NormFace(MarginHead):
         ([arXiv:1704.06369](https://arxiv.org/abs/1704.06369)), equation 4 and proposition 2.
     """
 
-    def __init__(self, classes: int, scale: float = 30, **kwargs: Any) -> None:
-        checks.check_number("scale", scale, above=0)
+    def __init__(self, classes: int, scale: float | str = 30, **kwargs: Any) -> None:
         super().__init__(classes, **kwargs)
-        self.scale = float(scale)
+        self.scale = check_scale(scale, classes)
 
-    def call(
-        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    def logits(
+        self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Features `(B, dims)` → logits `(B, classes)`; labels are ignored."""
-        return self.scale * self.cosines(features)
+        """Cosines → logits; labels are ignored."""
+        return self.scale * products
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale}

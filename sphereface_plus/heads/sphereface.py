@@ -9,13 +9,8 @@ from keras import ops
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import (
-    MarginHead,
-    class_products,
-    cosines_of,
-    lengths,
-    with_margin,
-)
+from sphereface_plus.heads.base import cosines_of, lengths, with_margin
+from sphereface_plus.heads.softmax import SoftmaxHead
 
 MARGINS = (1, 2, 3, 4)
 
@@ -119,7 +114,7 @@ def annealed(step: Tensor, start: float, end: float, gamma: float, power: float)
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class SphereFace(MarginHead):
+class SphereFace(SoftmaxHead):
     """A-Softmax: logits ‖x‖ cos θ_j, with ‖x‖ ψ(θ_y) for the true class y, and ψ ≈ cos(mθ).
 
     Features keep their length. Since ψ alone is hard to train from scratch, the true class gets
@@ -137,7 +132,7 @@ class SphereFace(MarginHead):
         lambda_end: Smallest λ, at least 0.
         gamma: γ, how fast λ decreases, at least 0.
         power: Exponent of the decay of λ, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Attributes:
         step: Number of training steps counted so far.
@@ -200,12 +195,14 @@ class SphereFace(MarginHead):
         step = ops.cast(self.step, self.output_dtype)
         return annealed(step, self.lambda_start, self.lambda_end, self.gamma, self.power)
 
-    def call(
-        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    def directions(self, features: Tensor) -> Tensor:
+        """The features, which keep their length."""
+        return features
+
+    def logits(
+        self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
-        features = ops.cast(features, self.output_dtype)
-        products = class_products(features, self.kernel)
+        """Products, features and labels → `sphereface_logits`; counts steps in training."""
         if labels is None:
             return products
         if training:

@@ -115,14 +115,17 @@ def binary_losses(labels: Tensor, logits: Tensor, scale: float = 40, weight: flo
         Wen et al., SphereFace2: binary classification is all you need for deep face recognition,
         ICLR 2022 ([arXiv:2108.01513](https://arxiv.org/abs/2108.01513)), equation 5.
     """
+    return label_losses(
+        labels, logits, lambda index, logits: binary_loss_of(index, logits, scale, weight)
+    )
 
-    def binary(index: Tensor, logits: Tensor) -> Tensor:
-        _, is_true = true_class(index, logits)
-        losses = ops.softplus(ops.where(is_true, -logits, logits))
-        true, other = (ops.full_like(losses, each / scale) for each in (weight, 1.0 - weight))
-        return ops.sum(losses * ops.where(is_true, true, other), axis=-1)
 
-    return label_losses(labels, logits, binary)
+def binary_loss_of(index: Tensor, logits: Tensor, scale: float, weight: float) -> Tensor:
+    """`binary_losses` for labels known to be classes, int32 `(B,)`."""
+    _, is_true = true_class(index, logits)
+    losses = ops.softplus(ops.where(is_true, -logits, logits))
+    true, other = (ops.full_like(losses, each / scale) for each in (weight, 1.0 - weight))
+    return ops.sum(losses * ops.where(is_true, true, other), axis=-1)
 
 
 def balanced_bias(classes: int, scale: float, m: float, t: float, weight: float) -> float:
@@ -176,7 +179,7 @@ class SphereFace2(MarginHead):
         weight: λ, the weight of the true class relative to all others, in (0, 1).
         detach: Whether the adjusted similarities get the gradient of the cosines, as in the
             authors' code, instead of that of the formula.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `MarginHead`.
 
     Attributes:
         bias: b, a scalar.
@@ -248,9 +251,9 @@ class SphereFace2(MarginHead):
             self.detach,
         )
 
-    def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
-        """Labels `(B,)` and logits `(B, classes)` → per-sample losses `(B,)`."""
-        return binary_losses(labels, logits, self.scale, self.weight)
+    def loss_of(self, index: Tensor, logits: Tensor) -> Tensor:
+        """`binary_losses` for labels known to be classes, int32 `(B,)`."""
+        return binary_loss_of(index, logits, self.scale, self.weight)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,17 +8,17 @@ import keras
 from keras import ops
 
 from mhe import checks
+from mhe.layers import unit_vectors
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 from sphereface_plus.heads.base import (
-    MarginHead,
-    class_products,
     cosines_of,
     lengths,
     sine,
     true_class,
     with_margin,
 )
+from sphereface_plus.heads.softmax import SoftmaxHead, check_scale
 
 VERSIONS = (0, 1, 2)
 NORMALIZATIONS = ("hard", "soft", "none")
@@ -137,7 +137,7 @@ def sphereface_r_logits(
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class SphereFaceR(MarginHead):
+class SphereFaceR(SoftmaxHead):
     """Logits ρ·cos θ_j with a multiplicative margin of any size; see `sphereface_r_logits`.
 
     ρ depends on the normalization of the features x:
@@ -152,14 +152,15 @@ class SphereFaceR(MarginHead):
 
     Args:
         classes: Number of classes, at least 2.
-        scale: s > 0, the length of the features, or the target of their length.
+        scale: s > 0, the length of the features, or the target of their length; or `"auto"` for
+            √2·log(classes - 1), which needs at least 3 classes.
         m: The margin, at least 1.
         version: 1 or 2 for the paper's two margins, 0 for that of SphereFace.
         normalization: `"hard"`, `"soft"` or `"none"`.
         detach: Whether the term that the margin adds to a cosine gets no gradient ("characteristic
             gradient detachment").
         penalty: Weight of the soft normalization, at least 0.
-        **kwargs: `kernel_initializer` and `kernel_regularizer`, see `MarginHead`, and Keras's own.
+        **kwargs: As in `SoftmaxHead`.
 
     Raises:
         ValueError: If an argument is out of range, or the labels do not match the features.
@@ -183,7 +184,7 @@ class SphereFaceR(MarginHead):
     def __init__(
         self,
         classes: int,
-        scale: float = 30,
+        scale: float | str = 30,
         m: float = 1.7,
         version: int = 1,
         normalization: str = "hard",
@@ -191,7 +192,6 @@ class SphereFaceR(MarginHead):
         penalty: float = 0.01,
         **kwargs: Any,
     ) -> None:
-        checks.check_number("scale", scale, above=0)
         checks.check_number("m", m, least=1)
         checks.check_number("penalty", penalty, least=0)
         if isinstance(version, bool) or version not in VERSIONS:
@@ -202,26 +202,27 @@ class SphereFaceR(MarginHead):
                 f"Received: normalization={normalization!r}"
             )
         super().__init__(classes, **kwargs)
-        self.scale = float(scale)
+        self.scale = check_scale(scale, classes)
         self.m = float(m)
         self.version = int(version)
         self.normalization = normalization
         self.detach = bool(detach)
         self.penalty = float(penalty)
 
-    def call(
-        self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
+    def directions(self, features: Tensor) -> Tensor:
+        """Unit features with hard normalization, else the features."""
+        return unit_vectors(features) if self.normalization == "hard" else features
+
+    def logits(
+        self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Features `(B, dims)`, and labels `(B,)` for the margin → logits `(B, classes)`."""
-        features = ops.cast(features, self.output_dtype)
+        """Products, features and labels → `sphereface_r_logits`; may add a penalty in training."""
         norms = lengths(features)
         if self.normalization == "soft" and training:
             self.add_loss(self.penalty * ops.mean(ops.absolute(norms - self.scale)))
         if self.normalization == "hard":
             norms = ops.full_like(norms, self.scale)
-            products = self.scale * self.cosines(features)
-        else:
-            products = class_products(features, self.kernel)
+            products = self.scale * products
         return sphereface_r_logits(products, norms, labels, self.m, self.version, self.detach)
 
     def get_config(self) -> dict[str, Any]:

@@ -21,14 +21,18 @@ HEADS = {
     "sphereface2": heads.SphereFace2,
     "cosface": heads.CosFace,
     "arcface": heads.ArcFace,
+    "combined": heads.CombinedMargin,
     "magface": heads.MagFace,
+    "adaface": heads.AdaFace,
+    "curricularface": heads.CurricularFace,
 }
 # Flags that are arguments of some heads; without them a head's own defaults apply.
 _ARGUMENTS = (
     *("scale", "m", "lambda_start", "lambda_end", "gamma"),
-    *("version", "normalization", "t", "weight"),
+    *("version", "normalization", "t", "weight", "h", "momentum"),
+    *("m1", "m2", "m3", "subcenters", "interclass_filtering_threshold", "class_share"),
 )
-# Flags of the energy, which only sphereface_plus has, and their defaults.
+# Flags of the energy, which sphereface_plus has, with --energy every all heads, and their defaults.
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
 
 
@@ -57,7 +61,10 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "the class weights",
     )
     parser.add_argument(
-        "--scale", type=above, help="norm to which features are scaled (default: the head's own)"
+        "--scale",
+        type=scale,
+        help="norm to which features are scaled; auto: sqrt(2) log(classes - 1) "
+        "(default: the head's own)",
     )
     parser.add_argument(
         "--m", type=rate, nargs="+", help="the margin (default: the published one of the head)"
@@ -97,26 +104,78 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "--weight", type=above, help="sphereface2: weight of the true class (default: 0.7)"
     )
     parser.add_argument(
+        "--h", type=above, help="adaface: how strongly quality acts on the margin (default: 0.333)"
+    )
+    parser.add_argument(
+        "--momentum",
+        type=number(0, 1),
+        help="adaface, curricularface: what the moving averages keep in a step (default: 0.99)",
+    )
+    parser.add_argument(
+        "--m1", type=above, help="combined: factor on the angle to the true class (default: 1)"
+    )
+    parser.add_argument(
+        "--m2", type=rate, help="combined: angle added to it, in radians (default: 0.3)"
+    )
+    parser.add_argument(
+        "--m3", type=rate, help="combined: what is subtracted from the cosine (default: 0.2)"
+    )
+    parser.add_argument(
+        "--interclass_filtering_threshold",
+        type=above,
+        help="heads with a softmax: cosine above which other classes are left out of the loss, "
+        "as the same person under another name (default: none)",
+    )
+    parser.add_argument(
+        "--class_share",
+        type=above,
+        help="heads with a softmax: the share of the people that a step looks at, those of the "
+        "batch and others at random (Partial FC; default: all)",
+    )
+    parser.add_argument(
+        "--subcenters",
+        type=integer(1, 100),
+        help="vectors per class, of which the nearest counts (default: 1)",
+    )
+    parser.add_argument(
+        "--energy",
+        choices=["own", "every"],
+        default="own",
+        help="own: sphereface_plus alone adds the energy of the class weights; every: all heads "
+        "do, each becomes its '+' version",
+    )
+    parser.add_argument(
         "--power_s",
         choices=list(recipes.POWERS),
-        help="sphereface_plus: the power s of the energy, with 'a' over angles instead of "
+        help="with an energy: the power s of the energy, with 'a' over angles instead of "
         "Euclidean distances (default: a2)",
     )
     parser.add_argument(
-        "--strength", type=rate, help="sphereface_plus: weight of the energy (default: 1)"
+        "--strength", type=rate, help="with an energy: weight of the energy (default: 1)"
     )
     parser.add_argument(
         "--energy_over",
         choices=heads.OVER,
-        help="sphereface_plus: the energy of all classes, or, as published, of those in the batch "
+        help="with an energy: the energy of all classes, or, as published, of those in the batch "
         "among all (default: all)",
     )
     parser.add_argument(
         "--sample",
         type=integer(2),
-        help="sphereface_plus: number of classes to sample for the energy at every step "
+        help="with an energy: number of classes to sample for the energy at every step "
         "(default: all)",
     )
+
+
+def scale(text: str) -> float | str:
+    """Reads `--scale`: a number above 0, or "auto".
+
+    Example:
+
+    >>> scale("64"), scale("auto")
+    (64.0, 'auto')
+    """
+    return text if text == "auto" else number(0, above=True)(text)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -128,7 +187,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If there is such a flag.
     """
-    taken = set().union(*(_taken(name) for name in args.model_name))
+    taken = set().union(*(_taken(name, args.energy) for name in args.model_name))
     for flag in (*_ARGUMENTS, *_ENERGY):
         if getattr(args, flag) is not None and flag not in taken:
             names = ", ".join(args.model_name)
@@ -147,11 +206,11 @@ def expand_runs(args: argparse.Namespace, comparison: Comparison) -> dict[str, a
     """
 
     def applicable(values: dict[str, Any]) -> dict[str, Any]:
-        return values if "m" in _taken(values["model_name"]) else {**values, "m": None}
+        return values if "m" in _taken(values["model_name"], args.energy) else {**values, "m": None}
 
     runs = comparison.combinations(args, applicable)
     for flags in runs.values():
-        taken = _taken(flags.model_name)
+        taken = _taken(flags.model_name, args.energy)
         for flag in {*_ARGUMENTS, *_ENERGY} - taken:
             setattr(flags, flag, None)
         for flag in taken.intersection(_ENERGY):
@@ -171,11 +230,13 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         BadInput: If an argument of the head is out of range.
     """
     options = {name: getattr(args, name) for name in _ARGUMENTS if getattr(args, name) is not None}
+    if "class_share" in options:
+        options["sample"] = options.pop("class_share")
     if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
         options["m"] = int(options["m"])
     if args.weight_decay:
         options["kernel_regularizer"] = keras.regularizers.L2(args.weight_decay / 2)
-    if args.model_name == "sphereface_plus":
+    if args.energy == "every" or args.model_name == "sphereface_plus":
         s, distance = recipes.POWERS[args.power_s]
         options["energy"] = mhe.MHE(
             args.strength, s=s, distance=distance, space="full", sample=args.sample
@@ -186,7 +247,7 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         return HEADS[args.model_name](classes, name="head", **options)
 
 
-def _taken(model_name: str) -> set[str]:
+def _taken(model_name: str, energy: str) -> set[str]:
     """The flags that a head takes: its arguments and its parents', and those of its energy."""
     arguments = {
         name
@@ -194,4 +255,8 @@ def _taken(model_name: str) -> set[str]:
         if "__init__" in vars(each)
         for name in inspect.signature(vars(each)["__init__"]).parameters
     }
-    return arguments | set(_ENERGY if "energy" in arguments else ())
+    # --sample is of the energy; the heads' argument of this name is --class_share.
+    if "sample" in arguments:
+        arguments.add("class_share")
+    arguments -= set(_ENERGY)
+    return arguments | set(_ENERGY if energy == "every" or model_name == "sphereface_plus" else ())

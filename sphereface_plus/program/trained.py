@@ -12,6 +12,7 @@ from mhe.harness.files import read_csv, write_csv
 from mhe.harness.run import Run
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import People
+from sphereface_plus.heads import MarginHead
 
 PROGRAM = "sphereface_plus/train.py"
 MODEL = "model.keras"
@@ -95,7 +96,7 @@ def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> No
     """Initializes a network with the weights of a complete run.
 
     They are the weights of the backbone, the class vectors of the people in both runs, and, if the
-    heads have them, the step of the annealing and the bias.
+    heads have them, the step of the annealing, the bias, and moving averages.
 
     Args:
         model: The network.
@@ -120,9 +121,18 @@ def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> No
     both = [(place, known[name]) for place, name in enumerate(names) if name in known]
     if both:
         own, other = np.array(both).T
-        kernel = keras.ops.convert_to_numpy(model.head.kernel).copy()
-        kernel[:, own] = keras.ops.convert_to_numpy(trained.head.kernel)[:, other]
-        model.head.kernel.assign(kernel)
-    for name in ("step", "bias"):
-        if hasattr(model.head, name) and hasattr(trained.head, name):
-            getattr(model.head, name).assign(getattr(trained.head, name))
+        kernel, begun = (_by_class(each.head) for each in (model, trained))
+        # Copies of one sub-center would stay equal: new ones keep their initial values.
+        shared = min(kernel.shape[-1], begun.shape[-1])
+        kernel[:, own, :shared] = begun[:, other, :shared]
+        model.head.kernel.assign(kernel.reshape(len(kernel), -1))
+    for name in ("step", "bias", "norm_mean", "norm_deviation", "t"):
+        one, two = (getattr(each.head, name, None) for each in (model, trained))
+        if isinstance(one, keras.Variable) and isinstance(two, keras.Variable):
+            one.assign(two)
+
+
+def _by_class(head: MarginHead) -> np.ndarray:
+    """A copy of the kernel, `(dims, classes, subcenters)`."""
+    kernel = keras.ops.convert_to_numpy(head.kernel).copy()
+    return kernel.reshape(len(kernel), head.classes, head.subcenters)

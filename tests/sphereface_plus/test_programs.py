@@ -1,19 +1,21 @@
 """Training, testing and the plane from the command line, and what they refuse."""
 
+import argparse
 import csv
 import json
 import pickle
 import re
 import struct
 
+import keras
 import numpy as np
 import pytest
 
 from mhe.harness.callbacks import Progress
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
-from sphereface_plus import faces, plane, test, train
-from sphereface_plus.heads import SphereFace, SphereFacePlus
+from sphereface_plus import FaceModel, faces, plane, test, train
+from sphereface_plus.heads import CosFace, NormFace, SphereFace, SphereFacePlus
 from sphereface_plus.program import figures, head_flags, trained
 
 pytestmark = pytest.mark.one_backend
@@ -199,6 +201,45 @@ def test_flags_make_the_head_that_they_name():
     assert (head.m, head.lambda_start, head.gamma) == (default.m, 1000, default.gamma)
 
 
+def test_flags_of_any_head():
+    parser = train.make_parser()
+    flags = ["--model_name", "arcface", "adaface", "--scale", "auto", "--h", "0.5"]
+    args, _ = parser.parse([*flags, "--subcenters", "3", "--energy", "every", "--strength", "2"])
+    head_flags.check(args)
+    runs = head_flags.expand_runs(args, train.COMPARISON)
+    arc, ada = (head_flags.build(each, 5) for each in runs.values())
+    assert (arc.subcenters, arc.energy.strength, arc.scale) == (3, 2, NormFace(5, "auto").scale)
+    assert (ada.h, ada.m, ada.energy.s) == (0.5, 0.4, 2)
+    assert runs["arcface-seed0"].h is None
+    args, _ = parser.parse(["--model_name", "sphereface2"])
+    (one,) = head_flags.expand_runs(args, train.COMPARISON).values()
+    assert head_flags.build(one, 5).energy is None
+    args, _ = parser.parse(["--model_name", "sphereface_plus", "--class_share", "0.5"])
+    (one,) = head_flags.expand_runs(args, train.COMPARISON).values()
+    head = head_flags.build(one, 5)
+    assert (head.sample, head.energy.sample) == (0.5, None)
+
+
+def test_class_vectors_of_another_number_of_subcenters(monkeypatch, tmp_path):
+    def model(classes, subcenters):
+        head = CosFace(classes, subcenters=subcenters)
+        return FaceModel(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), head)
+
+    begun = model(3, 2)
+    run = argparse.Namespace(folder=tmp_path, config={})
+    monkeypatch.setattr(trained, "load_model", lambda folder: (begun, run))
+    monkeypatch.setattr(trained, "trained_people", lambda folder: ["a", "b", "c"])
+    known = keras.ops.convert_to_numpy(begun.head.kernel).reshape(3, 3, 2)
+    for subcenters in (1, 2, 3):
+        new = model(2, subcenters)
+        before = keras.ops.convert_to_numpy(new.head.kernel).reshape(3, 2, subcenters).copy()
+        trained.begin_with(new, ["c", "z"], tmp_path)
+        after = keras.ops.convert_to_numpy(new.head.kernel).reshape(3, 2, subcenters)
+        np.testing.assert_array_equal(after[:, 0, :2], known[:, 2, :subcenters])
+        np.testing.assert_array_equal(after[:, 0, 2:], before[:, 0, 2:])
+        np.testing.assert_array_equal(after[:, 1], before[:, 1])
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -213,6 +254,9 @@ def test_flags_make_the_head_that_they_name():
         (["--test_people", "5"], "leave at least 2 people to train on. Received: 5 of 6"),
         (["--model_name", "normface", "--m", "1"], "--m does not apply to --model_name normface"),
         (["--model_name", "cosface", "--strength", "2"], "--strength does not apply to .* cosface"),
+        (["--model_name", "arcface", "--h", "1"], "--h does not apply to --model_name arcface"),
+        (["--model_name", "sphereface2", "--class_share", "1"], "--class_share does not apply to"),
+        (["--class_share", "1.5"], "`sample` must be None or a share.* Received: sample=1.5"),
         (["--model_name", "sphereface", "--m", "2.5"], "`m` must be 1, 2, 3 or 4"),
         (["--arch", "iresnet18", "--norm", "none"], "--norm none needs an sfnet"),
         (["--image_size", "8x8"], "--arch sfnet4: "),

@@ -92,6 +92,36 @@ def mag_face(x, w, start):
     return 6 * put(np.cos(theta), np.where(target < np.pi - m, np.cos(target + m), beyond))
 
 
+def combined_margin(x, w, start):
+    theta = angles(x, w)
+    target = np.minimum(1.2 * true(theta), np.pi)
+    beyond = np.cos(target) - 0.7 * np.sin(0.7)
+    target = np.where(target < np.pi - 0.7, np.cos(target + 0.7), beyond) - 0.1
+    return 6 * put(np.cos(theta), target)
+
+
+def filtered_sphere_face(x, w, start):
+    """ψ(θ) for the true class, and no cosine above 0.4 for the others."""
+    cosines = np.cos(angles(x, w))
+    ends = put(np.where(cosines > 0.4, 0, cosines), falling(true(angles(x, w)), 3))
+    return np.linalg.norm(x, axis=1)[:, None] * ends
+
+
+def ada_face(x, w, start):
+    theta = angles(x, w)
+    norms = np.clip(np.linalg.norm(start[0], axis=1), 1e-3, 100)
+    quality = np.clip((norms - 2) / (1.5 + 1e-3) * 0.9, -1, 1)
+    turned = np.cos(np.clip(true(theta) - 0.6 * quality, 0, np.pi))
+    return 6 * put(np.cos(theta), turned - 0.6 * quality - 0.6)
+
+
+def curricular_face(x, w, start):
+    cosines = np.cos(angles(x, w))
+    target = true(arc_face(easy=False)(x, w, start)) / 6
+    hard = cosines > target[:, None]
+    return 6 * put(np.where(hard, cosines * (0.3 + cosines), cosines), target)
+
+
 def sphere_face(m, annealing):
     def logits(x, w, start):
         theta = angles(x, w)
@@ -167,6 +197,14 @@ def with_energy(m, s, distance, space):
     return head, sphere_face(m, 1), losses
 
 
+def cosface_plus():
+    """The energy of another head, which the base adds."""
+    head = heads.CosFace(
+        CLASSES, 6, 0.3, energy=mhe.MHE(0.3, s=1, distance="euclidean"), energy_over="batch"
+    )
+    return head, cos_face, lambda z, w: softmax(z) + batch_energy(w, 1, "euclidean", "half")
+
+
 def cases():
     """Heads, their logits, and the losses of these where they are no softmax.
 
@@ -183,9 +221,16 @@ def cases():
         yield "arcface, detach", heads.ArcFace(CLASSES, 6, 0.8, detach=True), arc_face_detached
     margins = {"l_a": 1.5, "u_a": 3.5, "l_m": 0.2, "u_m": 0.7}
     yield "magface", heads.MagFace(CLASSES, 6, **margins), mag_face
+    yield "combined", heads.CombinedMargin(CLASSES, 6, 1.2, 0.7, 0.1), combined_margin
+    annealed_to_none = {"lambda_start": 0, "lambda_end": 0, "interclass_filtering_threshold": 0.4}
+    if all_variants:
+        yield "filtered", heads.SphereFace(CLASSES, 3, **annealed_to_none), filtered_sphere_face
+    yield "adaface", heads.AdaFace(CLASSES, 6, 0.6, h=0.9), ada_face
+    yield "curricularface", heads.CurricularFace(CLASSES, 6, 0.8), curricular_face
     yield "sphereface", heads.SphereFace(CLASSES, 4, **annealed), sphere_face(4, 2)
     yield "sphereface+ angle", *with_energy(3, 2, "angle", "full")
     if all_variants:
+        yield "cosface+", *cosface_plus()
         yield "sphereface+ half", *with_energy(2, 0, "euclidean", "half")
     for version, normalization, detach in (
         (1, "soft", False),
@@ -232,6 +277,11 @@ def built():
         head.build((None, DIMS))
         if isinstance(head, heads.SphereFace2):
             head.bias.assign(0.5)
+        if isinstance(head, heads.AdaFace):
+            head.norm_mean.assign(2.0)
+            head.norm_deviation.assign(1.5)
+        if isinstance(head, heads.CurricularFace):
+            head.t.assign(0.3)
         found[name] = head, logits, losses[0] if losses else lambda z, w: softmax(z)
     return found
 
@@ -386,7 +436,14 @@ def test_configs(built):
     regularized = heads.SphereFacePlus(
         CLASSES, energy=mhe.MHE(2.0, s=0), kernel_regularizer=keras.regularizers.L2(0.5)
     )
-    for head in (*(head for head, *_ in built.values()), regularized, heads.SphereFacePlus(3)):
+    combined = heads.SphereFace2(
+        CLASSES,
+        energy=mhe.MHE(2.0, s=1),
+        kernel_regularizer=mhe.Sum(keras.regularizers.L2(0.5), keras.regularizers.L1(0.1)),
+        subcenters=2,
+    )
+    others = regularized, combined, heads.SphereFacePlus(3)
+    for head in (*(head for head, *_ in built.values()), *others):
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(head)))
         copy = keras.saving.deserialize_keras_object(config)
         assert type(copy) is type(head)
@@ -408,6 +465,24 @@ def test_configs(built):
         ("MagFace", {"l_m": 0.9}, "at least `l_m`.*Received: l_m=0.9, u_m=0.8"),
         ("MagFace", {"u_m": 1.6}, "at most π/2.*Received: l_m=0.45, u_m=1.6"),
         ("MagFace", {"penalty": -1}, "`penalty`.*Received: penalty=-1"),
+        ("CombinedMargin", {"m1": 0}, "`m1`.*> 0. Received: m1=0"),
+        ("CombinedMargin", {"m2": 2}, "`m2`.*at most π/2.*Received: m2=2"),
+        ("CombinedMargin", {"m3": -1}, "`m3`.*>= 0. Received: m3=-1"),
+        ("ArcFace", {"interclass_filtering_threshold": 1}, "> 0 and < 1. Received: .*=1"),
+        ("CosFace", {"subcenters": 0}, "`subcenters`.*Received: subcenters=0"),
+        ("CosFace", {"subcenters": 1000}, "from 1 to 100. Received: subcenters=1000"),
+        (
+            "ArcFace",
+            {"energy": mhe.MHE(), "energy_over": "batch", "subcenters": 2},
+            "one vector per class. Received: subcenters=2",
+        ),
+        ("ArcFace", {"energy": 3}, "must be an mhe.MHE.*Received: energy=3"),
+        ("CosFace", {"scale": "auto", "classes": 2}, "at least 3 classes.*Received: classes=2"),
+        ("NormFace", {"scale": "big"}, "> 0 or \"auto\". Received: scale='big'"),
+        ("AdaFace", {"m": 1.6}, "at most π/2.*Received: m=1.6"),
+        ("AdaFace", {"h": 0}, "`h`.*> 0. Received: h=0"),
+        ("AdaFace", {"momentum": 1}, "`momentum`.*< 1. Received: momentum=1"),
+        ("CurricularFace", {"momentum": -0.1}, "`momentum`.*Received: momentum=-0.1"),
         ("SphereFace", {"m": 5}, "1, 2, 3 or 4. Received: m=5"),
         ("SphereFace", {"lambda_end": math.inf}, "Received: lambda_end=inf"),
         ("SphereFaceR", {"m": 0.5}, "`m`.*>= 1. Received: m=0.5"),
@@ -455,6 +530,184 @@ def test_magface_penalty_is_a_loss_of_training_only():
     assert head.losses == []
     head(x, labels=[0, 1], training=True)
     assert float(array(sum(head.losses))) == pytest.approx(3 * (2 / 16 + 1 / 2))
+
+
+@pytest.mark.one_backend
+def test_every_head_has_a_plus_version():
+    """The energy of all class vectors, sub-centers included, is a loss of any head."""
+    energy = mhe.MHE(0.5, s=1, distance="euclidean", space="full")
+    for kind in (heads.ArcFace, heads.MagFace, heads.SphereFace2, heads.SphereFaceR):
+        head = kind(CLASSES, energy=energy, subcenters=2)
+        assert tuple(head(np.ones((2, DIMS), "float32")).shape) == (2, CLASSES)
+        columns = array(head.kernel).astype("float64")
+        assert columns.shape == (DIMS, 2 * CLASSES)
+        points = columns / np.linalg.norm(columns, axis=0)
+        apart = np.linalg.norm(points[:, :, None] - points[:, None], axis=0)
+        expected = 0.5 * np.mean(1 / apart[~np.eye(2 * CLASSES, dtype=bool)])
+        assert float(array(sum(head.losses))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("kind", [heads.ArcFace, heads.SphereFace, heads.SphereFace2])
+def test_the_logit_of_a_class_is_that_of_its_nearest_subcenter(kind):
+    x = np.random.default_rng(3).normal(size=(4, DIMS)).astype("float32")
+    ones, head = kind(12), kind(3, subcenters=4)
+    for each in (ones, head):
+        each.build((None, DIMS))
+    head.set_weights(ones.get_weights())
+    if kind is heads.SphereFace2:
+        head.bias.assign(ones.bias)
+    expected = array(ones(x)).reshape(4, 3, 4).max(axis=-1)
+    np.testing.assert_allclose(array(head(x)), expected, rtol=1e-5)
+
+
+def test_gradient_of_subcenters(gradient_step, reference_gradient):
+    rng = np.random.default_rng(3)
+    head = heads.ArcFace(CLASSES, 6, 0.8, subcenters=2)
+    head.build((None, DIMS))
+    x = rng.normal(size=(SAMPLES, DIMS)).astype("float32")
+    kernel = rng.normal(size=(DIMS, 2 * CLASSES)).astype("float32")
+
+    def loss(kernel):
+        with keras.StatelessScope(state_mapping=[(head.kernel, kernel)]):
+            return ops.sum(head.loss(LABELS, head(x, labels=LABELS)))
+
+    def reference(kernel):
+        theta = angles(x.astype("float64"), kernel).reshape(SAMPLES, CLASSES, 2).min(axis=-1)
+        target = true(theta)
+        beyond = np.cos(target) - 0.8 * np.sin(0.8)
+        target = np.where(target < np.pi - 0.8, np.cos(target + 0.8), beyond)
+        return np.sum(softmax(6 * put(np.cos(theta), target)))
+
+    step = gradient_step(loss)
+    value, gradient = step(kernel)
+    wide = kernel.astype("float64")
+    assert value == pytest.approx(reference(wide), rel=1e-5)
+    np.testing.assert_allclose(gradient, reference_gradient(reference, wide), rtol=1e-4, atol=1e-5)
+    kernel[:, 0] = 0
+    kernel[:, 3] = kernel[:, 2]
+    value, gradient = step(kernel)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.one_backend
+def test_scale_by_the_number_of_classes():
+    """At π/4 from its class and at right angles to the others, the probability is 1/2."""
+    for kind in (heads.NormFace, heads.ArcFace, heads.MagFace, heads.AdaFace, heads.SphereFaceR):
+        head = kind(1001, scale="auto")
+        right = np.exp(head.scale * np.cos(np.pi / 4))
+        assert right / (right + 1000) == pytest.approx(0.5)
+        assert kind.from_config(head.get_config()).scale == head.scale
+    assert heads.NormFace(3, "auto").scale == pytest.approx(math.sqrt(2) * math.log(2))
+
+
+@pytest.mark.one_backend
+def test_the_combined_margin_has_the_single_ones_as_special_cases():
+    cosines = np.linspace(-1, 1, 201, dtype="float32")[:, None] * [1, 0.5]
+    labels = np.zeros(201, int)
+    norms = np.full(201, 4.0, "float32")
+    for (m1, m2, m3), expected in (
+        ((1, 0.5, 0), heads.arcface_logits(cosines, labels, 4, 0.5)),
+        ((1, 0, 0.35), heads.cosface_logits(cosines, labels, 4, 0.35)),
+        ((1.7, 0, 0), heads.sphereface_r_logits(4 * cosines, norms, labels, 1.7, 1)),
+    ):
+        found = heads.combined_logits(cosines, labels, 4, m1, m2, m3)
+        np.testing.assert_allclose(array(found), array(expected), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.one_backend
+def test_filtered_classes_get_no_gradient(gradient_step):
+    """Neither in logits without labels nor for labels that are no classes is anything special."""
+    head = heads.CosFace(3, 8, 0.1, interclass_filtering_threshold=0.6)
+    head.build((None, 3))
+    kernel = np.eye(3, dtype="float32")
+    head.kernel.assign(kernel)
+    x = np.array([[0.8, 0.6 + 1e-3, 0.1], [0.8, 0.7, 0.1]], "float32")
+    cosines = x / np.linalg.norm(x, axis=1)[:, None]
+    np.testing.assert_allclose(array(head(x)), 8 * cosines, rtol=1e-6)
+    labels = ops.convert_to_tensor([1, 7])
+    filtered = [[0, 8 * (cosines[0, 1] - 0.1), 8 * cosines[0, 2]], [0, 0, 8 * cosines[1, 2]]]
+    np.testing.assert_allclose(array(head(x, labels)), filtered, rtol=1e-5)
+
+    def loss(kernel):
+        with keras.StatelessScope(state_mapping=[(head.kernel, kernel)]):
+            return head.loss([1], head(x[:1], labels=np.array([1])))[0]
+
+    _, gradient = gradient_step(loss)(kernel)
+    assert not gradient[:, 0].any()
+    assert gradient[:, 1].any()
+    assert gradient[:, 2].any()
+
+
+@not_jax
+def test_adaface_at_extreme_norms(gradient_step):
+    """Zero features, norms of 1e-4 and 1e4, at angles of 0 and π and beyond the ends."""
+    head = heads.AdaFace(2, 8, 0.4, kernel_initializer=keras.initializers.Identity())
+    head.build((None, 2))
+    units = np.array([[1, 0], [-1, 0], [1, 0], [-1, 0], [0, 0], [0.995, 0.1], [-0.995, 0.1]])
+    norms = np.array([1e-4, 1e-4, 1e4, 1e4, 1.0, 1e4, 1e-4])
+    head.norm_mean.assign(50.0)
+    head.norm_deviation.assign(1.0)
+    labels = ops.convert_to_tensor(np.zeros(7, int))
+    value, gradient = gradient_step(lambda x: ops.sum(head(x, labels=labels)[:, 0]))(
+        (units * norms[:, None]).astype("float32")
+    )
+    quality = np.where(norms > 50, 1, -1)
+    # A zero feature has a cosine of 0.
+    theta = np.arccos(units[:, 0] / np.maximum(np.linalg.norm(units, axis=1), 1e-9))
+    turned = np.cos(np.clip(theta - 0.4 * quality, 0, np.pi))
+    assert value == pytest.approx(8 * np.sum(turned - 0.4 * quality - 0.4), rel=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.usefixtures("weights_from_numpy")
+def test_moving_averages_follow_the_batches_and_are_saved(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 20
+    labels = np.array([0, 1, 2, 3, 4, 1])
+    for kind in (heads.AdaFace, heads.CurricularFace):
+        head = kind(CLASSES, momentum=0.7)
+        backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        model = mhe.HeadModel(backbone, head)
+        model.compile(keras.optimizers.SGD(0.0))
+        model.fit(x, labels, batch_size=3, shuffle=False, epochs=2, verbose=0)
+        features = array(model.backbone(x)).astype("float64")
+        averages = [[20.0, 100.0], [0.0]][kind is heads.CurricularFace]
+        for batch in (slice(3), slice(3, 6)) * 2:
+            norms = np.linalg.norm(features[batch], axis=1)
+            assert norms.min() > 1e-3
+            cosines = np.cos(angles(features[batch], array(head.kernel)))
+            norms = np.clip(norms, 0, 100)
+            seen = [norms.mean(), norms.std(ddof=1)]
+            if kind is heads.CurricularFace:
+                seen = [cosines[np.arange(3), labels[batch]].mean()]
+            averages = [0.7 * old + 0.3 * new for old, new in zip(averages, seen, strict=True)]
+        names = {"AdaFace": ["norm_mean", "norm_deviation"], "CurricularFace": ["t"]}
+        found = [float(array(getattr(head, name))) for name in names[kind.__name__]]
+        np.testing.assert_allclose(found, averages, rtol=1e-4)
+        if keras.backend.backend() != "jax":  # which would compile every operation by itself
+            head(features.astype("float32"), labels=labels)  # no training: moves nothing
+        model.save_weights(tmp_path / "model.weights.h5")
+        loaded = kind(CLASSES)
+        again = mhe.HeadModel(backbone, loaded)
+        again.load_weights(tmp_path / "model.weights.h5")
+        for each in (head, loaded):
+            kept = [float(array(getattr(each, name))) for name in names[kind.__name__]]
+            assert kept == found
+
+
+@pytest.mark.one_backend
+def test_moving_averages_of_odd_batches():
+    """One sample has no deviation, and labels that are no classes do not count."""
+    ada = heads.AdaFace(CLASSES)
+    ada(np.full((1, 4), 10.0, "float32"), labels=[0], training=True)
+    assert float(ada.norm_deviation) == pytest.approx(99)
+    assert float(ada.norm_mean) == pytest.approx(20)
+    curricular = heads.CurricularFace(3, kernel_initializer=keras.initializers.Identity())
+    features = np.eye(3, dtype="float32")
+    curricular(features, labels=ops.convert_to_tensor([0, -1, 3]), training=True)
+    assert float(curricular.t) == pytest.approx(0.01)
+    curricular(features, labels=ops.convert_to_tensor([7, -1, 3]), training=True)
+    assert float(curricular.t) == pytest.approx(0.01)
 
 
 def test_unknown_dims():
