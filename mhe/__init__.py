@@ -13,7 +13,7 @@ if (
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from mhe import clusters, fewshot, layers, losses, metrics, prototypes
-from mhe.attach import attach, attached, detach
+from mhe.attach import attach, attached, detach, suggest_strength
 from mhe.calibration import calibrate
 from mhe.callbacks import EnergyLogger, NormLogger
 from mhe.constraints import PixelRange
@@ -50,4 +50,5 @@ __all__ = [
     "losses",
     "metrics",
     "prototypes",
+    "suggest_strength",
 ]

@@ -133,6 +133,26 @@ def call_in_compute_loss(layer: Layer, *args: Any, **kwargs: Any) -> tuple[Any, 
     return outputs, added
 
 
+def loss_of_batch(
+    model: keras.Model, state: list[tuple[keras.Variable, Tensor]], x: Any, y: Any, weight: Any
+) -> Tensor:
+    """The loss of a batch in training, at given values of variables; no variable is assigned."""
+    x, y, weight = keras.tree.map_structure(
+        lambda each: None if each is None else keras.ops.convert_to_tensor(each), (x, y, weight)
+    )
+    with keras.StatelessScope(state, collect_losses=True):
+        outputs = model(x, training=True) if model._call_has_training_arg else model(x)
+        return model._compute_loss(x, y, outputs, weight, training=True)
+
+
+def loss_scale(model: keras.Model) -> float:
+    """The factor of the loss against underflow in half precision, 1 without one."""
+    if model.optimizer is None:
+        return 1.0
+    scaled = model.optimizer.scale_loss(keras.ops.ones(()))
+    return float(keras.ops.convert_to_numpy(scaled))
+
+
 def stands_for(value: Tensor, variable: keras.Variable) -> bool:
     """Whether a regularizer that is called on `value` is called for `variable`."""
     if value is variable:
