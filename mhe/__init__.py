@@ -15,7 +15,7 @@ if (
 from mhe import clusters, fewshot, layers, losses, metrics, prototypes
 from mhe.attach import attach, attached, detach, suggest_strength
 from mhe.calibration import calibrate
-from mhe.callbacks import EnergyLogger, NormLogger
+from mhe.callbacks import EnergyLogger, NormLogger, StrengthSchedule
 from mhe.constraints import PixelRange
 from mhe.energy import hyperspherical_energy
 from mhe.head_model import HeadModel
@@ -36,6 +36,7 @@ __all__ = [
     "NormLogger",
     "PixelRange",
     "Rank",
+    "StrengthSchedule",
     "Sum",
     "TotalVariation",
     "__version__",

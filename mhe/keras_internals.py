@@ -72,6 +72,44 @@ def unlock(layer: Layer) -> None:
     layer._tracker.unlock()
 
 
+class _Holder:
+    """What Keras takes for the generator of a layer's random numbers: an object with a state."""
+
+    def __init__(self, state: keras.Variable) -> None:
+        self.state = state
+
+
+def track_state(layer: Layer, variable: keras.Variable) -> None:
+    """Makes a variable part of a layer's state in training, but none of its weights.
+
+    As a seed is: JAX's training step passes it on, and files of weights do not have it.
+    """
+    holders = layer._seed_generators
+    if not any(holder.state is variable for holder in holders):
+        # Past the tracking of a layer that is built.
+        list.append(holders, _Holder(variable))
+
+
+def assign_in_training(model: keras.Model, variable: keras.Variable, value: float) -> None:
+    """Assigns a variable from a callback; on JAX, the values are outside of the model meanwhile."""
+    sync = getattr(model, "jax_state_sync", None)
+    if keras.backend.backend() == "jax" and sync is not None:
+        sync()
+    variable.assign(value)
+
+
+def batches_trained(model: keras.Model) -> int:
+    """The number of batches that the optimizer has seen: several per update if it accumulates."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return int(keras.ops.convert_to_numpy(optimizer._iterations.value))
+
+
+def accumulation_steps(model: keras.Model) -> int:
+    """The number of batches per update of the optimizer."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return optimizer.gradient_accumulation_steps or 1
+
+
 def has_compiled_loss(model: keras.Model) -> bool:
     """Whether `compile` was given a loss."""
     return model._compile_loss is not None
