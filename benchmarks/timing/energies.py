@@ -126,6 +126,29 @@ def plain_sampled_energy(
     return (others * (2 * count - 2) + opposite) / (2 * count - 1)
 
 
+def family() -> dict[str, keras.Regularizer]:
+    """Returns MHE and its relatives, by the names of `benchmarks/train.py`.
+
+    Example:
+
+    >>> list(family())[:2]
+    ['mhe', 'comhe']
+    """
+    own = mhe.regularizers
+    kinds = {"so": "single", "dso": "double", "mc": "coherence", "srip": "spectral"}
+    return {
+        "mhe": mhe.MHE(),
+        "comhe": own.CoMHE(),
+        "mhs": own.Separation(),
+        "mhp": own.Polarization(),
+        "mhc": own.Covering(),
+        "mgd": own.GramDeterminant(),
+        "mma": own.MinimalAngle(),
+        "uniformity": own.Uniformity(),
+        **{name: own.Orthogonality(kind=kind) for name, kind in kinds.items()},
+    }
+
+
 def published_bytes(neurons: int, space: str, distance: str, mode: str) -> int:
     """Estimates the bytes of memory that the published formula takes.
 

@@ -212,6 +212,17 @@ def time_estimate(job: Options) -> Rows:
     return [{"method": name, **numbers} for name, numbers in compared(times).items()]
 
 
+def time_family(job: Options) -> Rows:
+    """Times value and gradient of MHE and of each of its relatives, in turn."""
+    weights = energies.normal_layer(job["dims"], job["neurons"], job["seed"])
+    mode = backend.keras_mode()
+    calls = {
+        name: backend.compiled(each, weights, mode) for name, each in energies.family().items()
+    }
+    times = interleaved(calls, job["rounds"], job["seconds"])
+    return [{"method": name, **numbers} for name, numbers in compared(times).items()]
+
+
 def answers(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Does a job.
 
@@ -237,6 +248,7 @@ TASKS: dict[str, Callable[[Options, Options], Rows]] = {
     "step": lambda case, job: time_step({**job, **case}),
     "deviations": lambda case, job: deviation_of_estimates({**job, **case}),
     "estimates": lambda case, job: time_estimate({**job, **case}),
+    "family": lambda case, job: time_family({**job, **case}),
     "sampling": lambda case, job: spread_of_samples({**job, **case}),
 }
 
