@@ -7,8 +7,8 @@ On every installed backend, in one process each, it alternates between
     floor       the two matrix products that every exact method needs, 4N²D operations
 
 for each layer and each energy, and prints a table of the ratios, the memory, and the project's
-targets beside the measurements. `--memory`, `--step` and `--sampling` measure very wide layers,
-whole training steps, and the spread of sampled energies instead.
+targets beside the measurements. `--memory`, `--step`, `--sampling` and `--family` measure very wide
+layers, whole training steps, the spread of sampled energies, and MHE's relatives instead.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from timing.flags import add_rounds, numbers, size, timing_parser
 from timing.report import (
     compare,
     draw,
+    family_table,
     memory_table,
     sampling_table,
     step_table,
@@ -49,6 +50,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 INSTALLED = [name for name in BACKENDS if importlib.util.find_spec(name)]
 LAYERS = ("576x64", "1152x128", "2304x256", "4608x512", "512x4096", "512x10575")
 SAMPLES = (64, 128, 256, 512, 1024, 2048)
+FAMILY_LAYERS = ("2304x256", "4608x512")
 STEP_BATCHES = {"cnn9": 128, "resnet50": 8}
 COLUMNS = {
     "speed": [
@@ -59,6 +61,10 @@ COLUMNS = {
     "step": [
         *("backend", "device", "model", "batch", "method"),
         *("median_ms", "min_ms", "spread_ms", "rounds", "note"),
+    ],
+    "family": [
+        *("backend", "device", "dims", "neurons", "method"),
+        *("median_ms", "min_ms", "spread_ms", "rounds", "ratio", "note"),
     ],
     "sampling": [
         *("backend", "kind", "dims", "neurons", "space", "sample", "draws"),
@@ -165,6 +171,15 @@ def make_parser() -> LineParser:
         help="instead: measure the spread of energies (s=2) of this many sampled neurons about the "
         "exact one; 64 128 ... 2048 if none is given. Uses the last of --layers",
     )
+    parser.add_argument(
+        "--family",
+        nargs="*",
+        type=layer,
+        metavar="LAYER",
+        default=argparse.SUPPRESS,
+        help="instead: time MHE and its relatives on these layers; 2304x256 4608x512 if none is "
+        "given",
+    )
     parser.add_argument("--draws", type=SEVERAL, default=200, help="number of sampled energies")
     return parser
 
@@ -262,10 +277,25 @@ def measure_sampling(flags: Mapping[str, Any], output: Results) -> str:
     return sampling_table(rows)
 
 
+def measure_family(flags: Mapping[str, Any], output: Results) -> str:
+    """Times MHE and its relatives."""
+    rows: list[Row] = []
+    cases = [shape(layer) for layer in flags["family"] or FAMILY_LAYERS]
+    job = {**common(flags), "task": "family"}
+    job |= {name: flags[name] for name in ("rounds", "seconds")}
+    with progress(len(cases) * len(flags["backends"])) as bar:
+        for backend in flags["backends"]:
+            for measured in output.measure(backend, job, cases, bar):
+                rows += measured
+                output.write("family", rows)
+    return family_table(rows)
+
+
 MEASURES: dict[str, Callable[[Mapping[str, Any], Results], str]] = {
     "memory": measure_memory,
     "step": measure_steps,
     "sampling": measure_sampling,
+    "family": measure_family,
 }
 
 

@@ -13,9 +13,9 @@ if (
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from mhe import clusters, fewshot, layers, losses, metrics, open_set, prototypes
-from mhe.attach import attach, attached, detach
+from mhe.attach import attach, attached, detach, suggest_strength
 from mhe.calibration import calibrate
-from mhe.callbacks import EnergyLogger, NormLogger
+from mhe.callbacks import EnergyLogger, NormLogger, StrengthSchedule
 from mhe.constraints import PixelRange
 from mhe.energy import hyperspherical_energy
 from mhe.head_model import HeadModel
@@ -36,6 +36,7 @@ __all__ = [
     "NormLogger",
     "PixelRange",
     "Rank",
+    "StrengthSchedule",
     "Sum",
     "TotalVariation",
     "__version__",
@@ -51,4 +52,5 @@ __all__ = [
     "metrics",
     "open_set",
     "prototypes",
+    "suggest_strength",
 ]

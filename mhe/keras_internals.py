@@ -72,6 +72,44 @@ def unlock(layer: Layer) -> None:
     layer._tracker.unlock()
 
 
+class _Holder:
+    """What Keras takes for the generator of a layer's random numbers: an object with a state."""
+
+    def __init__(self, state: keras.Variable) -> None:
+        self.state = state
+
+
+def track_state(layer: Layer, variable: keras.Variable) -> None:
+    """Makes a variable part of a layer's state in training, but none of its weights.
+
+    As a seed is: JAX's training step passes it on, and files of weights do not have it.
+    """
+    holders = layer._seed_generators
+    if not any(holder.state is variable for holder in holders):
+        # Past the tracking of a layer that is built.
+        list.append(holders, _Holder(variable))
+
+
+def assign_in_training(model: keras.Model, variable: keras.Variable, value: float) -> None:
+    """Assigns a variable from a callback; on JAX, the values are outside of the model meanwhile."""
+    sync = getattr(model, "jax_state_sync", None)
+    if keras.backend.backend() == "jax" and sync is not None:
+        sync()
+    variable.assign(value)
+
+
+def batches_trained(model: keras.Model) -> int:
+    """The number of batches that the optimizer has seen: several per update if it accumulates."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return int(keras.ops.convert_to_numpy(optimizer._iterations.value))
+
+
+def accumulation_steps(model: keras.Model) -> int:
+    """The number of batches per update of the optimizer."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return optimizer.gradient_accumulation_steps or 1
+
+
 def has_compiled_loss(model: keras.Model) -> bool:
     """Whether `compile` was given a loss."""
     return model._compile_loss is not None
@@ -131,6 +169,26 @@ def call_in_compute_loss(layer: Layer, *args: Any, **kwargs: Any) -> tuple[Any, 
     added = scope.losses[before:]
     del scope.losses[before:]
     return outputs, added
+
+
+def loss_of_batch(
+    model: keras.Model, state: list[tuple[keras.Variable, Tensor]], x: Any, y: Any, weight: Any
+) -> Tensor:
+    """The loss of a batch in training, at given values of variables; no variable is assigned."""
+    x, y, weight = keras.tree.map_structure(
+        lambda each: None if each is None else keras.ops.convert_to_tensor(each), (x, y, weight)
+    )
+    with keras.StatelessScope(state, collect_losses=True):
+        outputs = model(x, training=True) if model._call_has_training_arg else model(x)
+        return model._compute_loss(x, y, outputs, weight, training=True)
+
+
+def loss_scale(model: keras.Model) -> float:
+    """The factor of the loss against underflow in half precision, 1 without one."""
+    if model.optimizer is None:
+        return 1.0
+    scaled = model.optimizer.scale_loss(keras.ops.ones(()))
+    return float(keras.ops.convert_to_numpy(scaled))
 
 
 def stands_for(value: Tensor, variable: keras.Variable) -> bool:

@@ -21,6 +21,7 @@ TOOLS = {
     "mhe.checks",
     "mhe.command_line",
     "mhe.directions",
+    "mhe.gradients",
     "mhe.keras_internals",
     "mhe.labels",
     "mhe.memory",
@@ -52,10 +53,13 @@ ABOVE = {
     "mhe.attach": {"mhe.energy", "mhe.regularizers"},
     "mhe.callbacks": {"mhe.attach", "mhe.energy", "mhe.metrics", "mhe.regularizers"},
 }
-# What Keras has no equivalent for: making JAX forget a trace, reading TensorFlow Datasets, and
-# whether PyTorch is exporting.
+# What Keras has no equivalent for: gradients, making JAX forget a trace, reading TensorFlow
+# Datasets, and whether PyTorch is exporting.
 BACKEND_SPOTS = {
     ("mhe/attach/retracing.py", "jax"),
+    ("mhe/gradients.py", "jax"),
+    ("mhe/gradients.py", "tensorflow"),
+    ("mhe/gradients.py", "torch"),
     ("mhe/harness/datasets/named.py", "tensorflow"),
     ("mhe/keras_internals.py", "tensorflow"),
     ("mhe/layers/distance.py", "tensorflow"),

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 import mhe
+from mhe.energy import sampled_energy
 from mhe.types import Tensor
 from timing import backend
 
@@ -80,6 +81,71 @@ def functions(variant: Mapping[str, Any]) -> dict[str, tuple[Callable[[Tensor], 
         "kernel": (lambda w: mhe.hyperspherical_energy(w, **options), True),
         "published": (lambda w: published_energy(w, **options), True),
         "floor": (two_products, False),
+    }
+
+
+def sampled(variant: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """Returns the energy of `variant["sample"]` sampled neurons, as `MHE(sample=...)` has it."""
+    options = {name: variant[name] for name in ("sample", "s", "distance", "space")}
+    return lambda w: sampled_energy(w, **options)
+
+
+def plain_sampled_energy(
+    weights: Tensor, sample: int, seed: int, s: float, distance: str, space: str
+) -> Tensor:
+    """The published estimate: the mean over pairs of neurons that are drawn, and of no others.
+
+    In half space, the pairs of a neuron and its opposite, all at the same distance, are exact.
+
+    Args:
+        weights: `(D, N)`, the neurons in columns.
+        sample: Number of neurons to draw, at most N.
+        seed: Of the draw.
+        s: Power of the potential.
+        distance: `"euclidean"` or `"angle"`.
+        space: `"full"` or `"half"`.
+
+    Example:
+
+    >>> round(float(plain_sampled_energy(ops.eye(5), 3, 0, 2, "euclidean", "full")), 4)
+    0.5
+
+    Reference:
+        Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
+        ([arXiv:1805.09298](https://arxiv.org/abs/1805.09298)), section 3.6.
+    """
+    count = int(weights.shape[1])
+    drawn = np.random.default_rng(seed).choice(count, sample, replace=False)
+    some = ops.take(weights, drawn.astype("int32"), axis=1)
+    energy = mhe.hyperspherical_energy(some, s, distance, space)
+    if space == "full":
+        return energy
+    # The mean over a sample's pairs has more of those in it than the mean over all pairs.
+    opposite = mhe.hyperspherical_energy(some[:, :1], s, distance, space)
+    others = (energy * (2 * sample - 1) - opposite) / (2 * sample - 2)
+    return (others * (2 * count - 2) + opposite) / (2 * count - 1)
+
+
+def family() -> dict[str, keras.Regularizer]:
+    """Returns MHE and its relatives, by the names of `benchmarks/train.py`.
+
+    Example:
+
+    >>> list(family())[:2]
+    ['mhe', 'comhe']
+    """
+    own = mhe.regularizers
+    kinds = {"so": "single", "dso": "double", "mc": "coherence", "srip": "spectral"}
+    return {
+        "mhe": mhe.MHE(),
+        "comhe": own.CoMHE(),
+        "mhs": own.Separation(),
+        "mhp": own.Polarization(),
+        "mhc": own.Covering(),
+        "mgd": own.GramDeterminant(),
+        "mma": own.MinimalAngle(),
+        "uniformity": own.Uniformity(),
+        **{name: own.Orthogonality(kind=kind) for name, kind in kinds.items()},
     }
 
 

@@ -285,3 +285,26 @@ def sampling_table(rows: Sequence[Row]) -> str:
             law = f"{np.exp(start):.3g} * sample^{power:.2f}"
             laws.append(f"{kind}, {space}: deviation about {law}")
     return "\n".join([text_table(lines, header, NAMES), *laws])
+
+
+def family_table(rows: Sequence[Row]) -> str:
+    """Returns the time of each regularizer as text, with its ratio to MHE's.
+
+    Args:
+        rows: The rows of `family.csv`.
+
+    Example:
+
+    >>> case = {"backend": "jax", "dims": 64, "neurons": 8, "method": "mma"}
+    >>> print(family_table([{**case, "median_ms": 3.5, "ratio": 1.4}]))
+    backend  layer  method  median, ms  over MHE's
+    jax      64x8      mma         3.5        1.40
+    """
+    lines = [
+        [
+            *(row["backend"], f"{row['dims']}x{row['neurons']}", row.get("method", "all")),
+            *(_cell(row.get("median_ms"), "{:.4g}"), _cell(row.get("ratio"), "{:.2f}")),
+        ]
+        for row in rows
+    ]
+    return text_table(lines, ["backend", "layer", "method", "median, ms", "over MHE's"], NAMES)

@@ -11,14 +11,15 @@ FEWEST_ROUNDS = 3
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, seconds: float
+    calls: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, warm_up: bool = True
 ) -> dict[str, np.ndarray]:
     """Times calls in turn, so that whatever else the machine does affects all alike.
 
     Args:
-        calls: What to time, by name; each is called once more before, to warm up.
+        calls: What to time, by name.
         rounds: Maximum number of times that each is timed.
         seconds: No round starts after this long, except for the first `FEWEST_ROUNDS`.
+        warm_up: Whether each is called once more before. Calls of minutes need not be.
 
     Returns:
         The seconds of each, one number per round.
@@ -29,7 +30,7 @@ def interleaved(
     >>> {name: len(each) for name, each in times.items()}
     {'a': 5, 'b': 5}
     """
-    for call in calls.values():
+    for call in calls.values() if warm_up else ():
         call()
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}

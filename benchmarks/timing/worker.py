@@ -18,7 +18,7 @@ from mhe.attach.neurons import neuron_weights
 from mhe.energy import sampled_energy
 from mhe.harness import models
 from timing import backend, energies
-from timing.rounds import interleaved, summary
+from timing.rounds import compared, interleaved, summary
 
 Rows: TypeAlias = list[dict[str, Any]]
 Options: TypeAlias = Mapping[str, Any]
@@ -68,7 +68,10 @@ def measure_peak(job: Options) -> Rows:
     On a CPU, this includes compilation within the call (XLA in TensorFlow).
     """
     mode = job.get("mode", backend.keras_mode())
-    function, gradient = energies.functions(job)[job["name"]]
+    methods = energies.functions(job)
+    if "sample" in job:
+        methods["sampled"] = (energies.sampled(job), True)
+    function, gradient = methods[job["name"]]
     # The first use of the libraries takes memory of its own.
     backend.compiled(function, energies.normal_layer(16, 32, 0), mode, gradient)()
     weights = energies.normal_layer(job["dims"], job["neurons"], job["seed"])
@@ -168,6 +171,58 @@ def spread_of_samples(job: Options) -> Rows:
     ]
 
 
+def deviation_of_estimates(job: Options) -> Rows:
+    """Measures how far both estimates from a sample lie from the exact energy, relative to it."""
+    layer = energies.LAYERS[job["kind"]](job["dims"], job["neurons"], job["seed"])
+    weights = ops.convert_to_tensor(layer)
+    options = {name: job[name] for name in ("s", "distance", "space")}
+    exact = float(mhe.hyperspherical_energy(weights, **options))
+    rows = []
+    for name, estimate in (
+        ("control variate", sampled_energy),
+        ("plain", energies.plain_sampled_energy),
+    ):
+        draws = np.array(
+            [
+                float(estimate(weights, job["sample"], seed=i, **options))
+                for i in range(job["draws"])
+            ]
+        )
+        rows.append(
+            {
+                "method": name,
+                "exact": exact,
+                "bias": float(draws.mean() / exact - 1),
+                "deviation": float(draws.std(ddof=1) / abs(exact)),
+            }
+        )
+    return rows
+
+
+def time_estimate(job: Options) -> Rows:
+    """Times value and gradient of the sampled energy and of the exact one, in turn."""
+    weights = energies.normal_layer(job["dims"], job["neurons"], job["seed"])
+    mode = backend.keras_mode()
+    functions = {
+        "exact": energies.functions(job)["kernel"][0],
+        "sampled": energies.sampled(job),
+    }
+    calls = {name: backend.compiled(each, weights, mode) for name, each in functions.items()}
+    times = interleaved(calls, job["rounds"], job["seconds"], warm_up=False)
+    return [{"method": name, **numbers} for name, numbers in compared(times).items()]
+
+
+def time_family(job: Options) -> Rows:
+    """Times value and gradient of MHE and of each of its relatives, in turn."""
+    weights = energies.normal_layer(job["dims"], job["neurons"], job["seed"])
+    mode = backend.keras_mode()
+    calls = {
+        name: backend.compiled(each, weights, mode) for name, each in energies.family().items()
+    }
+    times = interleaved(calls, job["rounds"], job["seconds"])
+    return [{"method": name, **numbers} for name, numbers in compared(times).items()]
+
+
 def answers(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Does a job.
 
@@ -191,6 +246,9 @@ TASKS: dict[str, Callable[[Options, Options], Rows]] = {
     "times": time_case,
     "peak": lambda case, job: measure_peak({**job, **case}),
     "step": lambda case, job: time_step({**job, **case}),
+    "deviations": lambda case, job: deviation_of_estimates({**job, **case}),
+    "estimates": lambda case, job: time_estimate({**job, **case}),
+    "family": lambda case, job: time_family({**job, **case}),
     "sampling": lambda case, job: spread_of_samples({**job, **case}),
 }
 

@@ -5,6 +5,8 @@
 
 from mhe.attach.projections import Projections
 from mhe.attach.regularizers import Attached
+from mhe.attach.strengths import LayerStrength, Strengths
+from mhe.attach.suggestion import suggest_strength
 from mhe.attach.table import Attachment, Attachments
 from mhe.attach.verbs import attach, attached, detach
 
@@ -12,8 +14,11 @@ __all__ = [
     "Attached",
     "Attachment",
     "Attachments",
+    "LayerStrength",
     "Projections",
+    "Strengths",
     "attach",
     "attached",
     "detach",
+    "suggest_strength",
 ]

@@ -40,3 +40,18 @@ class Attached(Sum):
             keras.saving.deserialize_keras_object(config["added"]),
             keras.saving.deserialize_keras_object(config["existing"]),
         )
+
+
+def along(regularizer: Any, axis: int | tuple[int, ...]) -> Any:
+    """A regularizer with the axis of everything in it that has `with_axis` set.
+
+    Example:
+
+    >>> import mhe
+    >>> along(mhe.MHE(), axis=0).axis
+    0
+    """
+    if isinstance(regularizer, Sum):
+        return Sum(*(along(each, axis) for each in regularizer.regularizers))
+    with_axis = getattr(regularizer, "with_axis", None)
+    return regularizer if with_axis is None else with_axis(axis)

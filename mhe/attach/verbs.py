@@ -8,11 +8,12 @@ from keras.layers import Layer
 from mhe.attach.neurons import neuron_weights, unbuilt_layers
 from mhe.attach.outputs import head_layers
 from mhe.attach.projections import gather, hand_out
+from mhe.attach.regularizers import along
 from mhe.attach.retracing import retrace
 from mhe.attach.selection import select_among
 from mhe.attach.slots import put, take_off
+from mhe.attach.strengths import Strengths
 from mhe.attach.table import Attachments
-from mhe.regularizers import Sum
 
 
 def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None) -> Attachments:
@@ -35,7 +36,8 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
     Args:
         model: A built model.
         regularizer: The regularizer for every layer with neurons: an `MHE`, a `Sum`, or anything
-            else that `keras.regularizers.get` accepts. Of a regularizer with a method
+            else that `keras.regularizers.get` accepts; or what `mhe.suggest_strength` returns,
+            with a strength of its own for each weight. Of a regularizer with a method
             `with_axis(axis)`, such as an `MHE` (also one in a `Sum`), each layer gets its own copy
             for the axes of that layer's neurons; others are used as they are. None attaches only
             `head`.
@@ -71,7 +73,10 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
         Liu et al., Learning towards Minimum Hyperspherical Energy, NeurIPS 2018
         ([arXiv:1805.09298](https://arxiv.org/abs/1805.09298)).
     """
-    regularizer, head = keras.regularizers.get(regularizer), keras.regularizers.get(head)
+    strengths = regularizer if isinstance(regularizer, Strengths) else None
+    if strengths is None:
+        regularizer = keras.regularizers.get(regularizer)
+    head = keras.regularizers.get(head)
     if regularizer is None and head is None:
         raise ValueError("There must be something to attach. Received: regularizer=None, head=None")
     weights = neuron_weights(model, quantized=True)
@@ -87,10 +92,17 @@ def attach(model: Layer, regularizer: Any, head: Any = None, layers: Any = None)
     hand_out(model)
     reached = []
     for weight in selected:
-        added = head if id(weight.layer) in heads else regularizer
+        added = regularizer if strengths is None else strengths.regularizer_of(weight)
+        if id(weight.layer) in heads:
+            added = head
         if added is not None:
-            put(weight, _along(added, weight.axis))
+            put(weight, along(added, weight.axis))
             reached.append(weight)
+    if strengths is not None and not reached:
+        raise ValueError(
+            "`regularizer` must have strengths of weights that are selected. Received: strengths "
+            f"of {', '.join(strengths)}, model={model.name!r}, layers={layers!r}"
+        )
     gather(model)
     retrace(model)
     return Attachments.of(model, reached, unbuilt_layers(model))
@@ -152,11 +164,3 @@ def attached(model: Layer) -> Attachments:
     weights = neuron_weights(model)
     hand_out(model)
     return Attachments.of(model, weights)
-
-
-def _along(regularizer: Any, axis: int | tuple[int, ...]) -> Any:
-    """A regularizer with the axis of everything in it that has `with_axis` set."""
-    if isinstance(regularizer, Sum):
-        return Sum(*(_along(each, axis) for each in regularizer.regularizers))
-    with_axis = getattr(regularizer, "with_axis", None)
-    return regularizer if with_axis is None else with_axis(axis)

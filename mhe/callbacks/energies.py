@@ -10,8 +10,8 @@ from mhe.attach.neurons import NeuronWeight
 from mhe.callbacks.watched import WeightLogger
 from mhe.energy import check_options, hyperspherical_energy
 from mhe.metrics import angle_blocks, unit_neurons
-from mhe.regularizers import Sum
 from mhe.regularizers.base import Weighted
+from mhe.regularizers.sum import members
 
 
 class EnergyLogger(WeightLogger):
@@ -107,7 +107,7 @@ class EnergyLogger(WeightLogger):
             weights = keras.ops.cast(keras.ops.stop_gradient(weight.variable), "float32")
             found = [
                 each.value(weights) if isinstance(each, Weighted) else each(weights)
-                for each in _members(weight.variable.regularizer)
+                for each in members(weight.variable.regularizer)
                 if type(each).__name__ == name
             ]
             if found:
@@ -117,22 +117,13 @@ class EnergyLogger(WeightLogger):
             there = {
                 type(each).__name__
                 for weight in self.watched()
-                for each in _members(weight.variable.regularizer)
+                for each in members(weight.variable.regularizer)
             }
             raise ValueError(
                 f"`regularizers` must be on a weight of the model, which has "
                 f"{', '.join(sorted(there)) or 'none'}. Received: {name!r}"
             )
         return {**values, name: float(np.mean(list(values.values())))}
-
-
-def _members(regularizer: Any) -> list[Any]:
-    """The regularizers in a sum, or the one that is none."""
-    if regularizer is None:
-        return []
-    if isinstance(regularizer, Sum):
-        return [member for each in regularizer.regularizers for member in _members(each)]
-    return [regularizer]
 
 
 def _smallest_and_mean(weight: NeuronWeight) -> tuple[float, float]:

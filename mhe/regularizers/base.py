@@ -20,6 +20,8 @@ class Weighted(keras.regularizers.Regularizer):
     def __init__(self, strength: float = 1.0) -> None:
         check_number("strength", strength, least=0)
         self.strength = float(strength)
+        # What a `mhe.StrengthSchedule` multiplies the strength by; None without one.
+        self.scale: keras.Variable | None = None
 
     def value(self, x: Tensor) -> Tensor:
         """What `strength` multiplies, a scalar."""
@@ -27,7 +29,10 @@ class Weighted(keras.regularizers.Regularizer):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns `strength` times the value of `x`, a scalar of Keras's `floatx`."""
-        return ops.cast(self.strength * self.value(x), keras.config.floatx())
+        loss = self.strength * self.value(x)
+        if self.scale is not None:
+            loss = loss * ops.cast(ops.convert_to_tensor(self.scale), loss.dtype)
+        return ops.cast(loss, keras.config.floatx())
 
     def get_config(self) -> dict[str, Any]:
         return {"strength": self.strength}

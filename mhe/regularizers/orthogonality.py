@@ -36,10 +36,11 @@ def orthogonality(
     with Frobenius norms and the largest absolute eigenvalue σ. Since ‖WWᵀ‖ = ‖WᵀW‖, `double` is
     exactly 2·single + D - N: with the same strength it pulls twice as hard, to the same place.
 
-    σ comes from 16 steps of power iteration with W alone, in 128·N·D flops, from a start that
-    depends on the weights. The eigenvector counts as constant in the gradient, which is exact where
-    the iteration has converged; until then, the value is a lower bound. Unlike in the published
-    code, the start is not random, so that equal weights have equal values.
+    σ comes from 16 steps of power iteration, with WᵀW where N ≤ D and else with W alone, in 128·N·D
+    flops, from a start that depends on the weights. The eigenvector counts as constant in the
+    gradient, which is exact where the iteration has converged; until then, the value is a lower
+    bound. Unlike in the published code, the start is not random, so that equal weights have equal
+    values.
 
     `coherence` shares the gradient between pairs that are equally coherent. With `unit`, a zero
     vector counts as a unit vector that is orthogonal to every other. No neuron has the value 0.
@@ -101,17 +102,30 @@ def _single(rows: Tensor, zero: Tensor) -> Tensor:
 
 
 def _spectral(rows: Tensor, zero: Tensor) -> Tensor:
+    def minus_identity(product: Tensor, vector: Tensor) -> Tensor:
+        return product + (zero - 1.0) * vector
+
     def apply(matrix: Tensor, vector: Tensor) -> Tensor:
         """(WᵀW - I)·v, `(N,)`."""
-        back = ops.matmul(matrix, ops.matmul(ops.transpose(matrix), vector))
-        return back + (zero - 1.0) * vector
+        product = ops.matmul(matrix, ops.matmul(ops.transpose(matrix), vector))
+        return minus_identity(product, vector)
 
     fixed = ops.stop_gradient(rows)
+    count, dims = rows.shape
+    # All products of few neurons take less time than to go through the neurons at every step.
+    is_wide = count is not None and count <= dims
+    products = ops.matmul(fixed, ops.transpose(fixed)) if is_wide else None
+
+    def step(vector: Tensor) -> Tensor:
+        if products is None:
+            return apply(fixed, vector)
+        return minus_identity(ops.matmul(products, vector), vector)
+
     # Numbers that no eigenvector is likely to be orthogonal to.
     index = ops.cumsum(ops.ones_like(fixed[:, 0]))
     vector = unit_vectors(ops.sin(index * index + ops.sum(fixed, axis=1)))
     for _ in range(_ITERATIONS):
-        vector = unit_vectors(apply(fixed, unit_vectors(apply(fixed, vector))))
+        vector = unit_vectors(step(unit_vectors(step(vector))))
     return lengths(apply(rows, ops.stop_gradient(vector)))
 
 

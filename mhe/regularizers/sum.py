@@ -76,3 +76,19 @@ def describe(regularizer: Any) -> str:
         for name, value in regularizer.get_config().items()
     )
     return f"{type(regularizer).__name__}({options})"
+
+
+def members(regularizer: Any) -> list[Any]:
+    """The regularizers in a sum, or the one that is none.
+
+    Example:
+
+    >>> import keras, mhe
+    >>> members(Sum(mhe.MHE(), keras.regularizers.L2(0.5)))[0], members(None)
+    (MHE(1, s=2, euclidean, half), [])
+    """
+    if regularizer is None:
+        return []
+    if isinstance(regularizer, Sum):
+        return [member for each in regularizer.regularizers for member in members(each)]
+    return [regularizer]

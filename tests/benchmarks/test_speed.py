@@ -86,6 +86,19 @@ def test_memory_of_wide_layers(speed, tmp_path, capsys):
     ]
 
 
+@pytest.mark.one_backend
+def test_family(speed, tmp_path, capsys):
+    out = tmp_path / "family"
+    speed.main([*SMALL, "--family", "40x12", "--out", str(out)])
+    assert "srip" in capsys.readouterr().out
+    rows = read(out / "family.csv")
+    assert [row["method"] for row in rows][:3] == ["mhe", "comhe", "mhs"]
+    assert len(rows) == 12
+    for row in rows:
+        over = float(row["median_ms"]) / float(rows[0]["median_ms"])
+        assert float(row["ratio"]) == pytest.approx(over, rel=0.01, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -40,3 +40,9 @@ def test_the_ratio_is_to_the_median_of_the_first(rounds):
     found = rounds.compared(times)
     assert found["first"] == {**rounds.summary(times["first"]), "ratio": 1.0}
     assert found["second"] == {**rounds.summary(times["second"]), "ratio": 3.0}
+
+
+def test_calls_of_minutes_need_no_warming_up(rounds):
+    calls = []
+    times = rounds.interleaved({"a": lambda: calls.append(1)}, 1, 0, warm_up=False)
+    assert len(times["a"]) == len(calls) == 1

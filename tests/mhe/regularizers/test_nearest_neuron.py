@@ -51,6 +51,24 @@ def test_smallest_distance(distance, space, value_and_gradient, reference_gradie
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("space", ["full", "half"])
+def test_near_and_opposite_pairs_are_as_exact_as_others(
+    space, value_and_gradient, reference_gradient
+):
+    rows = np.random.default_rng(2).normal(size=(5, 12))
+    rows[1] = rows[0] + 0.02 * rows[2]
+    rows[4] = 0.03 * rows[2] - rows[3]
+    rows = rows.astype("float32").astype("float64")
+    value, gradient = value_and_gradient(
+        lambda w: minimal_angle(w, space, axis=0), rows.astype("float32")
+    )
+    assert value == pytest.approx(distances(rows, "angle", space).min(axis=1).mean(), rel=1e-5)
+    expected = reference_gradient(
+        lambda w: distances(w, "angle", space).min(axis=1).mean(), rows, step=1e-6
+    )
+    np.testing.assert_allclose(gradient, expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_regularizers_are_negative():
     rows = np.eye(3, dtype="float32")
     assert float(MinimalAngle(2.0)(rows)) == pytest.approx(-math.pi)
