@@ -139,6 +139,34 @@ def test_means_are_over_the_seeds(hpn, load, tmp_path, capsys):
     assert f"{tmp_path / '2'} is not a complete run of benchmarks/hpn.py" in capsys.readouterr().err
 
 
+@pytest.mark.one_backend
+@from_numpy
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [("hpn", "dot_regression"), ("baseline", "logit_adjusted"), ("half_mhe", "cross_entropy")],
+)
+def test_a_long_tail_is_measured_by_thirds(hpn, small, tmp_path, capsys, model, loss):
+    flags = ["--model_name", model, "--loss", loss, "--imbalance", "8", "--dims", "9"]
+    sizes = ["--dataset", "digits", "--train_images", "160", "--batch_size", "20"]
+    argv = [*sizes, *flags, "--epochs", "2", "--base_lr", "0.05", "--out", str(tmp_path / "run")]
+    assert program(hpn.main, argv) == 0
+    printed = capsys.readouterr().out
+    run = Run.resume(tmp_path / "run")
+    metrics = run.result["metrics"]
+    for group, classes, images in (
+        ("head", 4, "16 to 8"),
+        ("middle", 3, "6 to 4"),
+        ("tail", 3, "3 to 2"),
+    ):
+        accuracy = metrics[f"test_{group}_accuracy"]
+        assert f"{group:<6} {classes:>8} {images:>16} {100 * accuracy:>13.2f}" in printed
+    assert f"two class vectors: {metrics['smallest_angle']:.2f} degrees" in printed
+    if model == "hpn":
+        assert metrics["smallest_angle"] == pytest.approx(np.degrees(np.arccos(-1 / 9)), rel=1e-5)
+    else:
+        assert 0 < metrics["smallest_angle"] < 90
+
+
 def omniart(root, test_year=1700):
     header = "omni_id,artist,creation_year,century,school\n"
     rows = {"train": [(1, 1500, "dutch"), (2, 1900, "french")], "test": [(3, test_year, "dutch")]}
@@ -182,6 +210,21 @@ def test_omniart_is_regression_of_the_year(hpn, task, tmp_path, parsed):
         (["--prototypes", "missing.npy"], "missing.npy cannot be read"),
         (["--semantics", "missing.npy"], "--semantics missing.npy: "),
         (["--semantics", "a", "--prototypes", "b"], "--semantics a and --prototypes b"),
+        (["--imbalance", "0.5"], "argument --imbalance: must be"),
+        (["--imbalance", "1000"], "--imbalance 1000: The last class must keep an image, so an"),
+        (
+            ["--imbalance", "9", "--task", "regression"],
+            "--imbalance is for classes. Received",
+        ),
+        (["--loss", "logit_adjusted", "--task", "regression"], "--loss logit_adjusted is for clas"),
+        (
+            ["--loss", "dot_regression", "--model_name", "hpn", "baseline"],
+            "--loss dot_regression needs fixed prototypes, those of --model_name hpn. Received:",
+        ),
+        (
+            ["--model_name", "half_mhe", "--task", "joint", "--target", "rotation"],
+            "goes with --task classification. Received: --task joint",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(hpn, flags, message, assert_refused):
@@ -227,7 +270,7 @@ def test_semantics_of_the_wrong_length_are_one_line(hpn, tmp_path, capsys):
 
 
 def test_examples_run(hpn, load_task):
-    for module in (hpn, load_task("placed")):
+    for module in (hpn, load_task("placed"), load_task("long_tail")):
         options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
         tried = doctest.testmod(module, optionflags=options)
         assert tried.attempted > 0
