@@ -25,12 +25,13 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 
 import keras
 import numpy as np
-from tasks import hpn, long_tail, placed
+from tasks import hpn, long_tail, placed, sessions
 
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import DIMS, Parser, file_path, number, program
+from mhe.harness.files import write_csv
+from mhe.harness.flags import COUNT, COUNT_OR_NONE, DIMS, Parser, file_path, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 from mhe.prototypes import order_kept, separation
@@ -51,6 +52,12 @@ COMPARISON = Comparison(
         **{f"test_{group}_accuracy": 100 for group in long_tail.GROUPS},
         **{f"validation_{group}_accuracy": 100 for group in long_tail.GROUPS},
         "smallest_angle": 1,
+        **{
+            f"{held_out}_{method}_{part}_accuracy": 100
+            for held_out in ("test", "validation")
+            for method in sessions.METHODS
+            for part in sessions.PARTS
+        },
     },
     shared=["task"],
 )
@@ -181,6 +188,29 @@ def make_parser() -> Parser:
         help="batch normalization of the embedding of a prototype network before its heads; the "
         "published network has none",
     )
+    parser.add_argument(
+        "--new_classes",
+        type=COUNT_OR_NONE,
+        default=0,
+        help="train without the last classes of the dataset, this many, and then add them in "
+        "sessions of --ways, from --shots images each: a prototype network gets the prototypes "
+        "that were reserved for them, a baseline new columns, and either the nearest class mean",
+    )
+    parser.add_argument("--ways", type=COUNT, default=8, help="new classes per session")
+    parser.add_argument("--shots", type=COUNT, default=5, help="images of each new class")
+    parser.add_argument(
+        "--session_lr",
+        type=number(0, above=True),
+        default=1e-3,
+        help="learning rate of Adam, which tunes the last layer in a session",
+    )
+    parser.add_argument(
+        "--session_steps",
+        type=COUNT_OR_NONE,
+        default=200,
+        help="iterations in a session, each on its images and the mean features of all earlier "
+        "classes",
+    )
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
         parser,
@@ -192,7 +222,10 @@ def make_parser() -> Parser:
         drops="0.4,0.8",
         plain="none for digits and for --target rotation",
     )
-    parser.added = {"strength", "head_strength", "tau", "imbalance"}
+    parser.added = {
+        *("strength", "head_strength", "tau", "imbalance"),
+        *("new_classes", "ways", "shots", "session_lr", "session_steps"),
+    }
     return parser
 
 
@@ -241,6 +274,18 @@ def check(args: argparse.Namespace) -> None:
             "--loss dot_regression needs fixed prototypes, those of --model_name hpn. "
             f"Received: --model_name {' '.join(args.model_name)}"
         )
+    if args.new_classes:
+        if args.task != "classification" or args.imbalance is not None or args.semantics:
+            raise BadInput(
+                "--new_classes goes with --task classification, without --imbalance or "
+                f"--semantics. Received: --task {args.task}, --imbalance {args.imbalance}, "
+                f"--semantics {args.semantics}"
+            )
+        if args.new_classes % args.ways:
+            raise BadInput(
+                "--new_classes must be a multiple of --ways. "
+                f"Received: --new_classes {args.new_classes} --ways {args.ways}"
+            )
     if args.prototypes is not None and args.semantics is not None:
         raise BadInput(
             "--semantics is for placing prototypes, --prototypes reads prototypes already placed. "
@@ -313,10 +358,22 @@ class Task(ImageTask):
                 # A simplex, whose cosines are all equal, has no order to keep.
                 if np.isfinite(order):
                     metrics["order_kept"] = order
-            hpn.draw_prototypes(self.model, self.prototypes, self.data, run.folder)
+            known = self.prototypes[: len(self.prototypes) - self.args.new_classes]
+            hpn.draw_prototypes(self.model, known, self.data, run.folder)
         if self.args.imbalance is not None:
             metrics |= self.long_tail()
+        if self.data.later is not None:
+            metrics |= self.new_classes(run, self.data.later)
         return {**metrics, "epochs": self.epochs}
+
+    def new_classes(self, run: Run, later: sessions.Later) -> dict[str, float]:
+        """Adds the new classes, and writes, prints and returns the accuracies."""
+        (images, targets), (test_images, test_targets) = self.data.train, self.data.test
+        old = (images, targets["label"]), (test_images, test_targets["label"])
+        lines = sessions.add(self.model, self.prototypes, old, later, self.args)
+        write_csv(run.folder / "sessions.csv", lines)
+        print(sessions.table(lines))
+        return sessions.metrics(lines, self.held_out)
 
     def long_tail(self) -> dict[str, float]:
         """Prints and returns the accuracies of frequent and rare classes, and their angle."""

@@ -35,7 +35,7 @@ from mhe.metrics import pairwise_angles
 from mhe.prototypes import cosine_lower_bound, place, vectors
 from mhe.regularizers import MHE
 from mhe.types import Tensor
-from tasks import placed
+from tasks import placed, sessions
 
 ANGLES = (-45.0, 45.0)  # degrees
 
@@ -52,6 +52,7 @@ class Data:
         class_names: The name of class i at index i.
         low: The smallest possible value; 0 if there are no values.
         high: The largest possible value.
+        later: The images of `--new_classes`, or None.
     """
 
     train: tuple[np.ndarray, Targets]
@@ -59,6 +60,7 @@ class Data:
     class_names: tuple[str, ...]
     low: float
     high: float
+    later: sessions.Later | None = None
 
 
 def prepare(args: argparse.Namespace) -> Data:
@@ -71,6 +73,9 @@ def prepare(args: argparse.Namespace) -> Data:
         BadInput: If the data cannot be used for the task.
     """
     data = recipes.load(args)
+    later = None
+    if args.new_classes:
+        data, later = sessions.split(data, args)
     (images, labels), (test_images, test_labels) = data.train, data.test
     values = data.values
     low = high = 0.0
@@ -97,7 +102,7 @@ def prepare(args: argparse.Namespace) -> Data:
     if args.task != "regression":
         data.require_classes()
         train["label"], test["label"] = labels, test_labels
-    return Data((images, train), (test_images, test), data.class_names, low, high)
+    return Data((images, train), (test_images, test), data.class_names, low, high, later)
 
 
 def _bounds(args: argparse.Namespace, low: float, high: float) -> tuple[float, float]:
@@ -122,7 +127,7 @@ def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -
 
     Returns:
         `(classes, dims)`, or `(classes, dims - 1)` in joint training, whose first axis is the pole;
-        None if the run needs none.
+        those of new classes are the last. None if the run needs none.
 
     Raises:
         BadInput: If they do not fit the classes or the flags.
@@ -138,11 +143,13 @@ def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -
                 seed=args.seed,
                 semantics=known,
                 semantics_weight=args.semantics_weight,
+                reserve=args.new_classes,
                 progress=sys.stderr.isatty(),
             )
         except (ValueError, ImportError) as error:
             raise BadInput(f"No prototypes for --dims {args.dims}: {error}") from error
     rows = placed.read(args.prototypes)
+    classes += args.new_classes
     if rows.shape != (classes, dims):
         raise BadInput(
             f"--prototypes {args.prototypes} must hold a row for each of the {classes} classes "
@@ -225,7 +232,7 @@ def _class_output(
     """Returns the output `label` and its loss."""
     if args.model_name == "hpn":
         try:
-            scores = PrototypeHead(rows, name="label")(scores)
+            scores = PrototypeHead(rows, args.new_classes, name="label")(scores)
         except ValueError as error:
             raise BadInput(f"--prototypes {args.prototypes}: {error}") from error
         if args.loss == "squared":
