@@ -78,9 +78,10 @@ def make_parser() -> Parser:
         choices=hierarchy.MODELS,
         default=["metric_guided"],
         help="output and loss of the network: softmax cross-entropy; prototypes that are learnt, "
-        "learnt and guided by the costs, fixed by the costs, fixed on the sphere, there with cosines "
-        "that follow the costs, or class means; softmax among the children of each node; or plain logits with soft labels, hierarchical "
-        "cross-entropy, or the squared earth mover's distance",
+        "learnt and guided by the costs, fixed by the costs, fixed on the sphere, fixed there with "
+        "cosines that follow the costs, or class means; softmax among the children of each node; "
+        "or plain logits with soft labels, hierarchical cross-entropy, or the squared earth "
+        "mover's distance",
     )
     parser.add_data_flags("cifar100")
     parser.add_argument(
