@@ -79,9 +79,10 @@ def make_parser() -> Parser:
         choices=hierarchy.MODELS,
         default=["metric_guided"],
         help="output and loss of the network: softmax cross-entropy; prototypes that are learnt, "
-        "learnt and guided by the costs, fixed by the costs, fixed on the sphere, or class means; "
-        "softmax among the children of each node; or plain logits with soft labels, hierarchical "
-        "cross-entropy, or the squared earth mover's distance",
+        "learnt and guided by the costs, fixed by the costs, fixed on the sphere, fixed there with "
+        "cosines that follow the costs, or class means; softmax among the children of each node; "
+        "or plain logits with soft labels, hierarchical cross-entropy, or the squared earth "
+        "mover's distance",
     )
     parser.add_data_flags("cifar100")
     parser.add_argument(
@@ -160,8 +161,8 @@ def make_parser() -> Parser:
         arch="resnet32",
         epochs=164,
         base_lr=None,
-        rate=f" (default: {BASE_LR:g}; {SUM_LR:g} for hyperspherical, whose loss is a sum over the "
-        "batch)",
+        rate=f" (default: {BASE_LR:g}; {SUM_LR:g} for hyperspherical and frame, whose loss is a "
+        "sum over the batch)",
         drops="0.5,0.75",
     )
     return parser
@@ -198,7 +199,7 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     runs = COMPARISON.combinations(args)
     for flags in runs.values():
         if flags.base_lr is None:
-            flags.base_lr = SUM_LR if flags.model_name == "hyperspherical" else BASE_LR
+            flags.base_lr = SUM_LR if flags.model_name in hierarchy.ON_SPHERE else BASE_LR
         if flags.distance is None:
             flags.distance = "squared" if flags.model_name == "deepncm" else "euclidean"
     return runs

@@ -25,12 +25,13 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 
 import keras
 import numpy as np
-from tasks import hpn, placed, unknown
+from tasks import hpn, long_tail, placed, sessions, unknown
 
 from mhe.harness import figures, recipes
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import DIMS, Parser, file_path, number, program
+from mhe.harness.files import write_csv
+from mhe.harness.flags import COUNT, COUNT_OR_NONE, DIMS, Parser, file_path, number, program
 from mhe.harness.run import Run
 from mhe.harness.training import ImageTask, Program
 from mhe.prototypes import order_kept, separation
@@ -43,7 +44,21 @@ COMPARISON = Comparison(
         Varied("dims", prefix="dims"),
         Varied("task_weights", prefix="weight", column="task_weight"),
     ],
-    {"test_accuracy": 100, "validation_accuracy": 100, "test_mae": 1, "validation_mae": 1},
+    {
+        "test_accuracy": 100,
+        "validation_accuracy": 100,
+        "test_mae": 1,
+        "validation_mae": 1,
+        **{f"test_{group}_accuracy": 100 for group in long_tail.GROUPS},
+        **{f"validation_{group}_accuracy": 100 for group in long_tail.GROUPS},
+        "smallest_angle": 1,
+        **{
+            f"{held_out}_{method}_{part}_accuracy": 100
+            for held_out in ("test", "validation")
+            for method in sessions.METHODS
+            for part in sessions.PARTS
+        },
+    },
     shared=["task"],
 )
 
@@ -64,10 +79,24 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--model_name",
         nargs="+",
-        choices=["hpn", "baseline"],
+        choices=["hpn", "baseline", "half_mhe"],
         default=["hpn"],
         help="hpn: a prototype network; baseline: the same network with softmax cross-entropy for "
-        "the class and mean squared error, of values scaled to [-1, 1], for the value",
+        "the class and mean squared error, of values scaled to [-1, 1], for the value; half_mhe: "
+        "the baseline with minimum hyperspherical energy, in half space on hidden layers and in "
+        "full space on the output layer",
+    )
+    parser.add_argument(
+        "--strength",
+        type=number(0),
+        default=1.0,
+        help="half_mhe: strength of the energy on hidden layers",
+    )
+    parser.add_argument(
+        "--head_strength",
+        type=number(0),
+        default=10.0,
+        help="half_mhe: strength of the energy on the output layer",
     )
     parser.add_argument(
         "--dims",
@@ -125,11 +154,26 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--loss",
-        choices=["squared", "cross_entropy"],
+        choices=["squared", "cross_entropy", "dot_regression", "logit_adjusted"],
         default="squared",
-        help="squared: the published (1 - cos)^2, summed over the batch; cross_entropy: softmax "
-        "cross-entropy of the cosines to the prototypes times --scale, averaged over the batch, "
-        "as the squared error of the value then is too",
+        help="of a prototype network: squared, the published (1 - cos)^2, summed over the batch; "
+        "dot_regression, half of it, averaged over the batch, as all that follow; cross_entropy, "
+        "softmax cross-entropy of the cosines to the prototypes times --scale; logit_adjusted, "
+        "the same with each logit adjusted by how frequent its class is. A baseline has "
+        "cross-entropy, unless it is logit_adjusted",
+    )
+    parser.add_argument(
+        "--tau",
+        type=number(0),
+        default=1.0,
+        help="logit_adjusted: factor on the logarithms of the frequencies",
+    )
+    parser.add_argument(
+        "--imbalance",
+        type=number(1),
+        metavar="RATIO",
+        help="make the training set long-tailed: the first class keeps this many times as many "
+        "images as the last, those between follow an exponential (default: as the data are)",
     )
     parser.add_argument(
         "--scale",
@@ -144,6 +188,29 @@ def make_parser() -> Parser:
         help="batch normalization of the embedding of a prototype network before its heads; the "
         "published network has none",
     )
+    parser.add_argument(
+        "--new_classes",
+        type=COUNT_OR_NONE,
+        default=0,
+        help="train without the last classes of the dataset, this many, and then add them in "
+        "sessions of --ways, from --shots images each: a prototype network gets the prototypes "
+        "that were reserved for them, a baseline new columns, and either the nearest class mean",
+    )
+    parser.add_argument("--ways", type=COUNT, default=8, help="new classes per session")
+    parser.add_argument("--shots", type=COUNT, default=5, help="images of each new class")
+    parser.add_argument(
+        "--session_lr",
+        type=number(0, above=True),
+        default=1e-3,
+        help="learning rate of Adam, which tunes the last layer in a session",
+    )
+    parser.add_argument(
+        "--session_steps",
+        type=COUNT_OR_NONE,
+        default=200,
+        help="iterations in a session, each on its images and the mean features of all earlier "
+        "classes",
+    )
     unknown.add_flags(parser)
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
@@ -156,6 +223,10 @@ def make_parser() -> Parser:
         drops="0.4,0.8",
         plain="none for digits and for --target rotation",
     )
+    parser.added = {
+        *("strength", "head_strength", "tau", "imbalance"),
+        *("new_classes", "ways", "shots", "session_lr", "session_steps"),
+    }
     return parser
 
 
@@ -188,6 +259,34 @@ def check(args: argparse.Namespace) -> None:
             "--dims must be at least 3 in joint training, 1 for the value and 2 or more for the "
             f"classes. Received: {min(args.dims)}"
         )
+    if args.task != "classification" and "half_mhe" in args.model_name:
+        raise BadInput(
+            "--model_name half_mhe spreads class vectors, and goes with --task classification. "
+            f"Received: --task {args.task}"
+        )
+    of_classes = [
+        *(["--imbalance"] if args.imbalance is not None else []),
+        *([f"--loss {args.loss}"] if args.loss in ("dot_regression", "logit_adjusted") else []),
+    ]
+    if args.task == "regression" and of_classes:
+        raise BadInput(f"{of_classes[0]} is for classes. Received: --task regression")
+    if args.loss == "dot_regression" and set(args.model_name) != {"hpn"}:
+        raise BadInput(
+            "--loss dot_regression needs fixed prototypes, those of --model_name hpn. "
+            f"Received: --model_name {' '.join(args.model_name)}"
+        )
+    if args.new_classes:
+        if args.task != "classification" or args.imbalance is not None or args.semantics:
+            raise BadInput(
+                "--new_classes goes with --task classification, without --imbalance or "
+                f"--semantics. Received: --task {args.task}, --imbalance {args.imbalance}, "
+                f"--semantics {args.semantics}"
+            )
+        if args.new_classes % args.ways:
+            raise BadInput(
+                "--new_classes must be a multiple of --ways. "
+                f"Received: --new_classes {args.new_classes} --ways {args.ways}"
+            )
     if args.prototypes is not None and args.semantics is not None:
         raise BadInput(
             "--semantics is for placing prototypes, --prototypes reads prototypes already placed. "
@@ -211,7 +310,7 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
 
 def _applicable(values: dict[str, Any]) -> dict[str, Any]:
     # A baseline has no such dimensions: one run covers them all.
-    return {**values, "dims": None} if values["model_name"] == "baseline" else values
+    return values if values["model_name"] == "hpn" else {**values, "dims": None}
 
 
 class Task(ImageTask):
@@ -261,10 +360,36 @@ class Task(ImageTask):
                 # A simplex, whose cosines are all equal, has no order to keep.
                 if np.isfinite(order):
                     metrics["order_kept"] = order
-            hpn.draw_prototypes(self.model, self.prototypes, self.data, run.folder)
+            known = self.prototypes[: len(self.prototypes) - self.args.new_classes]
+            hpn.draw_prototypes(self.model, known, self.data, run.folder)
         if self.unknown is not None:
             unknown.measure(self.model, self.args, self.data, self.unknown, run)
+        if self.args.imbalance is not None:
+            metrics |= self.long_tail()
+        if self.data.later is not None:
+            metrics |= self.new_classes(run, self.data.later)
         return {**metrics, "epochs": self.epochs}
+
+    def new_classes(self, run: Run, later: sessions.Later) -> dict[str, float]:
+        """Adds the new classes, and writes, prints and returns the accuracies."""
+        (images, targets), (test_images, test_targets) = self.data.train, self.data.test
+        old = (images, targets["label"]), (test_images, test_targets["label"])
+        lines = sessions.add(self.model, self.prototypes, old, later, self.args)
+        write_csv(run.folder / "sessions.csv", lines)
+        print(sessions.table(lines))
+        return sessions.metrics(lines, self.held_out)
+
+    def long_tail(self) -> dict[str, float]:
+        """Prints and returns the accuracies of frequent and rare classes, and their angle."""
+        images, targets = self.data.test
+        scores = self.model.predict(recipes.in_order(images, targets), verbose=0)["label"]
+        counts = hpn.class_counts(self.data)
+        accuracies = long_tail.accuracies(targets["label"], scores.argmax(axis=1), counts)
+        angle = hpn.smallest_angle(self.model, self.prototypes)
+        print(long_tail.table(accuracies, counts))
+        print(f"smallest angle between two class vectors: {angle:.2f} degrees")
+        named = {f"{self.held_out}_{group}_accuracy": each for group, each in accuracies.items()}
+        return {**named, "smallest_angle": angle}
 
 
 def measure_complete(args: argparse.Namespace, run: Run) -> bool:

@@ -30,13 +30,15 @@ MODELS = (
     "metric_guided",
     "fixed_metric",
     "hyperspherical",
+    "frame",
     "deepncm",
     "hierarchical",
     "soft_labels",
     "hxe",
     "emd",
 )
-WITH_PROTOTYPES = ("learnt", "metric_guided", "fixed_metric", "hyperspherical", "deepncm")
+ON_SPHERE = ("hyperspherical", "frame")
+WITH_PROTOTYPES = ("learnt", "metric_guided", "fixed_metric", *ON_SPHERE, "deepncm")
 
 # Datasets whose name is also that of a ready tree.
 READY = ("cifar10", "cifar100", "digits")
@@ -162,6 +164,8 @@ def prototypes(args: argparse.Namespace, costs: np.ndarray) -> np.ndarray | None
         if args.model_name == "hyperspherical":
             shown = sys.stderr.isatty()
             return mhe.prototypes.place(len(costs), args.dims, seed=args.seed, progress=shown)
+        if args.model_name == "frame":
+            return mhe.prototypes.embed(costs, args.dims, seed=args.seed, method="frame")
     except (ValueError, ImportError) as error:
         raise BadInput(f"No prototypes for --dims {args.dims}: {error}") from error
     return None
@@ -235,7 +239,7 @@ def _head(
         return mhe.layers.LearntPrototypes(
             classes, args.dims, args.distance, prototypes=rows, trainable=False
         )
-    if args.model_name == "hyperspherical":
+    if args.model_name in ON_SPHERE:
         return mhe.layers.PrototypeHead(rows)
     if args.model_name == "deepncm":
         return mhe.layers.NearestClassMean(
@@ -254,7 +258,7 @@ def loss(args: argparse.Namespace, tree: mhe.ClassTree, costs: np.ndarray) -> ke
         tree: The classes.
         costs: Their cost matrix `(classes, classes)`.
     """
-    if args.model_name == "hyperspherical":
+    if args.model_name in ON_SPHERE:
         # The published loss is the sum over the batch, and its learning rate goes with it.
         return mhe.losses.PrototypeLoss(reduction="sum")
     if args.model_name == "soft_labels":

@@ -2,8 +2,8 @@
 
 A prototype network and its baseline are the same network of `mhe.harness.models` with different
 outputs. The prototype network ends in an embedding with `dims` dimensions, from which fixed
-prototypes tell the class and a pole the value. The baseline ends in logits, in a number for the
-value, or in both.
+prototypes tell the class and a pole the value. The baseline, with or without hyperspherical
+energies, ends in logits, in a number for the value, or in both.
 
 Joint training shares the embedding: axis 0 is the pole, and the class prototypes take up the other
 axes.
@@ -21,13 +21,21 @@ import keras
 import numpy as np
 
 from mhe import checks
+from mhe.attach import attach
 from mhe.harness import datasets, figures, models, recipes
 from mhe.harness.errors import BadInput
 from mhe.layers import PolarHead, PrototypeHead
-from mhe.losses import PolarLoss, PrototypeLoss
+from mhe.losses import (
+    DotRegressionLoss,
+    LogitAdjustedCrossEntropy,
+    PolarLoss,
+    PrototypeLoss,
+)
+from mhe.metrics import pairwise_angles
 from mhe.prototypes import cosine_lower_bound, place, vectors
+from mhe.regularizers import MHE
 from mhe.types import Tensor
-from tasks import placed
+from tasks import placed, sessions
 
 ANGLES = (-45.0, 45.0)  # degrees
 
@@ -44,6 +52,7 @@ class Data:
         class_names: The name of class i at index i.
         low: The smallest possible value; 0 if there are no values.
         high: The largest possible value.
+        later: The images of `--new_classes`, or None.
     """
 
     train: tuple[np.ndarray, Targets]
@@ -51,6 +60,7 @@ class Data:
     class_names: tuple[str, ...]
     low: float
     high: float
+    later: sessions.Later | None = None
 
 
 def prepare(args: argparse.Namespace) -> Data:
@@ -63,6 +73,9 @@ def prepare(args: argparse.Namespace) -> Data:
         BadInput: If the data cannot be used for the task.
     """
     data = recipes.load(args)
+    later = None
+    if args.new_classes:
+        data, later = sessions.split(data, args)
     (images, labels), (test_images, test_labels) = data.train, data.test
     values = data.values
     low = high = 0.0
@@ -89,7 +102,7 @@ def prepare(args: argparse.Namespace) -> Data:
     if args.task != "regression":
         data.require_classes()
         train["label"], test["label"] = labels, test_labels
-    return Data((images, train), (test_images, test), data.class_names, low, high)
+    return Data((images, train), (test_images, test), data.class_names, low, high, later)
 
 
 def _bounds(args: argparse.Namespace, low: float, high: float) -> tuple[float, float]:
@@ -101,7 +114,7 @@ def _bounds(args: argparse.Namespace, low: float, high: float) -> tuple[float, f
 
 
 def _has_prototypes(args: argparse.Namespace) -> bool:
-    return args.model_name != "baseline" and args.task != "regression"
+    return args.model_name == "hpn" and args.task != "regression"
 
 
 def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -> np.ndarray | None:
@@ -114,7 +127,7 @@ def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -
 
     Returns:
         `(classes, dims)`, or `(classes, dims - 1)` in joint training, whose first axis is the pole;
-        None if the run needs none.
+        those of new classes are the last. None if the run needs none.
 
     Raises:
         BadInput: If they do not fit the classes or the flags.
@@ -130,11 +143,13 @@ def prototypes(args: argparse.Namespace, data: Data, known: np.ndarray | None) -
                 seed=args.seed,
                 semantics=known,
                 semantics_weight=args.semantics_weight,
+                reserve=args.new_classes,
                 progress=sys.stderr.isatty(),
             )
         except (ValueError, ImportError) as error:
             raise BadInput(f"No prototypes for --dims {args.dims}: {error}") from error
     rows = placed.read(args.prototypes)
+    classes += args.new_classes
     if rows.shape != (classes, dims):
         raise BadInput(
             f"--prototypes {args.prototypes} must hold a row for each of the {classes} classes "
@@ -183,6 +198,8 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
         classes = len(data.class_names) if args.task != "regression" else 0
         ends = classes + (args.task != "classification")
     network = models.build(args.arch, data.train[0].shape[1:], ends, args.width, args.weight_decay)
+    if args.model_name == "half_mhe":
+        attach(network, MHE(args.strength), head=MHE(args.head_strength, space="full"))
     (images,), (end,) = network.inputs, network.outputs
     if args.model_name == "hpn" and args.embedding_norm == "batch":
         # Embeddings of all classes start in nearly one direction. Prototypes that sum to zero pull
@@ -190,7 +207,8 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
         end = keras.layers.BatchNormalization(momentum=0.9, name="embedding_norm")(end)
     outputs, losses, weights, metrics = {}, {}, {}, {}
     if args.task != "regression":
-        outputs["label"], losses["label"] = _class_output(args, end[:, 1:] if joint else end, rows)
+        scores = end[:, 1:] if joint else end
+        outputs["label"], losses["label"] = _class_output(args, scores, rows, data)
         weights["label"] = args.task_weights if joint else 1.0
         metrics["label"] = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     if args.task != "classification":
@@ -209,19 +227,51 @@ def build(args: argparse.Namespace, data: Data, rows: np.ndarray | None, steps: 
 
 
 def _class_output(
-    args: argparse.Namespace, scores: Tensor, rows: np.ndarray | None
+    args: argparse.Namespace, scores: Tensor, rows: np.ndarray | None, data: Data
 ) -> tuple[Tensor, keras.losses.Loss]:
     """Returns the output `label` and its loss."""
     if args.model_name == "hpn":
         try:
-            scores = PrototypeHead(rows, name="label")(scores)
+            scores = PrototypeHead(rows, args.new_classes, name="label")(scores)
         except ValueError as error:
             raise BadInput(f"--prototypes {args.prototypes}: {error}") from error
         if args.loss == "squared":
             # The published loss is the sum over the batch, and its learning rate goes with it.
             return scores, PrototypeLoss(reduction="sum")
+        if args.loss == "dot_regression":
+            return scores, DotRegressionLoss()
         scores = keras.layers.Rescaling(args.scale, name="logits_of_cosines")(scores)
+    if args.loss == "logit_adjusted":
+        try:
+            return scores, LogitAdjustedCrossEntropy(class_counts(data), args.tau)
+        except ValueError as error:
+            raise BadInput(f"--loss {args.loss}: {error}") from error
     return scores, keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def class_counts(data: Data) -> np.ndarray:
+    """Returns the number of training images of each class, `(classes,)`.
+
+    Args:
+        data: The data of a run with classes.
+    """
+    return np.bincount(data.train[1]["label"], minlength=len(data.class_names))
+
+
+def smallest_angle(model: keras.Model, rows: np.ndarray | None) -> float:
+    """Returns the smallest angle between the vectors of two classes, in degrees.
+
+    Args:
+        model: A network that `build` returned, with classes.
+        rows: Its prototypes; None for a baseline, whose class vectors are the last kernel's
+            columns.
+    """
+    if rows is not None:
+        return float(np.degrees(pairwise_angles(rows, axis=0).min()))
+    kernel = keras.ops.convert_to_numpy(model.get_layer("logits").kernel)
+    # In joint training the first belongs to the value.
+    kernel = kernel[..., int("value" in model.output) :]
+    return float(np.degrees(pairwise_angles(kernel).min()))
 
 
 def _value_output(

@@ -383,6 +383,12 @@ def load(args: argparse.Namespace) -> Dataset:
         every = np.arange(data.train[1].size)
         chosen, _ = datasets.balanced_subset(every, data.train[1], args.train_images, args.seed)
         data = _subset(data, chosen)
+    if vars(args).get("imbalance") is not None:
+        try:
+            chosen = datasets.long_tailed(data.train[1], args.imbalance, args.seed)
+        except BadInput as error:
+            raise BadInput(f"--imbalance {args.imbalance:g}: {error}") from error
+        data = _subset(data, chosen)
     return data
 
 

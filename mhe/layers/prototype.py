@@ -56,10 +56,17 @@ class PrototypeHead(Head):
     Args:
         prototypes: Unit rows `(classes, dims)`, as `mhe.prototypes.place` returns them, of at least
             two classes and two dimensions. Rows that were rounded to float16 are rescaled.
+        reserve: How many of the rows, the last ones, are reserved for classes to come, see
+            `extend`; at least two must be left.
         **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
+    Attributes:
+        prototypes: The prototypes of the classes, `(classes, dims)`.
+        reserved: Those for classes to come, a NumPy array `(reserve, dims)`.
+
     Raises:
-        ValueError: If the prototypes are not such rows, or embeddings have another size.
+        ValueError: If the prototypes are not such rows, more are reserved than there are, or
+            embeddings have another size.
 
     Example:
 
@@ -76,9 +83,12 @@ class PrototypeHead(Head):
         ([arXiv:1901.10514](https://arxiv.org/abs/1901.10514)), on classification.
     """
 
-    def __init__(self, prototypes: Any, **kwargs: Any) -> None:
+    def __init__(self, prototypes: Any, reserve: int = 0, **kwargs: Any) -> None:
         prototypes = _unit_rows(prototypes)
-        classes, dims = prototypes.shape
+        checks.check_count("reserve", reserve, 0, len(prototypes) - 2)
+        classes = len(prototypes) - int(reserve)
+        prototypes, self.reserved = prototypes[:classes], prototypes[classes:]
+        dims = prototypes.shape[1]
         super().__init__(dims, classes, **kwargs)
         self.classes = classes
         self.dims = dims
@@ -95,8 +105,43 @@ class PrototypeHead(Head):
         """Embeddings `(..., dims)` → cosines `(..., classes)`."""
         return prototype_cosines(ops.cast(inputs, self.output_dtype), self.prototypes)
 
+    def extend(self, classes: int) -> "PrototypeHead":
+        """Returns a new head with the next of the reserved prototypes as further classes.
+
+        Neither this head nor the cosines of its classes change, so a network trained with it can be
+        used with the new one as it is.
+
+        Args:
+            classes: The number of new classes, at least 1.
+
+        Raises:
+            ValueError: If fewer prototypes are reserved.
+
+        Example:
+
+        >>> import mhe
+        >>> rows = mhe.prototypes.place(10, 32, reserve=5)
+        >>> head = mhe.layers.PrototypeHead(rows, reserve=5)
+        >>> extended = head.extend(2)
+        >>> head.classes, extended.classes, len(extended.reserved)
+        (10, 12, 3)
+        """
+        checks.check_count("classes", classes, 1)
+        if classes > len(self.reserved):
+            raise ValueError(
+                f"The head has {len(self.reserved)} prototypes reserved for classes to come. "
+                f"Received: classes={classes}"
+            )
+        config = self.get_config()
+        return type(self).from_config({**config, "reserve": len(self.reserved) - int(classes)})
+
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "prototypes": array_to_config(self.prototypes)}
+        own = np.asarray(ops.convert_to_numpy(self.prototypes))
+        return {
+            **super().get_config(),
+            "prototypes": array_to_config(np.concatenate([own, self.reserved])),
+            "reserve": len(self.reserved),
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "PrototypeHead":

@@ -7,8 +7,13 @@ loss of a wrong target is NaN, and its gradient zero.
 
 from mhe.losses.bounded import BoundedCrossEntropy, bounded_cross_entropy, saturation
 from mhe.losses.class_uniformity import ClassUniformity, class_uniformity
+from mhe.losses.dot_regression import DotRegressionLoss, dot_regression_loss
 from mhe.losses.earth_mover import SquaredEarthMover, squared_earth_mover
 from mhe.losses.hierarchical import HierarchicalCrossEntropy, hierarchical_cross_entropy
+from mhe.losses.logit_adjusted import (
+    LogitAdjustedCrossEntropy,
+    logit_adjusted_cross_entropy,
+)
 from mhe.losses.magnet import MagnetLoss, magnet_loss
 from mhe.losses.polar import PolarLoss, polar_loss
 from mhe.losses.prototype import PrototypeLoss, prototype_loss
@@ -18,7 +23,9 @@ from mhe.losses.soft_labels import SoftLabelCrossEntropy, soft_label_cross_entro
 __all__ = [
     "BoundedCrossEntropy",
     "ClassUniformity",
+    "DotRegressionLoss",
     "HierarchicalCrossEntropy",
+    "LogitAdjustedCrossEntropy",
     "MagnetLoss",
     "PolarLoss",
     "PrototypeLoss",
@@ -27,7 +34,9 @@ __all__ = [
     "SquaredEarthMover",
     "bounded_cross_entropy",
     "class_uniformity",
+    "dot_regression_loss",
     "hierarchical_cross_entropy",
+    "logit_adjusted_cross_entropy",
     "magnet_loss",
     "polar_loss",
     "prototype_loss",

@@ -34,6 +34,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=_COUNT, help="number of classes, at least 2", **needed)
     parser.add_argument("--dims", type=_COUNT, help="number of dimensions, at least 2", **needed)
     parser.add_argument("--out", type=file_path, metavar="FILE.npy", help="the file", **needed)
+    parser.add_argument(
+        "--reserve",
+        type=integer(0, 10**6),
+        default=0,
+        help="number of further prototypes for classes to come, after the others",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument("--method", choices=METHODS, default="auto", help="placement method")
     parser.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, help="random seed")
@@ -108,15 +114,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             seconds=flags.get("seconds"),
             progress=not flags["quiet"] and sys.stderr.isatty(),
             stop=interrupt.is_pressed,
+            reserve=flags["reserve"],
         )
     _write(out, placement.prototypes)
-    print(f"{flags['classes']} prototypes in {flags['dims']} dimensions: {placement.origin}")
+    count = len(placement.prototypes)
+    print(f"{count} prototypes in {flags['dims']} dimensions: {placement.origin}")
     if placement.evaluations:
         print(f"evaluations of all cosines  {placement.evaluations}")
     cosine = separation(placement.prototypes)
-    bound = cosine_lower_bound(flags["classes"], flags["dims"])
+    bound = cosine_lower_bound(count, flags["dims"])
     if placement.unmoved is not None:
         print(f"before semantics moved them {_angle(placement.unmoved)}")
+    if flags["reserve"]:
+        first = separation(placement.prototypes[: flags["classes"]])
+        print(f"{'of the first ' + str(flags['classes']):28}{_angle(first)}")
     print(f"largest cosine              {_angle(cosine)}")
     print(f"no placement is below       {_angle(bound)}")
     print(f"gap                         {max(0.0, cosine - bound):.6f}")

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mhe import checks, metrics
-from mhe.prototypes import optimize
+from mhe.prototypes import frames, optimize
 from mhe.prototypes.bounds import unit
 from mhe.prototypes.signatures import same_arguments
 
 LOSSES = ("distortion", "rank")
+METHODS = ("search", "frame")
 
 # Maximum number of triplets that the rank loss compares: all of up to 161 classes.
 _TRIPLETS = 2**22
@@ -27,8 +28,9 @@ class Embedding(NamedTuple):
 
     Attributes:
         prototypes: `(classes, dims)` float32.
-        distortion: The scale-free distortion of `mhe.metrics.distortion`.
-        evaluations: How often the loss was computed.
+        distortion: The scale-free distortion of `mhe.metrics.distortion`; that of a frame is
+            relative to the distances of vectors with the given cosines.
+        evaluations: How often the loss was computed; 0 for a frame.
     """
 
     prototypes: np.ndarray
@@ -45,6 +47,7 @@ def find(
     iterations: int = 500,
     seed: int = 0,
     progress: bool | Callable[[str], None] = False,
+    method: str = "search",
 ) -> Embedding:
     """Embeds costs as `embed` does, and reports how well the distances follow them.
 
@@ -60,12 +63,19 @@ def find(
     >>> find(tree.cost_matrix(), dims=2).distortion < 1e-6
     True
     """
-    costs = checks.check_costs(D, positive=True)
+    checks.check_choice("method", method, METHODS)
     if loss not in LOSSES:
         raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}. Received: loss={loss!r}")
-    checks.check_count("dims", dims, 2 if sphere else 1)
+    checks.check_count("dims", dims, 2 if sphere or method == "frame" else 1)
     checks.check_count("iterations", iterations, 1)
     checks.check_count("seed", seed, 0)
+    if method == "frame":
+        similarity = frames.read_similarity(D)
+        rows = frames.frame(similarity, dims, iterations, seed).astype("float32")
+        apart = np.sqrt(2.0 * (1.0 - similarity))
+        np.fill_diagonal(apart, 0.0)
+        return Embedding(rows, metrics.distortion(rows, apart), 0)
+    costs = checks.check_costs(D, positive=True)
     if loss == "rank" and len(costs) < 3:
         raise ValueError(f"Ranks need at least 3 classes. Received: {len(costs)}")
     optimize.require_scipy()
@@ -124,9 +134,16 @@ def embed(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
 
     Keep the prototypes fixed, or fine-tune them in training.
 
+    `method="frame"` needs no search: the prototypes are unit vectors whose cosines are a given
+    similarity, or 1 - D/c for costs, with the smallest c for which there are such vectors: squared
+    distances then are in proportion to the costs, and the prototypes of classes that all cost the
+    same are a simplex. In closed form if dims ≥ classes, and for costs dims ≥ classes - 1; in
+    fewer dimensions their cosines are as near to these as L-BFGS brings them.
+
     Args:
         D: Costs `(classes, classes)`, positive off the diagonal, such as those of
-            `ClassTree.cost_matrix`.
+            `ClassTree.cost_matrix`. For a frame also a similarity, positive semidefinite with ones
+            on the diagonal, such as cosines of word vectors.
         dims: Dimensions of the prototypes' space, at least 1, or 2 on the sphere.
         loss: `"distortion"` or `"rank"`.
         sphere: Whether the prototypes are unit vectors. Otherwise they are centered at the origin,
@@ -135,6 +152,7 @@ def embed(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
         seed: Random seed.
         progress: Whether to print the distortion before and after on stderr, or a function that
             receives these lines.
+        method: `"search"`, or `"frame"`, which has no use for `loss` and `sphere`.
 
     Returns:
         `(classes, dims)` float32.
@@ -152,11 +170,19 @@ def embed(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
     array([[0., 2., 3.],
            [2., 0., 3.],
            [3., 3., 0.]])
+    >>> prototypes = embed(tree.cost_matrix(), dims=2, method="frame")
+    >>> (prototypes @ prototypes.T).round(3)
+    array([[ 1.   , -0.111, -0.667],
+           [-0.111,  1.   , -0.667],
+           [-0.667, -0.667,  1.   ]], dtype=float32)
 
     Reference:
         Garnot and Landrieu, Leveraging class hierarchies with metric-guided prototype learning
         ([arXiv:2007.03047](https://arxiv.org/abs/2007.03047)), fixed prototypes; Torgerson,
-        Multidimensional scaling, Psychometrika 17, 1952.
+        Multidimensional scaling, Psychometrika 17, 1952. Frames: Liang and Davis, Inducing neural
+        collapse to a fixed hierarchy-aware frame for reducing mistake severity, ICCV 2023
+        ([arXiv:2303.05689](https://arxiv.org/abs/2303.05689)), whose similarities are other
+        functions of the costs.
     """
     return find(*args, **kwargs).prototypes
 

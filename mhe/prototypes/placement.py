@@ -7,7 +7,7 @@ import numpy as np
 
 from mhe import checks
 from mhe.prototypes import closed_forms, optimize
-from mhe.prototypes.bounds import check_shape, separation
+from mhe.prototypes.bounds import check_shape, separation, unit
 from mhe.prototypes.semantics import RankingTerm, assign, unit_semantics
 from mhe.prototypes.signatures import same_arguments
 
@@ -19,12 +19,18 @@ _SEARCHES: dict[str, Callable[..., np.ndarray]] = {
 }
 METHODS = ("auto", *_CLOSED_FORMS, *_SEARCHES)
 
+# Up to this many rows are put in an order for classes to come, and up to that many are exchanged
+# first; their energy is a sum of exp(_SHARPNESS · cosine), which the largest cosines dominate.
+_MOST_ORDERED = 4096
+_MOST_EXCHANGED = 1024
+_SHARPNESS = 60.0
+
 
 class Placement(NamedTuple):
     """Prototypes and their origin.
 
     Attributes:
-        prototypes: `(classes, dims)` float32, unit rows.
+        prototypes: `(classes + reserve, dims)` float32, unit rows.
         origin: Their origin, in words.
         evaluations: How often a search computed all cosines; 0 without a search.
         unmoved: Their largest cosine before semantics moved them, which tells what the order
@@ -49,6 +55,7 @@ def find(
     seconds: float | None = None,
     progress: bool | Callable[[str], None] = False,
     stop: Callable[[], bool] | None = None,
+    reserve: int = 0,
 ) -> Placement:
     """Places prototypes as `place` does, and reports their origin.
 
@@ -70,18 +77,27 @@ def find(
     if seconds is not None:
         checks.check_number("seconds", seconds, above=0)
     checks.check_count("seed", seed, 0)
+    checks.check_count("reserve", reserve, 0)
+    if reserve and semantics is not None:
+        raise ValueError(
+            "`reserve` is for classes of which nothing is known yet, and goes without `semantics`. "
+            f"Received: reserve={reserve}, and semantics"
+        )
+    count = int(classes) + int(reserve)
     if semantics is not None:
         semantics = unit_semantics(semantics, classes)
     tell = optimize.to_stderr if progress is True else progress or None
     work = optimize.Effort(seconds=seconds, progress=tell, stop=stop)
     descend = _SEARCHES.get(method, optimize.lbfgs)
-    rows, origin = _closed_form(classes, dims, method)
+    rows, origin = _closed_form(count, dims, method)
     if rows is None and method == "auto":
-        rows, origin = optimize.search(classes, dims, seed, effort, work)
+        rows, origin = optimize.search(count, dims, seed, effort, work)
     elif rows is None:
-        start = np.random.default_rng(seed).normal(size=(classes, dims))
+        start = np.random.default_rng(seed).normal(size=(count, dims))
         rows, origin = descend(start, effort=work), f"{method} from a random start"
     unmoved = None
+    if reserve:
+        rows = rows[_spreading_order(rows, int(classes))]
     if semantics is not None:
         rows = rows[assign(rows, semantics, seed=seed)]
         origin += ", assigned by semantics"
@@ -140,9 +156,15 @@ def place(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
             receives these lines.
         stop: Asked after every iteration of a search whether to end it there and keep the best
             placement until then, or None.
+        reserve: Number of further prototypes, for classes to come. All rows are placed at once. The
+            first `classes` are those among them that exchanges have found to be best separated;
+            each of the others is as far from those before it as any that is left. So the whole is
+            separated as well as rows without an order, and the first `classes`, or any number more,
+            at least as well: less than they could be alone, which matters where `reserve` is many
+            times `classes`. Beyond 4,096 rows they stay in the order in which they were placed.
 
     Returns:
-        `(classes, dims)` float32, unit rows.
+        `(classes + reserve, dims)` float32, unit rows.
 
     Raises:
         ValueError: If an argument is invalid, or the method cannot place that many classes.
@@ -153,6 +175,9 @@ def place(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
     >>> prototypes = place(10, 5)
     >>> prototypes.shape, separation(prototypes)
     ((10, 5), 0.0)
+    >>> prototypes = place(3, 2, reserve=3)  # a hexagon, a triangle first
+    >>> round(separation(prototypes[:3]), 6), round(separation(prototypes), 6)
+    (-0.5, 0.5)
 
     Reference:
         Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019
@@ -170,6 +195,50 @@ def _closed_form(classes: int, dims: int, method: str) -> tuple[np.ndarray | Non
     if method == "auto" and dims == 2:
         return closed_forms.polygon(classes), "polygon"
     return None, ""
+
+
+def _spreading_order(rows: np.ndarray, classes: int) -> np.ndarray:
+    """An order whose first `classes` rows are spread, and of which any further row keeps them so.
+
+    Every row after the first ones is as far from those before it as any that is left. The first are
+    chosen likewise, and then exchanged for others while that lowers their energy.
+    """
+    if len(rows) > _MOST_ORDERED:
+        return np.arange(len(rows))
+    rows = unit(rows)
+    first = _farthest_next(rows, np.zeros(1, np.int64), classes)
+    if len(rows) <= _MOST_EXCHANGED:
+        first = _exchanged(rows, first)
+    return _farthest_next(rows, first, len(rows))
+
+
+def _farthest_next(rows: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
+    """Continues an order to `count` rows, each the farthest from those before it."""
+    nearest = (rows @ rows[order].T).max(axis=1)
+    nearest[order] = np.inf
+    further: list[int] = []
+    while len(order) + len(further) < count:
+        row = int(np.argmin(nearest))
+        further.append(row)
+        nearest = np.maximum(nearest, rows @ rows[row])
+        nearest[row] = np.inf
+    return np.concatenate([order, np.array(further, np.int64)])
+
+
+def _exchanged(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Exchanges chosen rows for others, the best exchange first, until none lowers their energy."""
+    energies = np.exp(_SHARPNESS * (rows @ rows.T - 1.0))
+    np.fill_diagonal(energies, 0.0)
+    chosen = chosen.copy()
+    for _ in range(10 * len(chosen)):
+        left = np.setdiff1d(np.arange(len(rows)), chosen)
+        own = energies[:, chosen].sum(axis=1)
+        gains = own[chosen][:, None] - (own[left] - energies[np.ix_(chosen, left)])
+        out, into = np.unravel_index(np.argmax(gains), gains.shape)
+        if gains[out, into] <= 1e-9 * own[chosen].sum():
+            break
+        chosen[out] = left[into]
+    return chosen
 
 
 def _weighted(term: optimize.Term, weight: float) -> optimize.Term:

@@ -30,6 +30,7 @@ def test_without_flags_it_is_metric_guided_prototypes_on_cifar100(hierarchy, par
     assert (args.arch, args.epochs, args.batch_size) == ("resnet32", 164, 128)
     assert (args.base_lr, args.drops, args.augment) == (0.1, "0.5,0.75", "crop_flip")
     assert parsed(hierarchy, "--model_name", "hyperspherical").base_lr == 0.01
+    assert parsed(hierarchy, "--model_name", "frame").base_lr == 0.01
     assert parsed(hierarchy, "--model_name", "deepncm").distance == "squared"
 
 

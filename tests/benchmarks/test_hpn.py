@@ -139,6 +139,62 @@ def test_means_are_over_the_seeds(hpn, load, tmp_path, capsys):
     assert f"{tmp_path / '2'} is not a complete run of benchmarks/hpn.py" in capsys.readouterr().err
 
 
+@pytest.mark.one_backend
+@from_numpy
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [("hpn", "dot_regression"), ("baseline", "logit_adjusted"), ("half_mhe", "cross_entropy")],
+)
+def test_a_long_tail_is_measured_by_thirds(hpn, small, tmp_path, capsys, model, loss):
+    flags = ["--model_name", model, "--loss", loss, "--imbalance", "8", "--dims", "9"]
+    sizes = ["--dataset", "digits", "--train_images", "160", "--batch_size", "20"]
+    argv = [*sizes, *flags, "--epochs", "2", "--base_lr", "0.05", "--out", str(tmp_path / "run")]
+    assert program(hpn.main, argv) == 0
+    printed = capsys.readouterr().out
+    run = Run.resume(tmp_path / "run")
+    metrics = run.result["metrics"]
+    for group, classes, images in (
+        ("head", 4, "16 to 8"),
+        ("middle", 3, "6 to 4"),
+        ("tail", 3, "3 to 2"),
+    ):
+        accuracy = metrics[f"test_{group}_accuracy"]
+        assert f"{group:<6} {classes:>8} {images:>16} {100 * accuracy:>13.2f}" in printed
+    assert f"two class vectors: {metrics['smallest_angle']:.2f} degrees" in printed
+    if model == "hpn":
+        assert metrics["smallest_angle"] == pytest.approx(np.degrees(np.arccos(-1 / 9)), rel=1e-5)
+    else:
+        assert 0 < metrics["smallest_angle"] < 90
+
+
+@pytest.mark.one_backend
+@from_numpy
+@pytest.mark.parametrize(("model", "method"), [("hpn", "reserved"), ("baseline", "growing")])
+def test_new_classes_are_added_in_sessions(hpn, small, tmp_path, capsys, model, method):
+    sizes = ["--dataset", "digits", "--train_images", "200", "--batch_size", "20", "--dims", "9"]
+    flags = ["--model_name", model, "--new_classes", "4", "--ways", "2", "--session_steps", "20"]
+    argv = [*sizes, *flags, "--epochs", "2", "--base_lr", "0.01", "--out", str(tmp_path / "run")]
+    assert program(hpn.main, argv) == 0
+    printed = capsys.readouterr().out
+    metrics = Run.resume(tmp_path / "run").result["metrics"]
+    with open(tmp_path / "run/sessions.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["method"], line["session"], line["classes"]) for line in lines] == [
+        (name, session, classes)
+        for session, classes in (("0", "6"), ("1", "8"), ("2", "10"))
+        for name in (method, "nearest_mean")
+    ]
+    # Before the first session the last layer is that of the network.
+    assert metrics[f"session0_{method}_old_accuracy"] == pytest.approx(metrics["test_accuracy"])
+    for line in lines:
+        for part in ("old", "new", "all")[: 1 if line["session"] == "0" else 3]:
+            name = f"{line['method']}_{part}_accuracy"
+            assert metrics[f"session{line['session']}_{name}"] == float(line[part])
+            assert f"{100 * float(line[part]):.2f}" in printed
+    assert metrics[f"test_{method}_new_accuracy"] == float(lines[-2]["new"])
+    assert (tmp_path / "run/prototypes.npy").exists() == (model == "hpn")
+
+
 def omniart(root, test_year=1700):
     header = "omni_id,artist,creation_year,century,school\n"
     rows = {"train": [(1, 1500, "dutch"), (2, 1900, "french")], "test": [(3, test_year, "dutch")]}
@@ -182,6 +238,31 @@ def test_omniart_is_regression_of_the_year(hpn, task, tmp_path, parsed):
         (["--prototypes", "missing.npy"], "missing.npy cannot be read"),
         (["--semantics", "missing.npy"], "--semantics missing.npy: "),
         (["--semantics", "a", "--prototypes", "b"], "--semantics a and --prototypes b"),
+        (["--new_classes", "4", "--ways", "3"], "Received: --new_classes 4 --ways 3"),
+        (["--new_classes", "9", "--ways", "9"], "must leave at least 2 of the 10 classes to train"),
+        (
+            ["--new_classes", "2", "--ways", "2", "--shots", "999"],
+            "--shots 999 needs as many training images of each new class, and one to test on.",
+        ),
+        (
+            ["--new_classes", "2", "--ways", "2", "--imbalance", "5"],
+            "--new_classes goes with --task classification, without --imbalance or --semantics.",
+        ),
+        (["--imbalance", "0.5"], "argument --imbalance: must be"),
+        (["--imbalance", "1000"], "--imbalance 1000: The last class must keep an image, so an"),
+        (
+            ["--imbalance", "9", "--task", "regression"],
+            "--imbalance is for classes. Received",
+        ),
+        (["--loss", "logit_adjusted", "--task", "regression"], "--loss logit_adjusted is for clas"),
+        (
+            ["--loss", "dot_regression", "--model_name", "hpn", "baseline"],
+            "--loss dot_regression needs fixed prototypes, those of --model_name hpn. Received:",
+        ),
+        (
+            ["--model_name", "half_mhe", "--task", "joint", "--target", "rotation"],
+            "goes with --task classification. Received: --task joint",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(hpn, flags, message, assert_refused):
@@ -227,7 +308,7 @@ def test_semantics_of_the_wrong_length_are_one_line(hpn, tmp_path, capsys):
 
 
 def test_examples_run(hpn, load_task):
-    for module in (hpn, load_task("placed")):
+    for module in (hpn, load_task("placed"), load_task("long_tail"), load_task("sessions")):
         options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
         tried = doctest.testmod(module, optionflags=options)
         assert tried.attempted > 0

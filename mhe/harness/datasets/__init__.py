@@ -19,7 +19,7 @@ from mhe.harness.datasets.few_shot import (
 from mhe.harness.datasets.layouts import load_trees
 from mhe.harness.datasets.named import load_named
 from mhe.harness.datasets.one_shot import OneShotRun, load_one_shot_runs
-from mhe.harness.datasets.subsets import balanced_subset, halves, held_out
+from mhe.harness.datasets.subsets import balanced_subset, halves, held_out, long_tailed
 from mhe.harness.datasets.turned import turned
 from mhe.harness.errors import BadInput
 
@@ -32,6 +32,7 @@ __all__ = [
     "held_out",
     "load",
     "load_one_shot_runs",
+    "long_tailed",
     "names_path",
     "split_classes",
     "turned",

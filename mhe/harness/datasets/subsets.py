@@ -1,4 +1,4 @@
-"""Random parts of a dataset that are balanced over classes."""
+"""Random parts of a dataset: balanced over classes, or long-tailed."""
 
 import numpy as np
 
@@ -54,6 +54,57 @@ def balanced_subset(
         np.concatenate([order[:number] for order, number in zip(orders, wanted, strict=True)])
     )
     return images[chosen], labels[chosen]
+
+
+def long_tailed(labels: np.ndarray, ratio: float, seed: int) -> np.ndarray:
+    """Draws a long-tailed subset, whose classes get exponentially rarer in the order of the labels.
+
+    Of C classes, the smallest of which has n images, class k keeps n·ratio^(-k/(C - 1)) of them,
+    rounded down: n of the first and n/ratio of the last. Of two subsets with the same seed, that
+    with the smaller ratio contains the other.
+
+    Args:
+        labels: Integer array `(N,)`.
+        ratio: How many times as many images the first class keeps as the last, at least 1.
+        seed: Non-negative integer.
+
+    Returns:
+        The indices of the images, in order.
+
+    Raises:
+        BadInput: If there are fewer than two classes, the ratio is less than 1, or so large that no
+            image of the last class would be left.
+
+    Example:
+
+    >>> labels = np.arange(300) % 3
+    >>> np.bincount(labels[long_tailed(labels, ratio=100, seed=0)]).tolist()
+    [100, 10, 1]
+
+    Reference:
+        Cui et al., Class-balanced loss based on effective number of samples, CVPR 2019
+        (arXiv 1901.05555), on long-tailed CIFAR.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if ratio < 1 or len(classes) < 2:
+        raise BadInput(
+            "A long-tailed subset needs at least two classes and an imbalance of at least 1. "
+            f"Received: {len(classes)} classes, an imbalance of {ratio:g}"
+        )
+    most = int(counts.min())
+    # What is a whole number but for the rounding of the power stays one.
+    kept = most * ratio ** (-np.arange(len(classes)) / (len(classes) - 1)) + 1e-6
+    if kept[-1] < 1:
+        raise BadInput(
+            f"The last class must keep an image, so an imbalance may be at most {most}, the size "
+            f"of the smallest class. Received: {ratio:g}"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[: int(number)]
+        for label, number in zip(classes, kept, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

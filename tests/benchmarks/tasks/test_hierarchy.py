@@ -46,7 +46,7 @@ def expected(args, ends, rows):
             ratios = apart[off] / D[off]
             guide = 0.5 * np.mean((ratios * ratios.sum() / (ratios**2).sum() - 1) ** 2)
         return scores, cross_entropy(scores) + guide
-    if args.model_name == "hyperspherical":
+    if args.model_name in ("hyperspherical", "frame"):
         cosines = ends @ rows.T / np.linalg.norm(ends, axis=1, keepdims=True)
         return cosines, np.sum((1 - cosines[np.arange(6), LABELS]) ** 2)
     if args.model_name == "hierarchical":
@@ -65,7 +65,7 @@ def expected(args, ends, rows):
     "model",
     [
         *("softmax", "learnt", "metric_guided", "fixed_metric", "hyperspherical", "deepncm"),
-        *("hierarchical", "soft_labels"),
+        *("frame", "hierarchical", "soft_labels"),
     ],
 )
 def test_scores_and_losses_are_the_published_ones(hierarchy, task, small, model, parsed):
@@ -79,6 +79,9 @@ def test_scores_and_losses_are_the_published_ones(hierarchy, task, small, model,
     if model == "fixed_metric":
         apart = np.linalg.norm(network.prototypes[:, None] - network.prototypes, axis=-1)
         np.testing.assert_allclose(apart, 5 * D, rtol=0.2)
+    if model == "frame":
+        given = mhe.prototypes.embed(D, 3, method="frame")
+        np.testing.assert_allclose(network.prototypes, given, atol=1e-6)
     scores, loss = expected(args, ends, network.prototypes)
     found = network.model(images)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), scores, rtol=1e-4, atol=1e-4)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from mhe.harness.errors import BadInput
 from mhe.prototypes import order_kept
 
 from_numpy = pytest.mark.usefixtures("weights_from_numpy")
@@ -71,6 +72,52 @@ def test_cross_entropy_is_of_scaled_cosines(hpn, task, small, parsed):
     pole = ends[:, 0] / np.linalg.norm(ends, axis=1)
     squared = np.mean((2 * (targets["value"] + 30) / 80 - 1 - pole) ** 2)
     assert found["loss"] == pytest.approx((odds.mean() + squared) / 2, rel=1e-4)
+
+
+@from_numpy
+def test_dot_regression_is_half_the_squared_error_of_cosines(hpn, task, small, parsed):
+    flags = ("--task", "joint", "--dims", "5", "--loss", "dot_regression")
+    rows = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0][:3]
+    found, outputs, _, targets = evaluated(task, parsed(hpn, *flags), rows)
+    own = outputs["label"].astype("float64")[np.arange(8), targets["label"]]
+    unit = 2 * (targets["value"] + 30) / 80 - 1
+    poles = 2 * (outputs["value"][:, 0] + 30) / 80 - 1
+    expected = (np.mean((1 - own) ** 2) / 2 + np.mean((unit - poles) ** 2)) / 2
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@from_numpy
+@pytest.mark.parametrize("model", ["hpn", "baseline"])
+def test_logits_are_adjusted_by_the_training_labels(hpn, task, small, parsed, model):
+    flags = ("--model_name", model, "--dims", "4", "--loss", "logit_adjusted", "--tau", "0.5")
+    images, targets = made()
+    targets = {"label": np.array([0, 0, 0, 0, 1, 1, 1, 2])}
+    data = task.Data((images, targets), (images, targets), ("a", "b", "c"), 0.0, 0.0)
+    rows = np.eye(4)[:3] if model == "hpn" else None
+    network = task.build(parsed(hpn, *flags), data, rows, steps=10)
+    inputs = images.astype("float32") / 255
+    logits = np.asarray(network.predict(inputs, verbose=0)["label"], "float64")
+    adjusted = logits + 0.5 * np.log([4, 3, 1])
+    odds = np.log(np.exp(adjusted).sum(1)) - adjusted[np.arange(8), targets["label"]]
+    found = network.evaluate(inputs, targets, batch_size=8, verbose=0, return_dict=True)
+    assert found["loss"] == pytest.approx(odds.mean(), rel=1e-4)
+    empty = task.Data(data.train, data.test, (*data.class_names, "d"), 0.0, 0.0)
+    with pytest.raises(BadInput, match=r"--loss logit_adjusted: .* Received: 0 of class 3"):
+        task.build(parsed(hpn, *flags), empty, rows if rows is None else np.eye(4), steps=10)
+
+
+@from_numpy
+def test_the_smallest_angle_is_that_of_class_vectors(hpn, task, small, parsed):
+    images, targets = made()
+    data = task.Data((images, targets), (images, targets), ("a", "b", "c"), -30.0, 50.0)
+    flags = ("--model_name", "baseline", "--task", "joint")
+    model = task.build(parsed(hpn, *flags), data, None, steps=10)
+    kernel = model.get_layer("logits").kernel
+    columns = np.zeros(kernel.shape, "float32")
+    columns[:2] = [[1, 1, 1, -1], [0.1, 0, 1, 0]]  # the first belongs to the value
+    kernel.assign(columns)
+    assert task.smallest_angle(model, None) == pytest.approx(45)
+    assert task.smallest_angle(model, np.eye(3)) == pytest.approx(90)
 
 
 @from_numpy

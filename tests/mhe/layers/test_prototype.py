@@ -122,6 +122,50 @@ def test_other_prototypes_are_refused(prototypes, named):
         layers.PrototypeHead(prototypes)
 
 
+def test_reserved_prototypes_become_classes(draw, some_prototypes, tmp_path):
+    rows, embeddings = some_prototypes(7, 4), draw(3, 4)
+    head = layers.PrototypeHead(rows, reserve=3, name="label", dtype="mixed_float16")
+    assert (head.classes, head.dims) == (4, 4)
+    assert head.compute_output_shape((None, 4)) == (None, 4)
+    np.testing.assert_array_equal(head.reserved, rows[4:])
+    one, both = head.extend(1), head.extend(1).extend(2)
+    assert (one.classes, one.name, one.dtype_policy.name) == (5, "label", "mixed_float16")
+    np.testing.assert_array_equal(array(head(embeddings)), array(both(embeddings))[:, :4])
+    plain = layers.PrototypeHead(rows, dtype="mixed_float16")
+    np.testing.assert_array_equal(array(both(embeddings)), array(plain(embeddings)))
+    # What is reserved is saved.
+    model = keras.Sequential([keras.Input((4,)), head])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras").layers[-1]
+    assert loaded.get_config() == head.get_config()
+    np.testing.assert_array_equal(array(loaded.extend(3).prototypes), rows)
+    with pytest.raises(ValueError, match=r"The head has 2 prototypes reserved.* classes=3"):
+        one.extend(3)
+    with pytest.raises(ValueError, match=r"The head has 0 prototypes reserved.* classes=1"):
+        both.extend(1)
+
+
+def test_configs_of_earlier_versions_reserve_nothing(some_prototypes):
+    config = layers.PrototypeHead(some_prototypes()).get_config()
+    assert config.pop("reserve") == 0
+    assert len(layers.PrototypeHead.from_config(config).reserved) == 0
+
+
+@pytest.mark.parametrize(
+    ("reserve", "named"),
+    [
+        (-1, "`reserve` must be an integer from 0 to 3. Received: reserve=-1"),
+        (4, "`reserve` must be an integer from 0 to 3. Received: reserve=4"),
+        (1.0, "Received: reserve=1.0"),
+    ],
+)
+def test_what_cannot_be_reserved(reserve, named, some_prototypes):
+    with pytest.raises(ValueError, match=named):
+        layers.PrototypeHead(some_prototypes(), reserve)
+    with pytest.raises(ValueError, match=r"`classes` must be an integer >= 1. Received: .*0"):
+        layers.PrototypeHead(some_prototypes(), 2).extend(0)
+
+
 @pytest.mark.parametrize("shape", [(5, 4), (1000, 512)])
 def test_prototypes_keep_every_bit_through_json(shape, unit, draw):
     prototypes = unit(draw(*shape)).astype("float32")

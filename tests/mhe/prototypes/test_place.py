@@ -76,6 +76,40 @@ def test_every_method_places_unit_rows_that_seeds_settle(method):
     assert separation(first) > cosine_lower_bound(13, 4)
 
 
+@pytest.mark.parametrize(
+    ("classes", "dims", "reserve", "whole", "first"),
+    [
+        (5, 16, 8, -1 / 12, -1 / 12),  # a simplex, all of whose cosines are equal
+        (10, 8, 6, 0, 0),  # an orthoplex
+        (4, 2, 4, math.sqrt(0.5), 0),  # an octagon, a square first
+        (6, 3, 6, 1 / math.sqrt(5), 1 / math.sqrt(5)),
+    ],
+)
+def test_prototypes_for_classes_to_come(classes, dims, reserve, whole, first):
+    rows = place(classes, dims, reserve=reserve)
+    assert rows.shape == (classes + reserve, dims)
+    assert separation(rows) == pytest.approx(whole, abs=1e-6)
+    assert separation(rows[:classes]) == pytest.approx(first, abs=1e-6)
+    np.testing.assert_array_equal(rows, place(classes, dims, reserve=reserve))
+    # The same points as without an order.
+    plain = place(classes + reserve, dims)
+    assert {row.tobytes() for row in rows} == {row.tobytes() for row in plain}
+
+
+def test_every_prefix_is_well_separated():
+    plain = place(60, 5, "lbfgs")
+    rows = place(10, 5, "lbfgs", reserve=50)
+    each = [separation(rows[:count]) for count in range(10, 61)]
+    assert np.all(np.diff(each) >= 0)
+    assert each[-1] == pytest.approx(separation(plain), abs=1e-6)
+    assert each[0] < separation(plain[:10]) - 0.1
+    cosines = rows.astype("float64") @ rows.T
+    for count in range(10, 60):
+        # No row that is left is farther from those before it than the next.
+        near = cosines[:count, count:].max(axis=0)
+        assert near[0] <= near.min() + 1e-6
+
+
 def test_same_seed_same_array_across_processes():
     script = (
         "import sys\nfrom mhe.prototypes import place\n"
@@ -161,6 +195,10 @@ def test_closed_forms_asked_for_by_name_are_only_assigned():
         ({"classes": 5, "dims": 3, "semantics_weight": -1}, "semantics_weight=-1"),
         ({"classes": 5, "dims": 3, "semantics": np.eye(4)}, "4 vectors"),
         ({"classes": 3, "dims": 3, "semantics": np.full((3, 2), np.nan)}, "0, 1, 2"),
+        ({"classes": 5, "dims": 3, "reserve": -1}, "reserve=-1"),
+        ({"classes": 5, "dims": 3, "reserve": 2.0}, "reserve=2.0"),
+        ({"classes": 5, "dims": 3, "reserve": 2, "semantics": np.eye(5)}, "reserve=2, and semant"),
+        ({"classes": 5, "dims": 5, "reserve": 2, "method": "simplex"}, "classes=7, dims=5"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, received):
@@ -183,6 +221,16 @@ def test_the_command_line_writes_and_reports(tmp_path, capsys):
     assert out.read_bytes() == before
     assert run([*flags, "--overwrite", "--method", "lbfgs", "--seed", "1"]) == 0
     assert out.read_bytes() != before
+
+
+def test_the_command_line_reserves(tmp_path, capsys):
+    out = tmp_path / "prototypes.npy"
+    assert run(["--classes", "4", "--dims", "2", "--reserve", "4", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "8 prototypes in 2 dimensions: polygon" in text
+    assert re.search(r"of the first 4 +-?0.000000  \(90.000 degrees\)", text)
+    assert re.search(r"largest cosine +0.707107", text)
+    np.testing.assert_array_equal(np.load(out), place(4, 2, reserve=4))
 
 
 def test_the_command_line_reads_word_vectors(tmp_path, capsys):
