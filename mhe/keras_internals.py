@@ -104,6 +104,13 @@ def batches_trained(model: keras.Model) -> int:
     return int(keras.ops.convert_to_numpy(optimizer._iterations.value))
 
 
+def rate_variable(model: keras.Model) -> keras.Variable | None:
+    """The variable of the learning rate, or None where a schedule gives it."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    rate = getattr(optimizer, "_learning_rate", None)
+    return rate if isinstance(rate, keras.Variable) else None
+
+
 def accumulation_steps(model: keras.Model) -> int:
     """The number of batches per update of the optimizer."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)

@@ -155,7 +155,8 @@ def threshold(scores: Any, false_alarms: float = 0.05) -> float:
         wrong = "none" if not values.size else f"{values[~np.isfinite(values)][0]}"
         raise ValueError(f"`scores` must be finite numbers, at least one. Received: {wrong}")
     # 0.05 · 100 must be 5, whatever the rounding.
-    return float(values[int(false_alarms * values.size * (1 + 1e-9))])
+    allowed = int(false_alarms * values.size * (1 + 1e-9))
+    return float(values[min(allowed, values.size - 1)])
 
 
 def _checked_logits(values: Tensor) -> Tensor:

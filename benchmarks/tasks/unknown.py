@@ -274,8 +274,9 @@ def _reader(model: keras.Model, args: argparse.Namespace) -> Any:
     """Returns a function from images to `Outputs`."""
     ends = {"embeddings": _last(model, args).input, "logits": model.output["label"]}
     network = keras.Model(model.inputs, ends)
-    # The squared loss trains cosines, which are no logits before they are scaled.
-    scale = args.scale if args.model_name == "hpn" and args.loss == "squared" else 1.0
+    # These losses train cosines, which are no logits before they are scaled.
+    on_cosines = args.loss in ("squared", "dot_regression")
+    scale = args.scale if args.model_name == "hpn" and on_cosines else 1.0
 
     def outputs(images: np.ndarray) -> Outputs:
         batches = recipes.in_order(images, np.zeros(len(images), int))

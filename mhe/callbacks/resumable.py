@@ -15,7 +15,7 @@ from mhe.checkpoints import Checkpoints
 from mhe.checkpoints.checksums import Damaged
 from mhe.checkpoints.files import replacing
 from mhe.checkpoints.generations import epoch_of
-from mhe.keras_internals import callbacks_beside, start_at, weights_file
+from mhe.keras_internals import callbacks_beside, rate_variable, start_at, weights_file
 
 # What callbacks of Keras remember from epoch to epoch. Learning rates are the optimizer's.
 _REMEMBERED = {
@@ -32,8 +32,8 @@ class ResumableTraining(keras.callbacks.Callback):
     After each epoch it writes a checkpoint to a folder: weights, optimizer, the seeds of layers,
     the logs of all epochs, and what `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau`
     beside it remember, the best weights among them. When `fit` begins, the newest checkpoint is
-    restored and `fit` starts at its epoch; `model.history` has the epochs before, too. A training
-    that is complete, or was stopped early, is not trained further; with a larger `epochs` it is.
+    restored and `fit` starts at its epoch; `model.history` has the epochs before, too. A complete
+    training goes on only with a larger `epochs`; one that was stopped early stays stopped.
 
     Checkpoints are written in one step, with checksums, and the last two are kept: a process killed
     at any moment, even while writing, leaves one that is whole. A damaged one is passed over for
@@ -119,6 +119,9 @@ class ResumableTraining(keras.callbacks.Callback):
             warnings.warn(f"{'; '.join(unreadable)}; going back to {path}", stacklevel=2)
         state = self._read(path)
         self._rows, self._remembered = state["rows"], state["callbacks"]
+        rate = rate_variable(self.model)
+        if rate is not None and state["rate"] is not None:
+            rate.assign(state["rate"])
         stopped = any(
             each["stopped_epoch"] > 0
             for name, each in self._remembered.items()
@@ -167,7 +170,7 @@ class ResumableTraining(keras.callbacks.Callback):
             return
         content, epoch, logs = self._waiting
         self._waiting = None
-        row = {"epoch": epoch, **{name: float(value) for name, value in logs.items()}}
+        row = {"epoch": epoch, **{name: _listed(value) for name, value in logs.items()}}
         self._rows.append(row)
         callbacks: dict[str, dict[str, Any]] = {}
         arrays: dict[str, Any] = {}
@@ -177,7 +180,14 @@ class ResumableTraining(keras.callbacks.Callback):
             if best is not None:
                 callbacks[name]["best_weights"] = len(best)
                 arrays |= {_array_name(name, n): _storable(weight) for n, weight in enumerate(best)}
-        arrays[_STATE] = np.array(json.dumps({"rows": self._rows, "callbacks": callbacks}))
+        # Callbacks behind this one may have changed the rate since the weights were taken.
+        rate = rate_variable(self.model)
+        state = {
+            "rows": self._rows,
+            "callbacks": callbacks,
+            "rate": None if rate is None else _listed(rate.value),
+        }
+        arrays[_STATE] = np.array(json.dumps(state))
 
         def write(path: Path) -> None:
             with replacing(path) as partial:
@@ -214,6 +224,13 @@ class ResumableTraining(keras.callbacks.Callback):
                     history.history.setdefault(name, []).append(value)
         start_at(self.model, None)
         return True
+
+
+def _listed(value: Any) -> Any:
+    """A number of Python, or a list of them."""
+    if keras.ops.is_tensor(value):
+        value = keras.ops.convert_to_numpy(value)
+    return np.asarray(value, np.float64).tolist()
 
 
 def _plain(value: Any) -> Any:

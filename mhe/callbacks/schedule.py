@@ -23,7 +23,8 @@ class StrengthSchedule(keras.callbacks.Callback):
     It scales every regularizer of this package that is on a weight of the model, be it attached by
     `mhe.attach` or given as a `kernel_regularizer`, alone or in a `Sum`; others stay as they are.
     The factor is a variable, so a compiled training step is traced once, in the first `fit` with a
-    schedule. It keeps its last value after `fit`, until another schedule changes it.
+    schedule. It keeps its last value after `fit`, until another schedule changes it, and belongs to
+    the regularizer: give each model one of its own.
 
     A step is an update of the weights: by their number, which the optimizer counts, the schedule
     goes on in another `fit`, and in a model that was saved and loaded. (The file has the strengths
@@ -120,9 +121,15 @@ class StrengthSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Sets the factor of an epoch."""
-        self._batches = keras_internals.batches_trained(self.model)
         if self.by == "epoch":
             self._set(epoch)
+        elif self.model.optimizer is None:
+            raise ValueError(
+                "Steps are counted by the optimizer of `compile`; a model without one needs "
+                f'by="epoch". Received: model={self.model.name!r}'
+            )
+        else:
+            self._batches = keras_internals.batches_trained(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Sets the factor of a step."""

@@ -72,7 +72,7 @@ def find(
     if method == "frame":
         similarity = frames.read_similarity(D)
         rows = frames.frame(similarity, dims, iterations, seed).astype("float32")
-        apart = np.sqrt(2.0 * (1.0 - similarity))
+        apart = np.sqrt(np.maximum(2.0 * (1.0 - similarity), 0.0))
         np.fill_diagonal(apart, 0.0)
         return Embedding(rows, metrics.distortion(rows, apart), 0)
     costs = checks.check_costs(D, positive=True)
@@ -137,8 +137,8 @@ def embed(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
     `method="frame"` needs no search: the prototypes are unit vectors whose cosines are a given
     similarity, or 1 - D/c for costs, with the smallest c for which there are such vectors: squared
     distances then are in proportion to the costs, and the prototypes of classes that all cost the
-    same are a simplex. In closed form if dims ≥ classes, and for costs dims ≥ classes - 1; in
-    fewer dimensions their cosines are as near to these as L-BFGS brings them.
+    same are a simplex. In closed form if dims is at least the similarity's rank, which is at most
+    classes - 1 for costs; in fewer dimensions their cosines are as near as L-BFGS brings them.
 
     Args:
         D: Costs `(classes, classes)`, positive off the diagonal, such as those of

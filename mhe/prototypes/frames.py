@@ -101,7 +101,8 @@ def frame(similarity: np.ndarray, dims: int, iterations: int = 500, seed: int = 
     """
     values, vectors = np.linalg.eigh(similarity)
     values, vectors = values[::-1], vectors[:, ::-1]
-    needed = int(np.sum(values > 1e-12 * values[0]))
+    # Cosines may have been rounded to float32.
+    needed = int(np.sum(values > _SEMIDEFINITE * values[0]))
     most = min(dims, needed)
     rows = np.zeros((len(similarity), dims))
     rows[:, :most] = vectors[:, :most] * np.sqrt(values[:most])

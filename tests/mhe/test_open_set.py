@@ -86,6 +86,7 @@ def test_threshold_is_the_largest_with_so_few_false_alarms(share, digits):
     assert np.mean(scores < found) <= share
     above = scores[scores > found]
     assert not above.size or np.mean(scores < above.min()) > share
+    assert open_set.threshold([0.0, 1.0], 1 - 1e-12) == 1.0
     assert open_set.threshold(ops.convert_to_tensor(scores.reshape(4, 25)), share) == pytest.approx(
         found, rel=1e-6
     )

@@ -185,6 +185,33 @@ def test_seeds_are_those_of_the_epoch_or_none(train, tmp_path):
 
 
 @pytest.mark.one_backend
+def test_a_rate_that_callbacks_behind_lower(train, tmp_path):
+    def lowered(folder, *interrupt):
+        # After every epoch but the first.
+        reduce = keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1e9)
+        return train(folder, 4, [reduce, *interrupt], first=True, dataset=True)
+
+    unbroken = lowered("unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        lowered("broken", Interrupt(3))
+    assert_same(unbroken, lowered("broken"))
+
+
+@pytest.mark.one_backend
+def test_metrics_of_several_numbers(tmp_path):
+    def train(epochs):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, "softmax")])
+        model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+        callback = ResumableTraining(tmp_path)
+        return model.fit(
+            np.ones((4, 3)), np.eye(2)[[0, 1, 1, 0]], epochs=epochs, verbose=0, callbacks=[callback]
+        )
+
+    before = train(1).history["f1_score"][0]
+    np.testing.assert_array_equal(train(2).history["f1_score"][0], before)
+
+
+@pytest.mark.one_backend
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
 def test_mixed_precision(train, tmp_path, policy):
     before = keras.config.dtype_policy()

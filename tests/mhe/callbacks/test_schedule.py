@@ -150,3 +150,10 @@ def test_bad_input_is_named():
     model = mlp("l2")
     with pytest.raises(ValueError, match=r"call `mhe.attach` first\. Received: model="):
         fit(model, StrengthSchedule(float))
+    model = mlp(MHE())
+    model.optimizer = None
+    callback = StrengthSchedule(float)
+    callback.set_model(model)
+    callback.on_train_begin()
+    with pytest.raises(ValueError, match=r'needs by="epoch"\. Received: model='):
+        callback.on_epoch_begin(0)

@@ -38,6 +38,15 @@ def test_cosines_are_the_given_ones(classes, rank, dims):
     assert found.evaluations == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_cosines_that_were_rounded():
+    rows = np.random.default_rng(0).normal(size=(60, 20)).astype("float32")
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = find(rows @ rows.T, 20, method="frame")
+    assert found.evaluations == 0
+    np.testing.assert_allclose(cosines(found.prototypes), rows @ rows.T, atol=2e-6)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e6])
 @pytest.mark.parametrize("tree", ["uneven", "cifar100"])
 def test_squared_distances_are_in_proportion_to_costs(tree, scale):
