@@ -38,12 +38,12 @@ _MOST_DIGITS = 18  # of int64
 _NAMED = 3  # records that an error names, before it only counts
 
 
-def names(path: str | os.PathLike) -> bool:
+def is_record_file(path: str | os.PathLike) -> bool:
     """Whether a path names a .rec file; folders may have any name.
 
     Example:
 
-    >>> names("faces/train.rec"), names("faces.zip")
+    >>> is_record_file("faces/train.rec"), is_record_file("faces.zip")
     (True, False)
     """
     place = os.path.expanduser(os.fspath(path))
