@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mhe import checks
-from sphereface_plus.verification.scores import blocks, unit_rows
+from sphereface_plus.verification.scores import blocks, merged, unit_rows
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def search(gallery: Any, gallery_labels: Any, probes: Any, probe_labels: Any) ->
     mated = np.isin(probe_labels, people)
     if not mated.any():
         raise ValueError(
-            "The person of a probe at least must be in the gallery. "
+            "At least one probe must be of a person in the gallery. "
             f"Received: {len(probes):,} probes, none of which is"
         )
     own = np.searchsorted(people, np.where(mated, probe_labels, people[0]))
@@ -215,17 +215,7 @@ def templates(embeddings: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     units, groups = _labelled("embeddings", embeddings, groups)
     order = np.argsort(groups, kind="stable")
-    names, starts = np.unique(groups[order], return_index=True)
-    sums = np.add.reduceat(units[order], starts, axis=0, dtype=np.float64)
-    # Directions that cancel leave only a rounding error.
-    counts = np.diff(np.r_[starts, len(units)])
-    cancelled = np.linalg.norm(sums, axis=1) <= 1e-6 * counts
-    if cancelled.any():
-        raise ValueError(
-            "The directions of a group must have a mean. "
-            f"Received: those of {names[cancelled.argmax()]!s}, which cancel each other"
-        )
-    return unit_rows(sums), names
+    return merged(units[order], groups[order], "group")
 
 
 def _checked(

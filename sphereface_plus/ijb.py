@@ -5,7 +5,9 @@ compared with each other (1:1), or searched for in a gallery of templates (1:N).
 """
 
 import csv
+import io
 import os
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 from mhe.text import brief, read_text
 from sphereface_plus.identification import Search, search
 from sphereface_plus.verification import RocCurve, roc_curve
-from sphereface_plus.verification.scores import pair_scores, unit_rows
+from sphereface_plus.verification.scores import merged, pair_scores, unit_rows
 
 _MOST_DIGITS = 18  # of int64
 
@@ -121,13 +123,13 @@ def read_template_pairs(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray
     ([[1, 11065], [1, 11066]], [True, False])
     """
     expected = "two templates and 1 or 0"
-    rows = []
+    numbers = array("q")  # 16 million pairs would not fit in lists
     for number, fields in _lines(path, 3, expected):
         row = _integers(path, number, fields, fields)
         if row[2] not in (0, 1):
             raise _wrong(path, number, fields, expected)
-        rows.append(row)
-    table = np.array(rows)
+        numbers.extend(row)
+    table = np.frombuffer(numbers, np.int64).reshape(-1, 3)
     return table[:, :2], table[:, 2] == 1
 
 
@@ -144,7 +146,8 @@ def read_template_people(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarra
         The templates, increasing integers `(T,)`, and the person of each, integers `(T,)`.
 
     Raises:
-        ValueError: If it cannot be read, a line has another form, or a template is of two people.
+        ValueError: If it cannot be read, has no titles, a line has another form, or a template is
+            of two people.
 
     Example:
 
@@ -158,7 +161,11 @@ def read_template_people(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarra
     reader = csv.reader(_text(path).splitlines(keepends=True))
     people: dict[int, int] = {}
     try:
-        next(reader, None)
+        titles = next(reader, [])
+        if titles and titles[0].strip().isdecimal():
+            raise ValueError(
+                f"{path} must begin with a line of titles. Received: {brief(','.join(titles))}"
+            )
         for row in reader:
             if not row:
                 continue
@@ -226,6 +233,10 @@ def pool(
     The embeddings of the frames of a video are averaged, those of the media of a template summed,
     and the sum is normalized.
 
+    InsightFace's published rates use `norms=True`, the `scores` of `read_points`, and for each face
+    the sum of the embeddings of the image and its mirror image. The rows of `read_faces` and of
+    `read_points` are matched by the names of the images.
+
     Args:
         embeddings: Embeddings `(n, dims)`.
         templates: The template of each, integers `(n,)`, as in `Faces`.
@@ -274,17 +285,8 @@ def pool(
     firsts = np.flatnonzero(begins)
     frames = np.diff(np.r_[firsts, len(rows)])
     means = np.add.reduceat(rows[order], firsts, axis=0, dtype=np.float64) / frames[:, None]
-    ids, starts = np.unique(templates[firsts], return_index=True)
-    sums = np.add.reduceat(means, starts, axis=0)
-    # Directions that cancel leave only a rounding error.
-    sizes = np.add.reduceat(np.linalg.norm(means, axis=1), starts)
-    cancelled = np.linalg.norm(sums, axis=1) <= 1e-6 * sizes
-    if cancelled.any():
-        raise ValueError(
-            "The embeddings of a template must have a mean. "
-            f"Received: those of template {ids[cancelled.argmax()]}, which cancel each other"
-        )
-    return Templates(ids, unit_rows(sums))
+    vectors, ids = merged(means, templates[firsts], "template")
+    return Templates(ids, vectors)
 
 
 def verify_templates(templates: Templates, pairs: Any, same: Any) -> RocCurve:
@@ -360,7 +362,7 @@ def _text(path: str | os.PathLike) -> str:
 def _lines(path: str | os.PathLike, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each line, or a `ValueError` if a line has others or there is none."""
     is_empty = True
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(io.StringIO(_text(path), newline="\n"), 1):
         fields = line.split()
         if not fields:
             continue

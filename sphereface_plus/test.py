@@ -139,7 +139,7 @@ def data_of(args: argparse.Namespace) -> str:
     >>> data_of(argparse.Namespace(data_dir=None, pairs="lfw.bin", landmarks=None))
     'lfw.bin'
     """
-    if args.pairs is None or not faces.validation_sets.names(args.pairs):
+    if args.pairs is None or not faces.validation_sets.is_validation_set(args.pairs):
         if args.data_dir is None:
             raise BadInput(
                 "--data_dir must name a folder or zip of people, or a .rec; only pairs in a .bin "

@@ -219,9 +219,12 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
             backbone = iresnet(depth, **shared)
     model = FaceModel(backbone, head_flags.build(args, classes), name=args.model_name)
     model(np.zeros((1, *backbone.input_shape[1:]), "float32"))
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    # It needs the logits of all people, which a share of them is there to save.
+    metrics = [] if args.class_share else [accuracy]
     model.compile(
         recipes.optimizer(args, max(1, steps)),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        metrics=metrics,
         jit_compile=recipes.jit_compile(),
     )
     return model
@@ -314,10 +317,14 @@ class Task(training.Task):
             self.model.save(partial)
         metrics = {"epochs": self.args.epochs, "class_energy": class_energy(self.model)}
         if run.rows:
-            metrics["train_accuracy"] = run.rows[-1]["accuracy"]
+            curves = {"loss": "loss", "accuracy": "accuracy", "energy of the classes": "energy"}
+            if "accuracy" in run.rows[-1]:
+                metrics["train_accuracy"] = run.rows[-1]["accuracy"]
+            else:
+                del curves["accuracy"]
             figures.draw_metrics(
                 run.rows,
-                {"loss": "loss", "accuracy": "accuracy", "energy of the classes": "energy"},
+                curves,
                 run.folder / "curves.png",
                 run.folder.name,
             )

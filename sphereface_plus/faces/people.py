@@ -178,8 +178,10 @@ def find_people(
     pillow()
     source = os.fspath(path)
     if not os.path.exists(os.path.expanduser(path)):
-        raise BadInput(f"{source} does not exist: expected a folder or zip of <person>/<image>")
-    if records.names(path):
+        raise BadInput(
+            f"{source} does not exist: expected a folder or zip of <person>/<image>, or a .rec"
+        )
+    if records.is_record_file(path):
         return _people_of_records(source, least, skip_small, pattern)
     tree = Tree(path)
     every = [name for name in tree.names if is_image(name)]

@@ -4,9 +4,11 @@ Read without MXNet, which is no longer maintained. Nothing in the files is execu
 numbers and images.
 """
 
+import itertools
 import os
 import struct
 import threading
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import overload
@@ -15,7 +17,7 @@ import numpy as np
 
 from mhe.harness.errors import BadInput
 from mhe.reading import check_size, regular_size
-from mhe.text import brief, read_text
+from mhe.text import brief
 
 _SUFFIX = ".rec"
 # How files of images begin: JPEG, PNG, GIF, BMP, WebP, TIFF and PNM.
@@ -30,15 +32,18 @@ _PART = struct.Struct("<II")  # the magic number; 3 bits of flag and 29 of lengt
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)  # the flags
 _HEADER = struct.Struct("<IfQQ")  # the number of labels that follow, or 0 and a label; two ids
 _AHEAD = _PART.size + _HEADER.size + 2 * 4 + _BEGINNING
+_LARGEST_INDEX = 2**31  # bytes, about 100 million lines
+_LONGEST_LINE = 64  # bytes of an index; more are not two numbers
+_MOST_DIGITS = 18  # of int64
 _NAMED = 3  # records that an error names, before it only counts
 
 
-def names(path: str | os.PathLike) -> bool:
+def is_record_file(path: str | os.PathLike) -> bool:
     """Whether a path names a .rec file; folders may have any name.
 
     Example:
 
-    >>> names("faces/train.rec"), names("faces.zip")
+    >>> is_record_file("faces/train.rec"), is_record_file("faces.zip")
     (True, False)
     """
     place = os.path.expanduser(os.fspath(path))
@@ -170,8 +175,10 @@ def read_records(path: str | os.PathLike) -> Records:
     of length, and the data, filled up to 4 bytes; data that hold the magic number are split there.
     A record of an image is a header of 24 bytes (the number of labels, one label, two ids), further
     labels if their number is not 0, and an image file. Record 0 of InsightFace's sets has no image
-    but two labels: images are the records from 1 up to the first, exclusive. A line of the `.idx`
-    is the key of a record and where it starts, separated by a tab.
+    but two labels: images are the records from 1 up to the first, exclusive. That is a float32: in
+    a set of more than 2**24 images, 16.8 million, it may be rounded, and then the records after it
+    are left out or, if there are none, the set is refused. A line of the `.idx` is the key of a
+    record and where it starts, separated by a tab.
 
     The header of every record, and how its image begins, are checked; images are decoded when they
     are needed.
@@ -226,33 +233,39 @@ class _WrongRecordError(Exception):
 def _read_index(index: str) -> tuple[np.ndarray, np.ndarray]:
     """The keys, which increase, and where their records start."""
     expected = f"{index} must have lines of a key and the start of its record"
+    numbers = array("q")
+    place = os.path.expanduser(index)
     try:
-        lines = read_text(os.path.expanduser(index)).split("\n")
+        check_size(regular_size(place), index, _LARGEST_INDEX)
+        with open(place, "rb") as file:
+            for count in itertools.count(1):
+                line = file.readline(_LONGEST_LINE)
+                if not line:
+                    break
+                key, tab, start = line.rstrip(b"\r\n").partition(b"\t")
+                # The digits of bytes are those of ASCII alone.
+                if not (tab and key.isdigit() and start.isdigit()) or (
+                    max(len(key), len(start)) > _MOST_DIGITS
+                ):
+                    shown = brief(line.decode("latin-1").rstrip())
+                    raise BadInput(f"{expected}. Received: line {count}: {shown}")
+                numbers.extend((int(key), int(start)))
     except OSError as error:
         raise BadInput(f"{index} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise BadInput(str(error)) from error
-    lines = lines[:-1] if lines[-1] == "" else lines
-    if not lines:
+    if not numbers:
         raise BadInput(f"{expected}. Received: no lines")
-    numbers = np.empty((len(lines), 2), np.int64)
-    for place, line in enumerate(lines):
-        key, tab, start = line.rstrip("\r").partition("\t")
-        # No more digits than int64 has, and no digits of other scripts.
-        if not (tab and all(each.isdecimal() and each.isascii() for each in (key, start))):
-            raise BadInput(f"{expected}. Received: line {place + 1}: {brief(line)}")
-        if max(len(key), len(start)) > 18:
-            raise BadInput(f"{expected}. Received: line {place + 1}: {brief(line)}")
-        numbers[place] = int(key), int(start)
+    table = np.frombuffer(numbers, np.int64).reshape(-1, 2)
     for column, what in ((0, "key"), (1, "start")):
-        values, counts = np.unique(numbers[:, column], return_counts=True)
+        values, counts = np.unique(table[:, column], return_counts=True)
         if counts.max() > 1:
             raise BadInput(
                 f"{index} must have every {what} once. "
                 f"Received: {values[counts.argmax()]} {counts.max()} times"
             )
-    order = np.argsort(numbers[:, 0])
-    return numbers[order, 0], numbers[order, 1]
+    order = np.argsort(table[:, 0])
+    return table[order, 0], table[order, 1]
 
 
 def _image_places(
@@ -269,10 +282,11 @@ def _image_places(
     except _WrongRecordError as error:
         raise BadInput(f"{file.name}: record 0 cannot be used: {error}") from error
     end = float(labels[0])
+    shape = ",.0f" if end.is_integer() else "g"
     if not (end.is_integer() and 1 < end <= keys[-1] + 1):
         raise BadInput(
             f"{index} does not fit {file.name}: the first label of record 0 must be where the "
-            f"images end, at most {keys[-1] + 1}. Received: {end:g}"
+            f"images end, at most {keys[-1] + 1}. Received: {end:{shape}}"
         )
     places = np.flatnonzero((keys > 0) & (keys < end))
     if len(places) != int(end) - 1:

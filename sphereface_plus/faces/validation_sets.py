@@ -36,12 +36,12 @@ _BYTES = {
 _MARK = object()
 
 
-def names(path: str | os.PathLike) -> bool:
+def is_validation_set(path: str | os.PathLike) -> bool:
     """Whether a path names a .bin file.
 
     Example:
 
-    >>> names("faces/lfw.bin"), names("pairs.txt")
+    >>> is_validation_set("faces/lfw.bin"), is_validation_set("pairs.txt")
     (True, False)
     """
     return os.fspath(path).lower().endswith(_SUFFIX)
@@ -220,7 +220,9 @@ def _images_and_same(file: Stretches) -> tuple[list[_Image], list[bool]]:
         images, same = both
         if all(type(x) is _Image for x in images) and all(type(x) is bool for x in same):
             return images, same
-    raise BadInput(f"{expected}. Received: something else than a list of bytes and one of booleans")
+    raise BadInput(
+        f"{expected}. Received: something other than a list of bytes and a list of booleans"
+    )
 
 
 def _popped(stack: list[Any], count: int | None) -> list[Any]:

@@ -1,6 +1,6 @@
 """Heads with angular margins, from features to logits, and their losses."""
 
-from sphereface_plus.heads.adaface import AdaFace, adaface_logits, qualities_of
+from sphereface_plus.heads.adaface import AdaFace, adaface_logits, norm_qualities
 from sphereface_plus.heads.arcface import ArcFace, arcface_logits
 from sphereface_plus.heads.base import MarginHead, class_products
 from sphereface_plus.heads.combined import CombinedMargin, combined_logits
@@ -38,7 +38,7 @@ __all__ = [
     "curricularface_logits",
     "magface_logits",
     "norm_penalties",
-    "qualities_of",
+    "norm_qualities",
     "sphereface2_logits",
     "sphereface_logits",
     "sphereface_r_logits",

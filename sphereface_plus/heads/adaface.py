@@ -25,8 +25,8 @@ def adaface_logits(
     """s·(cos(θ_y - m·q) - m·q - m) for the true class y, s·cos θ_j for the others.
 
     For q = -1 this is an added angle, as in ArcFace; for q = 0 an added cosine, as in CosFace; for
-    q = 1 an angle in the other direction besides, which weighs hard samples more. The angle is
-    clipped to [0, π].
+    q = 1 the angle is reduced and twice the margin is subtracted from the cosine, which weighs hard
+    samples more. The angle is clipped to [0, π].
 
     Args:
         cosines: Tensor `(B, classes)`.
@@ -69,14 +69,14 @@ def adaface_logits(
     return scale * with_margin(at_least_float32(cosines), labels, adapted)
 
 
-def qualities_of(norms: Tensor, mean: Tensor, deviation: Tensor, h: float = 0.333) -> Tensor:
+def norm_qualities(norms: Tensor, mean: Tensor, deviation: Tensor, h: float = 0.333) -> Tensor:
     """h·(‖x‖ - mean)/deviation clipped to [-1, 1]: the standardised norms of features.
 
     Args:
         norms: ‖x‖ `(B,)`.
         mean: Their mean, a scalar.
         deviation: Their standard deviation, a scalar.
-        h: How much of the range is used; with 0.333, all but what is 3 deviations from the mean.
+        h: The slope: with 0.333, q is clipped beyond 3 deviations from the mean.
 
     Returns:
         A tensor `(B,)` of at least float32.
@@ -85,7 +85,7 @@ def qualities_of(norms: Tensor, mean: Tensor, deviation: Tensor, h: float = 0.33
 
     >>> import numpy as np
     >>> norms = np.array([10.0, 20.0, 90.0], "float32")
-    >>> np.asarray(qualities_of(norms, 20.0, 5.0, h=0.25)).round(3)
+    >>> np.asarray(norm_qualities(norms, 20.0, 5.0, h=0.25)).round(3)
     array([-0.5,  0. ,  1. ], dtype=float32)
 
     Reference:
@@ -101,11 +101,11 @@ class AdaFace(SoftmaxHead):
     """Logits s·cos θ_j, with a margin by image quality on the true class; see `adaface_logits`.
 
     The quality of a sample is the norm of its feature, standardised by moving averages of the mean
-    and standard deviation of norms over batches; see `qualities_of`. Hard samples of high quality
-    count more, those of low quality, which may show nobody, less. As in the authors' code norms are
-    clipped to [0.001, 100], the averages start from 20 and 100, the batch at hand moves them before
-    they are used, and a batch's deviation is that of a sample. They move in calls with labels and
-    `training=True`, and are saved with the weights.
+    and standard deviation of norms over batches; see `norm_qualities`. Hard samples of high
+    quality count more; those of low quality, which may not be recognizable, count less. As in the
+    authors' code norms are clipped to [0.001, 100], the averages start from 20 and 100, the batch
+    at hand moves them before they are used, and a batch's deviation is that of a sample. They move
+    in calls with labels and `training=True`, and are saved with the weights.
 
     Args:
         classes: Number of classes, at least 2.
@@ -173,7 +173,7 @@ class AdaFace(SoftmaxHead):
             self.move(self.norm_deviation, deviation, self.momentum)
         mean = ops.convert_to_tensor(self.norm_mean)
         deviation = ops.convert_to_tensor(self.norm_deviation)
-        qualities = qualities_of(norms, mean, deviation, self.h)
+        qualities = norm_qualities(norms, mean, deviation, self.h)
         return adaface_logits(products, qualities, labels, self.scale, self.m)
 
     def get_config(self) -> dict[str, Any]:

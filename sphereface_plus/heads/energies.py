@@ -1,20 +1,18 @@
 """The energy of class vectors, of all or of those in a batch."""
 
-import math
 from typing import Any
 
 from keras import ops
 
 import mhe
 from mhe.energy import check_options
+from mhe.energy.potential import Variant
 from mhe.layers import unit_vectors
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 from sphereface_plus.heads.logits import class_products, true_class
 
 OVER = ("all", "batch")
-# Smaller squared distances count as this one, as in `mhe.hyperspherical_energy`.
-_CLOSEST = 1e-6
 # Keeps the slope of an angle of π finite.
 _TINY = 1e-12
 
@@ -59,6 +57,7 @@ def class_energies(
         ([arXiv:1805.09298](https://arxiv.org/abs/1805.09298)), sections 3.6 and 5.2.
     """
     check_options(s, distance, space)
+    variant = Variant.of(s, distance, space)
     kernel = at_least_float32(kernel)
     index = ops.convert_to_tensor(labels, "int32")
     own = ops.transpose(ops.take(kernel, index, axis=1))
@@ -67,27 +66,27 @@ def class_energies(
     _, is_own = true_class(index, cosines)
     # A harmless cosine for each vector with itself, as the gradient of 0 · ∞ is NaN.
     cosines = ops.where(is_own, 0.0, cosines)
-    potentials = _potential(cosines, s, distance)
+    potentials = _potential(cosines, variant)
     points = classes
-    if space == "half":
-        potentials = potentials + _potential(-cosines, s, distance)
+    if variant.half:
+        potentials = potentials + _potential(-cosines, variant)
         points = 2 * classes
     total = ops.sum(ops.where(is_own, 0.0, potentials), axis=1)
-    if space == "half":
-        farthest = math.pi if distance == "angle" else 2.0
-        total = total + (-math.log(farthest) if s == 0 else farthest**-s)
+    if variant.half:
+        total = total + variant.antipodal
     return total / (points - 1)
 
 
-def _potential(cosines: Tensor, s: float, distance: str) -> Tensor:
+def _potential(cosines: Tensor, variant: Variant) -> Tensor:
     """f_s of the distance between unit vectors with the given cosines."""
-    # The slope goes with ρ^(-s - 2) and must leave room in float32 for a sum over many pairs.
-    closest = max(_CLOSEST, 10.0 ** (-24.0 / (s / 2 + 1)))
-    squared = ops.maximum(2.0 - 2.0 * cosines, closest)
-    if distance == "angle":
-        angles = 2.0 * ops.arctan2(
-            ops.sqrt(squared), ops.sqrt(ops.maximum(2.0 + 2.0 * cosines, _TINY))
-        )
+    s = variant.s
+    near = 2.0 - 2.0 * cosines
+    squared = ops.maximum(near, variant.closest)
+    if variant.distance == "angle":
+        # Both halves stand still where a pair is too close, so that it has no slope.
+        far = ops.maximum(2.0 + 2.0 * cosines, _TINY)
+        far = ops.where(near < variant.closest, 4.0 - variant.closest, far)
+        angles = 2.0 * ops.arctan2(ops.sqrt(squared), ops.sqrt(far))
         return -ops.log(angles) if s == 0 else ops.power(angles, -s)
     return -0.5 * ops.log(squared) if s == 0 else ops.power(squared, -s / 2)
 

@@ -127,8 +127,8 @@ class SoftmaxHead(MarginHead):
         sample: The share of the classes that a training step looks at, in (0, 1], or None for all.
         seed: Seed of the draws, an int >= 0; None for a random one. As of any Keras layer that
             draws, the state of its generator is a variable, but is not saved.
-        interclass_filtering_threshold: The cosine above which other classes are left out, in
-            (0, 1), or None.
+        interclass_filtering_threshold: The cosine above which other classes count as at a right
+            angle, in (0, 1), or None.
         **kwargs: `kernel_initializer`, `kernel_regularizer`, `energy`, `energy_over` and
             `subcenters`, see `MarginHead`, and Keras's own.
 

@@ -32,7 +32,7 @@ _ARGUMENTS = (
     *("version", "normalization", "t", "weight", "h", "momentum"),
     *("m1", "m2", "m3", "subcenters", "interclass_filtering_threshold", "class_share"),
 )
-# Flags of the energy, which sphereface_plus has, with --energy every all heads, and their defaults.
+# Flags of the energy, which sphereface_plus has, and all heads with --energy every.
 _ENERGY = {"power_s": "a2", "strength": 1.0, "energy_over": "all", "sample": None}
 
 
@@ -123,14 +123,15 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
     parser.add_argument(
         "--interclass_filtering_threshold",
         type=above,
-        help="heads with a softmax: cosine above which other classes are left out of the loss, "
-        "as the same person under another name (default: none)",
+        help="heads with a softmax: cosine above which other classes count as at a right "
+        "angle, as the same person under another name (default: none)",
     )
     parser.add_argument(
         "--class_share",
         type=above,
         help="heads with a softmax: the share of the people that a step looks at, those of the "
-        "batch and others at random (Partial FC; default: all)",
+        "batch and others at random (Partial FC; default: all). The log then has no accuracy, "
+        "which needs the logits of all people; PyTorch computes these all the same",
     )
     parser.add_argument(
         "--subcenters",

@@ -60,7 +60,11 @@ def is_aligned(data: str, landmarks: str | None) -> bool:
     >>> is_aligned("faces.zip", None), is_aligned("train.rec", None)
     (False, True)
     """
-    return landmarks is not None or records.names(data) or validation_sets.names(data)
+    return (
+        landmarks is not None
+        or records.is_record_file(data)
+        or validation_sets.is_validation_set(data)
+    )
 
 
 def find(args: argparse.Namespace, least: int = 2) -> People:

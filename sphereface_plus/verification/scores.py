@@ -72,6 +72,38 @@ def cosine_scores(a: Any, b: Any) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b)
 
 
+def merged(vectors: np.ndarray, groups: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """The normalized sum of the vectors of each group.
+
+    Args:
+        vectors: Vectors `(n, dims)`.
+        groups: The group of each, sorted, `(n,)`.
+        what: What the error calls a group.
+
+    Returns:
+        The sums, float32 `(T, dims)` of length 1, and the groups `(T,)`.
+
+    Raises:
+        ValueError: If the vectors of a group cancel each other.
+
+    Example:
+
+    >>> merged(np.array([[1.0, 0.0], [0.0, 5.0], [0.0, 7.0]]), np.array([2, 3, 3]), "group")
+    (array([[1., 0.], [0., 1.]], dtype=float32), array([2, 3]))
+    """
+    names, starts = np.unique(groups, return_index=True)
+    sums = np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
+    # Vectors that cancel leave only a rounding error.
+    sizes = np.add.reduceat(np.linalg.norm(vectors, axis=1), starts)
+    cancelled = np.linalg.norm(sums, axis=1) <= 1e-6 * sizes
+    if cancelled.any():
+        raise ValueError(
+            f"The embeddings of a {what} must have a mean. "
+            f"Received: those of {what} {names[cancelled.argmax()]!s}, which cancel each other"
+        )
+    return unit_rows(sums), names
+
+
 def pair_scores(embeddings: Any, pairs: Any) -> np.ndarray:
     """The cosines of pairs given as rows, so that each image is embedded once.
 

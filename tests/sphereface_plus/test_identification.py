@@ -41,7 +41,9 @@ def test_templates_are_mean_directions():
 
 
 BAD = {
-    "those of 1, which cancel each other": lambda: templates([[1, 0], [0, 2], [0, -3]], [0, 1, 1]),
+    "those of group 1, which cancel each other": lambda: templates(
+        [[1, 0], [0, 2], [0, -3]], [0, 1, 1]
+    ),
     "3, who is not": lambda: identify(np.eye(2), [1, 2], np.eye(2), [1, 3]),
     "2 and 3 dimensions": lambda: identify(np.eye(2), [1, 2], np.eye(3), [1, 2, 2]),
     "shape (1,)": lambda: identify(np.eye(2), [1, 2], np.eye(2), [1]),

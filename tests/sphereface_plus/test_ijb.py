@@ -124,7 +124,9 @@ def test_ties_and_people_with_several_templates():
     assert_array_equal(found.ranks, [1, 2])
     assert_array_equal(found.scores, [1, 1])
     assert_array_equal(found.false_scores, [1])
-    with pytest.raises(ValueError, match=r"must be in the gallery\. Received: 1 probes, none of"):
+    with pytest.raises(
+        ValueError, match=r"of a person in the gallery\. Received: 1 probes, none of"
+    ):
         search(gallery, labels, np.eye(3)[:1], ["d"])
     with pytest.raises(ValueError, match="`fpir` must be a finite number > 0 and < 1"):
         found.tpir_at(0)
@@ -175,6 +177,10 @@ def test_wrong_files_are_named(tmp_path, kind, more, named):
     path.write_text("titles\n" if kind == "people" else "")
     with pytest.raises(ValueError, match=r"Received: none$"):
         reader(path)
+    if kind == "people":
+        path.write_text("1,2\n3,4\n")
+        with pytest.raises(ValueError, match=r"begin with a line of titles. Received: 1,2$"):
+            reader(path)
     path.unlink()
     with pytest.raises(ValueError, match=rf"{kind}.txt cannot be read: No such file"):
         reader(path)

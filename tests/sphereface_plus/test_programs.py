@@ -220,6 +220,19 @@ def test_flags_of_any_head():
     assert (head.sample, head.energy.sample) == (0.5, None)
 
 
+def test_a_training_on_a_share_of_the_people_logs_no_accuracy(people, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(train.figures, "draw_metrics", lambda *args: drawn.append(args[1]))
+    flags = ("--model_name", "cosface", "--class_share", "0.5", "--epochs", "1")
+    run = tmp_path / "run"
+    assert trained_on(people, run, *flags, "--test_people", "0") == 0
+    (row,) = rows(run / "log.csv")
+    assert row.keys() >= {"loss", "energy"}
+    assert "accuracy" not in row
+    assert "accuracy" not in drawn[0]
+    assert "train_accuracy" not in json.loads((run / "result.json").read_text())["metrics"]
+
+
 def test_class_vectors_of_another_number_of_subcenters(monkeypatch, tmp_path):
     def model(classes, subcenters):
         head = CosFace(classes, subcenters=subcenters)

@@ -90,6 +90,8 @@ def test_a_file_cut_anywhere_names_the_first_record_that_is_lost(insightface):
         ("0\t0\nkey\t9\n", r"Received: line 2: key 9$"),
         ("0\t\u0663\n", r"Received: line 1"),
         ("0\t" + "9" * 30 + "\n", r"Received: line 1"),
+        ("0\t0\n" + "1" * 200, r"Received: line 2: 1+$"),
+        ("0\t0\n1\t44\r\n2 \t88", r"Received: line 3: 2 "),
         ("0\t0\n1\t44\n1\t48\n", r"must have every key once. Received: 1 2 times$"),
         ("0\t0\n1\t44\n2\t44\n", r"must have every start once. Received: 44 2 times$"),
         ("0\t0\n1\t40\n", r"does not fit .*train.rec: the first label of record 0 .* Received: 7$"),
@@ -106,6 +108,23 @@ def test_an_index_that_does_not_fit(insightface, index, message):
     path.with_suffix(".idx").write_text(index)
     with pytest.raises(BadInput, match=message):
         find_people(path, least=1)
+
+
+def test_the_end_of_many_images_is_written_out(form, write_records):
+    image, _ = form.picture(1, (9, 9))
+    path = write_records({0: form.header(5_179_511.0, 2.0), 1: form.header(1.0) + image})
+    with pytest.raises(BadInput, match=r"at most 2. Received: 5,179,511$"):
+        read_records(path)
+
+
+def test_an_index_may_be_larger_than_other_texts(insightface, monkeypatch):
+    path = insightface(LABELS)
+    whole = read_records(path).labels.tolist()
+    monkeypatch.setattr("mhe.reading.LARGEST", 10)
+    assert read_records(path).labels.tolist() == whole
+    monkeypatch.setattr("sphereface_plus.faces.records._LARGEST_INDEX", 10)
+    with pytest.raises(BadInput, match=r"train.idx must have at most 10 bytes"):
+        read_records(path)
 
 
 def test_records_that_are_no_images(form, write_records, tmp_path):

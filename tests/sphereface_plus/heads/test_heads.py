@@ -13,6 +13,7 @@ import pytest
 from keras import ops
 
 import mhe
+from mhe.gradients import gradients
 from sphereface_plus import heads
 
 array = ops.convert_to_numpy
@@ -545,6 +546,29 @@ def test_every_head_has_a_plus_version():
         apart = np.linalg.norm(points[:, :, None] - points[:, None], axis=0)
         expected = 0.5 * np.mean(1 / apart[~np.eye(2 * CLASSES, dtype=bool)])
         assert float(array(sum(head.losses))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("s", "distance", "space"),
+    [(2, "angle", "full"), (1, "angle", "half"), (2, "euclidean", "full")],
+)
+def test_nearly_equal_class_vectors_do_not_move_each_other(s, distance, space):
+    kernel = np.random.default_rng(4).normal(size=(DIMS, CLASSES)).astype("float32")
+    kernel /= np.linalg.norm(kernel, axis=0)
+    across = np.cross(kernel[:, 0], kernel[:, 2])
+    kernel[:, 1] = kernel[:, 0] + 5e-4 * across / np.linalg.norm(across)
+    at = [ops.convert_to_tensor(kernel)]
+    whole = mhe.MHE(s=s, distance=distance, space=space)
+    classes = np.arange(CLASSES)
+
+    def of_classes(values):
+        return ops.mean(heads.energies.class_energies(classes, values[0], s, distance, space))
+
+    (own,), (expected,) = gradients(of_classes, at), gradients(lambda w: whole(w[0]), at)
+    assert np.abs(array(expected)).max() < 10
+    # In half space the pair is nearly opposite too, and a cosine in float32 tells that little.
+    atol = 1e-4 if space == "full" else 5e-3
+    np.testing.assert_allclose(array(own), array(expected), rtol=1e-3, atol=atol)
 
 
 @pytest.mark.one_backend
