@@ -54,7 +54,7 @@ ABOVE = {
     "mhe.callbacks": {"mhe.attach", "mhe.energy", "mhe.metrics", "mhe.regularizers"},
 }
 # What Keras has no equivalent for: gradients, making JAX forget a trace, reading TensorFlow
-# Datasets, and whether PyTorch is exporting.
+# Datasets, whether PyTorch is exporting, and whether a tensor has a value.
 BACKEND_SPOTS = {
     ("mhe/attach/retracing.py", "jax"),
     ("mhe/gradients.py", "jax"),
@@ -63,6 +63,7 @@ BACKEND_SPOTS = {
     ("mhe/harness/datasets/named.py", "tensorflow"),
     ("mhe/keras_internals.py", "tensorflow"),
     ("mhe/layers/distance.py", "tensorflow"),
+    ("mhe/tracing.py", "jax"),
     ("mhe/tracing.py", "torch"),
 }
 # Faces on disk are read as the harness reads datasets: from folders and zips, in its batches.

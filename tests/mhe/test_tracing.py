@@ -48,6 +48,8 @@ def test_branch_takes_one_side_and_infers_shapes():
     for limit, expected in ((0.0, 2.0), (2.0, 1.0)):
         found = branch(keras.ops.max(ones) > limit, lambda: (2.0 * ones,), lambda: (ones,))
         assert float(keras.ops.max(found[0])) == expected
+    # Nothing is compiled, so the other side is not even called.
+    branch(keras.ops.max(ones) > 2.0, lambda: pytest.fail("the wrong side"), lambda: ones)
     inputs = keras.Input((3,))
     outputs = keras.layers.Lambda(
         lambda x: branch(keras.ops.max(x) > 0.0, lambda: 2.0 * x, lambda: x)
