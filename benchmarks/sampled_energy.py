@@ -82,8 +82,7 @@ def make_parser() -> LineParser:
         nargs="*",
         type=layer,
         metavar="LAYER",
-        default=[],
-        help="layers to measure without the exact energy, such as 512x1000000",
+        help="layers to measure without the exact energy, such as 512x1000000 (default: none)",
     )
     return parser
 
@@ -104,7 +103,7 @@ def measure_wide(flags: Mapping[str, Any], output: Results) -> tuple[list[Row], 
     job = {name: flags[name] for name in ("seed", "rounds", "seconds")}
     timed = [{**shape(layer), **energy} for layer in flags["wide"]]
     times = measure("times", {**job, "task": "estimates"}, timed, output)
-    layers = dict.fromkeys((*flags["wide"], *flags["sampled_only"]))
+    layers = dict.fromkeys((*flags["wide"], *(flags["sampled_only"] or ())))
     memory: list[Row] = []
     for layer in layers:  # One process each: a peak cannot be reset everywhere.
         case = {**shape(layer), **energy, "name": "sampled"}

@@ -47,7 +47,7 @@ def make_parser() -> LineParser:
         required=True,
         help="the folder of a complete run of sphereface_plus/train.py",
     )
-    people_flags.add(parser, "required but for a .bin of pairs")
+    people_flags.add(parser, "default: those of --pairs, if that is a .bin")
     parser.add_argument(
         "--pairs",
         type=file_path,

@@ -56,7 +56,7 @@ def add_flags(parser: Parser) -> None:
         help="images of no known class: a folder or zip, of which all images count or, if it has a "
         "folder test/, those in there; or the test images of what else --dataset takes. Writes how "
         f"well they are told from the held-out images to {_FILE} in the run's folder; with "
-        "--resume also for a complete run",
+        "--resume also for a complete run (default: none)",
     )
     parser.add_argument(
         "--false_alarms",

@@ -130,8 +130,8 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "--class_share",
         type=above,
         help="heads with a softmax: the share of the people that a step looks at, those of the "
-        "batch and others at random (Partial FC; default: all). The log then has no accuracy, "
-        "which needs the logits of all people; PyTorch computes these all the same",
+        "batch and others at random, as in Partial FC (default: all). The log then has no "
+        "accuracy, which needs the logits of all people; PyTorch computes these all the same",
     )
     parser.add_argument(
         "--subcenters",
