@@ -34,7 +34,7 @@ def dot_regression_loss(
 ) -> Tensor:
     """Half the squared distance of a dot product from the largest it can be.
 
-    With w_y the fixed vector of the class y, h the feature of a sample, and ℓ = |w_y|·|h| the
+    With w_y the fixed vector of the class y, h the feature of a sample, and ℓ = ‖w_y‖·‖h‖ the
     product of their lengths, the same for all classes and samples, the loss is
 
         (w_y·h - ℓ)² / (2ℓ)
