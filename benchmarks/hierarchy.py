@@ -246,7 +246,7 @@ class Task(ImageTask):
     def draw_mistakes(self, run: Run) -> np.ndarray:
         """Draws the mistakes on the held-out images, and returns the scores `(N, classes)`."""
         images, labels = self.data.test
-        scores = self.model.predict(recipes.in_order(images, labels), verbose=0)
+        scores = recipes.predict(self.model, images)
         hierarchy.draw_mistakes(scores, labels, self.tree, run.folder)
         return scores
 

@@ -382,7 +382,7 @@ class Task(ImageTask):
     def long_tail(self) -> dict[str, float]:
         """Prints and returns the accuracies of frequent and rare classes, and their angle."""
         images, targets = self.data.test
-        scores = self.model.predict(recipes.in_order(images, targets), verbose=0)["label"]
+        scores = recipes.predict(self.model, images)["label"]
         counts = hpn.class_counts(self.data)
         accuracies = long_tail.accuracies(targets["label"], scores.argmax(axis=1), counts)
         angle = hpn.smallest_angle(self.model, self.prototypes)

@@ -143,8 +143,8 @@ def evaluate(args: argparse.Namespace, network: Network, data: Dataset) -> dict[
         ClusterError: If no clusters can be made of the embeddings.
     """
     (images, labels), (test_images, test_labels) = data.train, data.test
-    known = network.embed.predict(recipes.in_order(images, labels), verbose=0)
-    embeddings = network.embed.predict(recipes.in_order(test_images, test_labels), verbose=0)
+    known = recipes.predict(network.embed, images)
+    embeddings = recipes.predict(network.embed, test_images)
     if args.model_name == "magnet":
         index = clusters.cluster(
             *(known, labels, args.per_class, args.alpha, (args.seed, args.epochs)),
@@ -152,7 +152,7 @@ def evaluate(args: argparse.Namespace, network: Network, data: Dataset) -> dict[
         )
         scores = clusters.knc(embeddings, index, args.nearest_clusters)
     else:
-        scores = network.model.predict(recipes.in_order(test_images, test_labels), verbose=0)
+        scores = recipes.predict(network.model, test_images)
         if args.model_name != "softmax":
             scores = keras.ops.convert_to_numpy(mixture_posterior(scores, args.sigma))
     retrieval = clusters.attribute_concentration(

@@ -208,5 +208,4 @@ def embeddings(embed: keras.Model, regions: np.ndarray) -> np.ndarray:
         embed: Regions to embeddings.
         regions: uint8 `(N, REGION, REGION, 1)`.
     """
-    batches = recipes.in_order(regions, np.zeros(len(regions), np.int64))
-    return embed.predict(batches, verbose=0)
+    return recipes.predict(embed, regions)

@@ -314,7 +314,7 @@ def draw(network: Network, costs: np.ndarray, data: Dataset, run: Run) -> None:
     prototypes = network.prototypes
     if prototypes is not None and prototypes.shape[1] == 2:
         images, labels = data.test
-        embeddings = network.backbone.predict(recipes.in_order(images, labels), verbose=0)
+        embeddings = recipes.predict(network.backbone, images)
         figures.draw_plane(
             *(prototypes, embeddings, labels, data.class_names, costs),
             run.folder / "embeddings.png",

@@ -305,7 +305,7 @@ def draw_prototypes(model: keras.Model, rows: np.ndarray, data: Data, folder: Pa
     if draw is not None:
         images, targets = data.test
         embed = keras.Model(model.inputs, model.get_layer("label").input)
-        embeddings = embed.predict(recipes.in_order(images, targets), verbose=0)
+        embeddings = recipes.predict(embed, images)
         draw(
             *(rows, embeddings, targets["label"], data.class_names),
             folder / "embeddings.png",

@@ -305,8 +305,7 @@ def _reader(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     backbone = keras.Model(model.inputs, model.get_layer("logits").input)
 
     def read(images: np.ndarray) -> np.ndarray:
-        labels = np.zeros(len(images), "int64")
-        found = backbone.predict(recipes.in_order(images, labels), verbose=0)
+        found = recipes.predict(backbone, images)
         return found.reshape(len(images), -1).astype("float32")
 
     return read

@@ -279,8 +279,7 @@ def _reader(model: keras.Model, args: argparse.Namespace) -> Any:
     scale = args.scale if args.model_name == "hpn" and on_cosines else 1.0
 
     def outputs(images: np.ndarray) -> Outputs:
-        batches = recipes.in_order(images, np.zeros(len(images), int))
-        found = network.predict(batches, verbose=0)
+        found = recipes.predict(network, images)
         return Outputs(found["embeddings"].reshape(len(images), -1), scale * found["logits"])
 
     return outputs

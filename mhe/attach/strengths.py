@@ -7,6 +7,7 @@ from typing import Any
 
 from mhe.attach.neurons import NeuronWeight
 from mhe.attach.regularizers import along
+from mhe.attach.table import aligned
 from mhe.regularizers import describe
 from mhe.regularizers.base import Weighted
 
@@ -92,13 +93,8 @@ class Strengths(collections.abc.Mapping):
             for name in ("loss_gradient", "gradient")
         ]
         lines.append(("one for all", *(f"{each:.3g}" for each in (*norms, self.strength))))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        texts = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
         title = f"{describe(with_strength(self.regularizer, 1.0))}, share {self.share:g}"
-        return "\n".join([title, *texts])
+        return "\n".join([title, *aligned(lines)])
 
     __repr__ = __str__
 

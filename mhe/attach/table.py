@@ -24,6 +24,21 @@ _CARRIERS = (
 )
 
 
+def aligned(lines: collections.abc.Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows of cells as lines of text, in columns.
+
+    Example:
+
+    >>> aligned([("weight", "shape"), ("a", "3x4")])
+    ['weight  shape', 'a       3x4']
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Attachment:
     """One row of a table of attached regularizers.
@@ -115,11 +130,7 @@ class Attachments(collections.abc.Sequence):
                     "yes" if row.saved else "no",
                 )
             )
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        texts = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
+        texts = aligned(lines)
         if self.skipped:
             texts.append("not built, skipped: " + ", ".join(layer.name for layer in self.skipped))
         return "\n".join(texts)

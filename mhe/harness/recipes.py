@@ -333,6 +333,23 @@ def in_order(images: np.ndarray, targets: Any) -> Batches:
     return Batches(images, targets, TEST_BATCH, shuffle=False)
 
 
+def predict(model: keras.Model, images: np.ndarray) -> Any:
+    """Returns a model's outputs for images, in their order.
+
+    Args:
+        model: The model.
+        images: uint8 `(N, H, W, C)`.
+
+    Example:
+
+    >>> images = np.zeros((3, 2, 2, 1), "uint8")
+    >>> predict(keras.Sequential([keras.layers.Flatten()]), images).shape
+    (3, 4)
+    """
+    # `predict` passes no targets on.
+    return model.predict(in_order(images, np.zeros(len(images), "int64")), verbose=0)
+
+
 def jit_compile() -> bool | str:
     """Returns the argument of `compile` of this name: no XLA for TensorFlow on a CPU.
 
