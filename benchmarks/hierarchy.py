@@ -47,14 +47,17 @@ COMPARISON = Comparison(
     "benchmarks/hierarchy.py",
     [Varied("model_name")],
     {
-        "test_error": 100,
-        "test_average_cost": 1,
-        "validation_error": 100,
-        "validation_average_cost": 1,
-        "test_decided_error": 100,
-        "test_decided_average_cost": 1,
-        "validation_decided_error": 100,
-        "validation_decided_average_cost": 1,
+        **{
+            f"{held_out}_{decided}{metric}": factor
+            for held_out in ("test", "validation")
+            for decided in ("", "decided_")
+            for metric, factor in (
+                ("error", 100),
+                ("average_cost", 1),
+                ("mistake_severity", 1),
+                ("cost_at_5", 1),
+            )
+        },
         "distortion": 1,
     },
     shared=["dataset", "tree"],

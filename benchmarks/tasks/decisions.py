@@ -14,6 +14,8 @@ import mhe
 from mhe.harness.datasets import halves
 from mhe.harness.tables import text_table
 
+# The first answers that are judged together, where there are so many classes.
+_BEST = 5
 _TITLES = {
     "": "largest score",
     "decided_": "least expected cost",
@@ -31,9 +33,10 @@ def compare(scores: np.ndarray, labels: np.ndarray, tree: mhe.ClassTree) -> dict
 
     Returns:
         Metrics by name: those of the largest score; with the prefix `decided_`, those of the class
-        of least expected cost; with `nodes_`, those of the node of least expected cost. A node is
-        right if it is the class or above it, and its specificity is the information that it gives
-        about the class, as a share: 1 for a class, 0 for the root.
+        of least expected cost; with `nodes_`, those of the node of least expected cost.
+        `cost_at_5` is the mean cost of the first five classes in either order. A node is right if
+        it is the class or above it, and its specificity is the information that it gives about the
+        class, as a share: 1 for a class, 0 for the root.
 
     Example:
 
@@ -55,6 +58,10 @@ def compare(scores: np.ndarray, labels: np.ndarray, tree: mhe.ClassTree) -> dict
         metrics[f"{name}error"] = float(wrong.mean())
         metrics[f"{name}average_cost"] = float(paid.mean())
         metrics[f"{name}mistake_severity"] = float(paid[wrong].mean()) if wrong.any() else 0.0
+    for name, ranked in (("", scores), ("decided_", -expected)):
+        first = mhe.metrics.TopKCost(costs, k=min(_BEST, len(costs)))
+        first.update_state(labels, ranked)
+        metrics[f"{name}cost_at_{_BEST}"] = float(first.result())
     costs = tree.cost_matrix(inner=True)
     answers = convert_to_numpy(mhe.layers.expected_costs(calibrated, costs)).argmin(axis=1)
     below = tree.classes_below()
@@ -135,11 +142,12 @@ def table(metrics: dict[str, float]) -> str:
     rows = []
     for prefix, title in _TITLES.items():
         cells = [title, f"{100 * metrics[f'{prefix}error']:.2f}"]
-        for name in ("average_cost", "mistake_severity", "specificity"):
+        for name in ("average_cost", "mistake_severity", f"cost_at_{_BEST}", "specificity"):
             value = metrics.get(prefix + name)
             cells.append("" if value is None else f"{value:.3f}")
         rows.append(cells)
-    return text_table(rows, ["decision", "error (%)", "average cost", "severity", "specificity"])
+    columns = ["average cost", "severity", f"cost at {_BEST}", "specificity"]
+    return text_table(rows, ["decision", "error (%)", *columns])
 
 
 def _calibrated(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, list[float]]:

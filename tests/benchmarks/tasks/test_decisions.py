@@ -56,6 +56,25 @@ def test_metrics_of_all_three_decisions(decisions):
     assert lines[3].split()[-1] == f"{found['nodes_specificity']:.3f}"
 
 
+def test_cost_of_the_first_five(decisions):
+    tree = mhe.ClassTree.from_paths([f"{top}/{top}{leaf}" for top in "abc" for leaf in range(4)])
+    labels = np.arange(48) % 12
+    rng = np.random.default_rng(4)
+    scores = (2 * rng.normal(size=(48, 12)) + 3 * np.eye(12)[labels]).astype("float32")
+    found = decisions.compare(scores, labels, tree)
+    costs, half = tree.cost_matrix(), (np.arange(48) // 12 + labels) % 2
+    temperatures = [mhe.calibrate(scores[half == own], labels[half == own]) for own in (1, 0)]
+    paid = {"": [], "decided_": []}
+    for row, label, own in zip(scores.astype("float64"), labels, half, strict=True):
+        p = np.exp(row / temperatures[own])
+        p /= p.sum()
+        for prefix, ranks in (("", -p), ("decided_", costs @ p)):
+            paid[prefix].append(np.mean([costs[label, each] for each in np.argsort(ranks)[:5]]))
+    for prefix, values in paid.items():
+        assert found[f"{prefix}cost_at_5"] == pytest.approx(np.mean(values), rel=1e-6)
+    assert found["decided_cost_at_5"] < found["cost_at_5"]
+
+
 def test_scores_without_a_mistake_and_without_anything_learnt(decisions):
     labels = np.arange(8) % 4
     sure = decisions.compare(9 * np.eye(4, dtype="float32")[labels], labels, TREE)
