@@ -149,6 +149,30 @@ def test_no_import_circles():
         pytest.fail(f"import circle: {' ← '.join(error.args[1])}")
 
 
+def loaded_with(module):
+    """The modules of the house that are loaded when one of them is imported."""
+    loaded, left = set(), [module]
+    while left:
+        name = left.pop()
+        if name in MODULES and name not in loaded:
+            loaded.add(name)
+            left += [name.rpartition(".")[0], *imports(MODULES[name], top_level=True)]
+    return loaded
+
+
+@pytest.mark.parametrize("package", ["mhe", "sphereface_plus", "gan"])
+def test_importing_a_package_registers_all_that_may_be_in_a_saved_model(package):
+    registering = {
+        name
+        for name, path in MODULES.items()
+        if within(name, [package]) and "@keras.saving.register" in path.read_text("utf-8")
+    }
+    # Only programs save what is in these.
+    registering = {n for n in registering if ".harness" not in n and ".program" not in n}
+    assert registering
+    assert registering <= loaded_with(package)
+
+
 def prints(node):
     """Whether a node prints to standard output."""
     is_print = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"
