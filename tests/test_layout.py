@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,15 @@ def test_packages_import_no_backend_and_not_each_other(path):
 def is_entry(path):
     """Whether a file is a program to run."""
     return 'if __name__ == "__main__":' in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", [*PACKAGES, *PROGRAMS], ids=relative)
+def test_programs_check_their_flags_before_they_import_anything_heavy(path):
+    text = path.read_text("utf-8")
+    if "sys.exit(program(main))" in text:
+        before, _, after = text.partition("    start(__file__)\n")
+        assert after
+        assert not re.search(r"^(import|from) (keras|mhe|gan|sphereface_plus)\b", before, re.M)
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=relative)
