@@ -13,15 +13,14 @@ its ratio to the product of the same embeddings, and writes a CSV.
 """
 
 import functools
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 import numpy as np
 from keras import ops

@@ -14,14 +14,13 @@ Reference: Snell et al., Prototypical Networks for Few-shot Learning, NeurIPS 20
 """
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 import keras
 import numpy as np

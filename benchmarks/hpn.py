@@ -13,15 +13,14 @@ Reference: Mettes et al., Hyperspherical Prototype Networks, NeurIPS 2019 (arXiv
 
 import argparse
 import math
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 import keras
 import numpy as np

@@ -6,13 +6,14 @@ published search. Rows go to a CSV as they are measured; for the first of the me
 all pairs are drawn as a histogram.
 """
 
-import signal
 import sys
 import time
 from collections.abc import Sequence
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 import numpy as np
 from timing.flags import numbers, size, timing_parser

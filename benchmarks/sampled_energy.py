@@ -13,7 +13,6 @@ For `mhe.MHE(sample=k)` it prints and writes
 import importlib.util
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,9 +22,10 @@ os.environ.setdefault(
     "KERAS_BACKEND",
     next(filter(importlib.util.find_spec, ("tensorflow", "jax", "torch")), "tensorflow"),
 )
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 import keras
 from timing.flags import add_rounds, numbers, size, timing_parser

@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,9 +24,10 @@ os.environ.setdefault(
     "KERAS_BACKEND",
     next(filter(importlib.util.find_spec, ("tensorflow", "jax", "torch")), "tensorflow"),
 )
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 from timing.flags import add_rounds, numbers, size, timing_parser
 from timing.report import (
@@ -316,16 +316,29 @@ def common(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {"seed": flags["seed"], "memory_limit": limit and limit * 2**30}
 
 
+def check(args: argparse.Namespace) -> None:
+    """Refuses backends that are not installed.
+
+    Args:
+        args: The flags.
+
+    Raises:
+        BadInput: If there is one.
+    """
+    for name in args.backends:
+        if name not in INSTALLED:
+            raise BadInput(f"--backends {name} is not installed. Installed: {', '.join(INSTALLED)}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the flags ask for, prints the tables, and writes the numbers to the folder.
 
     Args:
         argv: The flags; those of the process by default.
     """
-    flags = vars(make_parser().parse_args(argv))
-    for name in flags["backends"]:
-        if name not in INSTALLED:
-            raise BadInput(f"--backends {name} is not installed. Installed: {', '.join(INSTALLED)}")
+    args = make_parser().parse_args(argv)
+    check(args)
+    flags = vars(args)
     measures = [measure for name, measure in MEASURES.items() if name in flags]
     if not measures:
         figures.require_matplotlib()

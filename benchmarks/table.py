@@ -7,15 +7,14 @@ runs of one command; this one takes any others, such as two models with differen
 """
 
 import importlib
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 from mhe.harness.comparisons import Comparison, stem
 from mhe.harness.errors import BadInput

@@ -12,20 +12,19 @@ them. Prints medians, ratios to scikit-learn and the peak memory of arrays beyon
 writes a CSV.
 """
 
-import os
-import signal
+import argparse
 import sys
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 import numpy as np
-from sklearn import metrics
 from timing.flags import add_rounds, timing_parser
 from timing.results import Row, new_csv
 from timing.rounds import compared, interleaved
@@ -157,18 +156,34 @@ def table(rows: Sequence[Row]) -> str:
     return text_table(cells, header, left=(0, 1))
 
 
+def check(args: argparse.Namespace) -> None:
+    """Refuses people of whom too few have two images.
+
+    Args:
+        args: The flags.
+
+    Raises:
+        BadInput: If there are too many people.
+    """
+    if args.people > args.images - 10:
+        raise BadInput(
+            "--people must be at least 10 fewer than --images, so that ten folds have enough pairs "
+            f"of a person. Received: {args.people} people and {args.images} images"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the flags ask for, prints the table, and writes the numbers to the folder.
 
     Args:
         argv: The flags; those of the process by default.
     """
-    flags = vars(make_parser().parse_args(argv))
-    if flags["people"] > flags["images"] - 10:
-        raise BadInput(
-            "--people must be at least 10 fewer than --images, so that ten folds have enough pairs "
-            f"of a person. Received: {flags['people']} people and {flags['images']} images"
-        )
+    # It takes as long to load as Keras's smaller backends, and `--help` needs none of it.
+    from sklearn import metrics
+
+    args = make_parser().parse_args(argv)
+    check(args)
+    flags = vars(args)
     path = new_csv(flags["out"], "verification")
     with within_memory(f"--images {flags['images']} --dims {flags['dims']}"):
         embeddings, labels = faces(flags)

@@ -8,17 +8,16 @@ scored. The run need not be complete.
 """
 
 import argparse
-import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 from gan import train
 from gan.program import figures, scorer, snapshots
@@ -64,6 +63,19 @@ def make_parser() -> LineParser:
         "the run's folder)",
     )
     return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses too few images for `--splits`; the number that a run was scored with is its own.
+
+    Args:
+        args: The flags.
+
+    Raises:
+        BadInput: If there are too few.
+    """
+    if args.splits is not None:
+        scorer.require_enough("--images", args.images, args.splits)
 
 
 def test(args: argparse.Namespace) -> dict[str, Any]:
@@ -119,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The flags; those of the process by default.
     """
     args = make_parser().parse_args(argv)
+    check(args)
     with within_memory(f"--images {args.images} --batch_size {args.batch_size}"):
         test(args)
 

@@ -11,17 +11,16 @@ are concatenated, as published.
 """
 
 import argparse
-import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 from mhe.harness import figures
 from mhe.harness.comparisons import stem
@@ -70,6 +69,18 @@ def make_parser() -> LineParser:
         help="the report's folder, new or empty (default: test-<data> in the run's folder)",
     )
     return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses flags that cannot be used together.
+
+    Args:
+        args: The flags.
+
+    Raises:
+        BadInput: If nothing holds the images, or too much does.
+    """
+    data_of(args)
 
 
 def test(args: argparse.Namespace) -> dict[str, Any]:
@@ -203,6 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The flags; those of the process by default.
     """
     args = make_parser().parse_args(argv)
+    check(args)
     with within_memory(f"--batch_size {args.batch_size}"):
         test(args)
 

@@ -16,15 +16,14 @@ Hyperspherical Energy, NeurIPS 2018 (arXiv 1805.09298), on SphereFace+.
 
 import argparse
 import functools
-import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
+
+    start(__file__)
 
 import keras
 import numpy as np

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,30 @@ def test_no_import_circles():
         pytest.fail(f"import circle: {' ← '.join(error.args[1])}")
 
 
+def loaded_with(module):
+    """The modules of the house that are loaded when one of them is imported."""
+    loaded, left = set(), [module]
+    while left:
+        name = left.pop()
+        if name in MODULES and name not in loaded:
+            loaded.add(name)
+            left += [name.rpartition(".")[0], *imports(MODULES[name], top_level=True)]
+    return loaded
+
+
+@pytest.mark.parametrize("package", ["mhe", "sphereface_plus", "gan"])
+def test_importing_a_package_registers_all_that_may_be_in_a_saved_model(package):
+    registering = {
+        name
+        for name, path in MODULES.items()
+        if within(name, [package]) and "@keras.saving.register" in path.read_text("utf-8")
+    }
+    # Only programs save what is in these.
+    registering = {n for n in registering if ".harness" not in n and ".program" not in n}
+    assert registering
+    assert registering <= loaded_with(package)
+
+
 def prints(node):
     """Whether a node prints to standard output."""
     is_print = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"
@@ -171,6 +196,15 @@ def test_packages_import_no_backend_and_not_each_other(path):
 def is_entry(path):
     """Whether a file is a program to run."""
     return 'if __name__ == "__main__":' in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", [*PACKAGES, *PROGRAMS], ids=relative)
+def test_programs_check_their_flags_before_they_import_anything_heavy(path):
+    text = path.read_text("utf-8")
+    if "sys.exit(program(main))" in text:
+        before, _, after = text.partition("    start(__file__)\n")
+        assert after
+        assert not re.search(r"^(import|from) (keras|mhe|gan|sphereface_plus)\b", before, re.M)
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=relative)

@@ -193,6 +193,24 @@ class Program:
     dataset: str = "dataset"
     revisit: Callable[[argparse.Namespace, Run], bool] = lambda args, run: False
 
+    def parse(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
+        """Parses the flags, resolves their defaults and refuses what cannot be used together.
+
+        Args:
+            argv: The flags; those of the process by default.
+
+        Returns:
+            The flags, with lists, and the run to resume or None.
+
+        Raises:
+            BadInput: If a flag cannot be used.
+        """
+        args, run = self.make_parser().parse(argv)
+        if run is None:
+            self.resolve_defaults(args)
+            self.check(args)
+        return args, run
+
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Trains, resumes or compares.
 
@@ -203,11 +221,8 @@ class Program:
             BadInput: If a flag, the data or a folder cannot be used.
             Diverged: If a loss or a weight is no longer finite.
         """
-        args, run = self.make_parser().parse(argv)
-        if run is None:
-            self.resolve_defaults(args)
-            self.check(args)
-        elif run.finished:
+        args, run = self.parse(argv)
+        if run is not None and run.finished:
             run.mend_log()
             if self.revisit(args, run):
                 return

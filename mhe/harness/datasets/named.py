@@ -4,8 +4,6 @@ import os
 import re
 import socket
 import sys
-import urllib.parse
-import urllib.request
 from contextlib import suppress
 from typing import Any
 
@@ -123,6 +121,10 @@ def load_named(name: str, data_dir: str | os.PathLike | None, size: int | None) 
 
 def _prepare(builder: Any, name: str) -> None:
     """Downloads and prepares a dataset; raises a one-line error if that fails."""
+    # It loads HTTP, TLS and e-mail, which no program should wait for to show its flags.
+    import urllib.parse
+    import urllib.request
+
     where = f"{name} is not prepared in {builder.data_path.parent.parent} and cannot be downloaded"
     # TensorFlow Datasets retries for minutes before it gives up; a failed name lookup tells at
     # once. Behind a proxy, names need not resolve here.
