@@ -16,6 +16,7 @@ Hyperspherical Energy, NeurIPS 2018 (arXiv 1805.09298), on SphereFace+.
 
 import argparse
 import functools
+import math
 import os
 import re
 import signal
@@ -147,8 +148,14 @@ def make_parser() -> Parser:
         "--cache",
         choices=["none", "memory"],
         default="none",
-        help="memory: read every image once and keep it, for small sets",
+        help="memory: keep every face once it was read, up to --cache_gib",
     )
+    parser.add_argument(
+        "--cache_gib",
+        type=number(0, 2**20, above=True),
+        help="with --cache memory: how much memory faces may take, in GiB (default: that of all)",
+    )
+    parser.added = {"check_images", "cache_gib"}
     return parser
 
 
@@ -168,6 +175,10 @@ def check(args: argparse.Namespace) -> None:
         raise BadInput("--data_dir must name a folder or zip of people, or a .rec. Received: none")
     recipes.fractions(args.drops)
     image_size(args)
+    if args.cache_gib is not None and args.cache == "none":
+        raise BadInput(
+            f"--cache_gib needs --cache memory. Received: --cache_gib {args.cache_gib:g}"
+        )
     if args.arch.startswith("iresnet") and args.norm == "none":
         raise BadInput(f"--norm none needs an sfnet. Received: --arch {args.arch}")
     head_flags.check(args)
@@ -230,6 +241,20 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
     return model
 
 
+def cached_faces(args: argparse.Namespace) -> bool | int:
+    """Returns how many faces to keep in memory at most, or whether to keep all.
+
+    Example:
+
+    >>> flags = argparse.Namespace(cache="memory", cache_gib=0.5, image_size="112x96", channels=3)
+    >>> cached_faces(flags)
+    16644
+    """
+    if args.cache == "none" or args.cache_gib is None:
+        return args.cache == "memory"
+    return int(args.cache_gib * 2**30) // (math.prod(image_size(args)) * args.channels)
+
+
 def part(people: faces.People, count: int, seed: int) -> tuple[faces.People, faces.People | None]:
     """Splits people into those to train on and those to test on, who are drawn.
 
@@ -286,7 +311,7 @@ class Task(training.Task):
             landmarks=self.landmarks,
             seed=args.seed,
             per_person=args.per_person,
-            cache=args.cache == "memory",
+            cache=cached_faces(args),
             augment=_AFFINE if args.augment == "affine" else None,
             epoch=epoch,
         )

@@ -39,6 +39,13 @@ def add(parser: LineParser, otherwise: str) -> None:
         help="whether to refuse or skip people with a single image",
     )
     parser.add_argument(
+        "--check_images",
+        choices=["headers", "pixels"],
+        default="headers",
+        help="headers: check at the start that all files are images, and decode each when it is "
+        "needed; pixels: decode all at the start, too, which finds files that are cut short",
+    )
+    parser.add_argument(
         "--landmarks",
         type=file_path,
         metavar="FILE",
@@ -82,4 +89,5 @@ def find(args: argparse.Namespace, least: int = 2) -> People:
         least=least,
         skip_small=args.small_people == "skip",
         pattern=args.pattern,
+        decode=args.check_images == "pixels",
     )

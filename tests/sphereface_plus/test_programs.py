@@ -273,6 +273,7 @@ def test_class_vectors_of_another_number_of_subcenters(monkeypatch, tmp_path):
         (["--model_name", "sphereface", "--m", "2.5"], "`m` must be 1, 2, 3 or 4"),
         (["--arch", "iresnet18", "--norm", "none"], "--norm none needs an sfnet"),
         (["--image_size", "8x8"], "--arch sfnet4: "),
+        (["--cache_gib", "1"], "--cache_gib needs --cache memory. Received: --cache_gib 1"),
         (["--finetune", "nowhere"], "nowhere is not a run's folder"),
         (["--per_person", "3"], "batch_size=8, per_person=3"),
     ],
@@ -285,6 +286,20 @@ def test_bad_flags_of_the_trainer(people, flags, message, tmp_path, capsys):
     assert error.count("\n") == 1
     assert re.search(message, error)
     assert not (out / "config.json").exists()
+
+
+def test_images_that_are_cut_short_are_found_at_once_or_when_they_are_needed(
+    people, tmp_path, capsys
+):
+    broken = people / "p0" / "p0_0001.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    flags = ("--model_name", "normface", "--test_people", "0")
+    for check, out in (("pixels", "one"), ("headers", "two")):
+        assert trained_on(people, tmp_path / out, *flags, "--check_images", check) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"{people}: 1 file cannot be read as an image: p0/p0_0001.png (" in error
+        assert (tmp_path / out / "config.json").exists() == (check == "headers")
 
 
 def test_bad_flags_of_the_tester(people, tmp_path, capsys):
