@@ -220,6 +220,57 @@ def find_people(
     return People(source, names, ordered, labels, known, tree, wrapper, sizes)
 
 
+def find_faces(path: str | os.PathLike, *, pattern: str = "*", decode: bool = True) -> People:
+    """Finds images of faces of whom nothing is known, in folders of any depth.
+
+    Images are recognized as by `find_people`. Nothing says who anybody is, so each image counts as
+    a person of its own, with its path as name.
+
+    Args:
+        path: The folder or zip.
+        pattern: A pattern for the file names of the images.
+        decode: Whether to check every image by decoding it; see `find_people`.
+
+    Returns:
+        The images, in natural order.
+
+    Raises:
+        BadInput: If there are no images, or some cannot be read, by name.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("10.png", "9.png"):
+    ...     Image.new("L", (6, 7)).save(folder / name)
+    >>> faces = find_faces(folder)
+    >>> faces.images, faces.labels.tolist()
+    (('9.png', '10.png'), [0, 1])
+    """
+    pillow()
+    source = os.fspath(path)
+    if not os.path.exists(os.path.expanduser(path)):
+        raise BadInput(f"{source} does not exist: expected a folder or zip of images")
+    tree = Tree(path)
+    every = [name for name in tree.names if is_image(name)]
+    images = tuple(
+        sorted(
+            (each for each in every if fnmatchcase(each.rsplit("/", 1)[-1], pattern)), key=natural
+        )
+    )
+    if not images:
+        raise BadInput(
+            f"{source} has no images: expected names like {pattern} and a suffix of "
+            f"{' '.join(SUFFIXES)}"
+        )
+    wrong, sizes = _wrong_and_sizes(tree, "", images, decode)
+    if wrong:
+        raise BadInput(f"{source}: {unreadable(wrong)}")
+    labels = np.arange(len(images))
+    return People(source, images, images, labels, frozenset(every), tree, "", sizes)
+
+
 def _people_of_records(source: str, least: int, skip_small: bool, pattern: str) -> People:
     """As `find_people`, for a .rec file."""
     if pattern != "*":
