@@ -3,7 +3,8 @@
 Without flags but `--data_dir` this is SphereFace+ by SphereFace's published recipe: SFNet-20 with
 embeddings of 512 numbers, faces of 112x96 pixels, batches of 256, SGD with momentum 0.9 at 0.1,
 x0.1 after 16/28 and 24/28 of the training, weight decay 5e-4. The publication fine-tunes: train
-`--model_name sphereface` first, and start from it with `--finetune RUN`.
+`--model_name sphereface` first, and start from it with `--finetune RUN`, the same `--seed` and
+`--test_people`.
 
 `--test_people` holds people out, and all pairs of their images are scored at the end.
 `sphereface_plus/test.py` scores them too, and other people and lists of pairs.
@@ -114,7 +115,8 @@ def make_parser() -> Parser:
         type=file_path,
         metavar="RUN",
         help="start from the weights of a complete run: those of the backbone and of the people "
-        "who are in both (default: new weights)",
+        "who are in both; people that it was trained on cannot be held out, so use its --seed "
+        "(default: new weights)",
     )
     recipes.add_seeds(parser)
     parser.add_argument(
@@ -292,6 +294,8 @@ class Task(training.Task):
         self.people, self.tested = part(everybody, args.test_people, args.seed)
         if self.tested is not None:
             evaluation.require_pairs(self.tested)
+            if args.finetune is not None:
+                trained.require_unseen(self.tested, args.finetune, args.seed)
         self.landmarks = None
         if args.landmarks is not None:
             self.landmarks = faces.read_landmarks(args.landmarks, everybody)

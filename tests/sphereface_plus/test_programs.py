@@ -121,6 +121,22 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
         np.testing.assert_array_equal(weight, expected)
     assert trained_on(people, tmp_path / "x", *flags, "--width", "0.1") == 2
     assert "must be a run with the same network" in capsys.readouterr().err
+    # An epoch of it moves the weights, and is tested on the people that neither has seen.
+    assert trained_on(people, tmp_path / "step", *flags, "--epochs", "1") == 0
+    three, _ = trained.load_model(tmp_path / "step")
+    assert np.any(three.backbone.get_weights()[0] != one.backbone.get_weights()[0])
+    tested = [
+        row["person"] for row in rows(tmp_path / "step" / "people.csv") if row["set"] == "test"
+    ]
+    assert tested == listed["test"]
+    assert "test_accuracy" in json.loads((tmp_path / "step" / "result.json").read_text())["metrics"]
+    # Other people held out would be some that the first run was trained on.
+    capsys.readouterr()
+    assert trained_on(people, tmp_path / "other", *flags, "--seed", "3") == 2
+    error = capsys.readouterr().err
+    assert "must be people on whom --finetune" in error
+    assert "with its --seed, 0, and as many, they are the same. Received: with --seed 3, " in error
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.fixture
