@@ -87,30 +87,57 @@ class FaceModel(mhe.HeadModel):
                 1, inputs to be mirrored are not images, or the backbone does not return embeddings
                 `(B, dims)`.
         """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
-        embeddings, size = [], 0
-        for batch in _batches(images, batch_size):
-            if mirror and batch.ndim != 4:
-                raise ValueError(
-                    f"To be mirrored, images must be (B, H, W, C). Received: shape {batch.shape}"
-                )
-            # A smaller batch would be compiled anew.
-            size = max(size, len(batch))
-            views = (batch, batch[:, :, ::-1]) if mirror else (batch,)
-            embeddings.append(
-                np.concatenate([self._embed_batch(view, size) for view in views], axis=1)
-            )
-        if not embeddings:
-            raise ValueError("There must be at least one image to embed. Received: none")
-        return np.concatenate(embeddings)
+        return embed_with(self.backbone, images, mirror, batch_size)
 
-    def _embed_batch(self, images: np.ndarray, size: int) -> np.ndarray:
-        """Embeds a batch, padded to `size` images."""
-        padded = np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
-        embeddings = self.backbone.predict_on_batch(padded)
-        _check_embeddings(np.shape(embeddings))
-        return np.asarray(embeddings[: len(images)], "float32")
+
+def embed_with(
+    backbone: keras.Model, images: Any, mirror: bool = False, batch_size: int = 128
+) -> np.ndarray:
+    """Embeds faces by a backbone alone; see `FaceModel.embed`.
+
+    Args:
+        backbone: A Keras model from images to embeddings `(B, dims)`.
+        images: As in `FaceModel.embed`.
+        mirror: As in `FaceModel.embed`.
+        batch_size: As in `FaceModel.embed`.
+
+    Returns:
+        A float32 array `(N, dims)`; with `mirror`, `(N, 2·dims)`.
+
+    Raises:
+        ValueError: As `FaceModel.embed`.
+
+    Example:
+
+    >>> backbone = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    >>> embed_with(backbone, np.ones((3, 4, 4, 1)), mirror=True).shape
+    (3, 32)
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
+    embeddings, size = [], 0
+    for batch in _batches(images, batch_size):
+        if mirror and batch.ndim != 4:
+            raise ValueError(
+                f"To be mirrored, images must be (B, H, W, C). Received: shape {batch.shape}"
+            )
+        # A smaller batch would be compiled anew.
+        size = max(size, len(batch))
+        views = (batch, batch[:, :, ::-1]) if mirror else (batch,)
+        embeddings.append(
+            np.concatenate([_embed_batch(backbone, view, size) for view in views], axis=1)
+        )
+    if not embeddings:
+        raise ValueError("There must be at least one image to embed. Received: none")
+    return np.concatenate(embeddings)
+
+
+def _embed_batch(backbone: keras.Model, images: np.ndarray, size: int) -> np.ndarray:
+    """Embeds a batch, padded to `size` images."""
+    padded = np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
+    embeddings = backbone.predict_on_batch(padded)
+    _check_embeddings(np.shape(embeddings))
+    return np.asarray(embeddings[: len(images)], "float32")
 
 
 def _batches(images: Any, batch_size: int) -> Iterator[np.ndarray]:

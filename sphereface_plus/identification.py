@@ -120,12 +120,7 @@ class Search:
             false positive at all.
         """
         checks.check_number("fpir", fpir, above=0, below=1)
-        # 1e-2 · 100 must be 1, whatever the rounding.
-        allowed = math.floor(fpir * len(self.false_scores) * (1 + 1e-9))
-        if allowed < 1:
-            return None
-        falling = np.sort(self.false_scores)[::-1]
-        return float(falling[min(allowed, len(falling) - 1)])
+        return threshold_at(self.false_scores, fpir)
 
     def tpir_at(self, fpir: float, rank: int = 1) -> float | None:
         """The true positive identification rate at a false positive identification rate.
@@ -216,6 +211,99 @@ def templates(embeddings: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
     units, groups = _labelled("embeddings", embeddings, groups)
     order = np.argsort(groups, kind="stable")
     return merged(units[order], groups[order], "group")
+
+
+def nearest(gallery: Any, gallery_labels: Any, probes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Names the person of a gallery that is nearest to each probe, known or not.
+
+    Args:
+        gallery: Embeddings `(G, dims)`, one or more per person.
+        gallery_labels: The person of each, `(G,)`: integers or names.
+        probes: Embeddings `(P, dims)`.
+
+    Returns:
+        The person with the nearest embedding, `(P,)`, and its cosine, float32 `(P,)`. Of people who
+        are equally near it is the first in their order. Cosines are computed in blocks of 32 MiB.
+
+    Raises:
+        ValueError: If the shapes do not match, or an embedding is zero or not finite.
+
+    Example:
+
+    >>> gallery, probes = [[1.0, 0.0], [0.0, 1.0]], [[4.0, 3.0], [-1.0, 0.0]]
+    >>> people, cosines = nearest(gallery, ["ann", "bob"], probes)
+    >>> people.tolist(), cosines.round(2).tolist()
+    (['ann', 'bob'], [0.800000011920929, 0.0])
+    """
+    probes = unit_rows(probes, "probes")
+    gallery, labels, probes, _ = _checked(gallery, gallery_labels, probes, np.arange(len(probes)))
+    people = np.unique(labels)
+    names, cosines = np.empty(len(probes), people.dtype), np.empty(len(probes), np.float32)
+    for block, each in _nearest(gallery, labels, probes):
+        names[block] = people[np.argmax(each, axis=1)]
+        cosines[block] = np.max(each, axis=1)
+    return names, cosines
+
+
+def stranger_scores(gallery: Any, gallery_labels: Any) -> np.ndarray:
+    """What the people of a gallery would score as strangers: the cosine of the nearest other.
+
+    With `threshold_at` they give a threshold where no probes of strangers are at hand.
+
+    Args:
+        gallery: Embeddings `(G, dims)`, one or more per person.
+        gallery_labels: The person of each, `(G,)`: integers or names, of at least two people.
+
+    Returns:
+        For each embedding the largest cosine with an embedding of anybody else, float32 `(G,)`.
+
+    Raises:
+        ValueError: If the shapes do not match, there is one person alone, or an embedding is zero
+            or not finite.
+
+    Example:
+
+    >>> stranger_scores([[1.0, 0.0], [4.0, 3.0], [0.0, 1.0]], ["ann", "ann", "bob"]).round(2)
+    array([0. , 0.6, 0.6], dtype=float32)
+    """
+    gallery, labels = _labelled("gallery", gallery, gallery_labels)
+    people, own = np.unique(labels, return_inverse=True)
+    if len(people) < 2:
+        raise ValueError(f"`gallery` must hold at least 2 people. Received: {len(people)}")
+    scores = np.empty(len(gallery), np.float32)
+    for block, each in _nearest(gallery, labels, gallery):
+        np.put_along_axis(each, own[block, None], -np.inf, axis=1)
+        scores[block] = np.max(each, axis=1)
+    return scores
+
+
+def threshold_at(false_scores: Any, rate: float) -> float | None:
+    """The smallest threshold that at most this share of the scores of strangers is above.
+
+    Args:
+        false_scores: Scores of which none should be accepted, `(n,)`.
+        rate: The share, in (0, 1).
+
+    Returns:
+        The threshold, or None if there are fewer than 1/`rate` scores: so few allow no false alarm
+        at all.
+
+    Raises:
+        ValueError: If the rate is outside (0, 1).
+
+    Example:
+
+    >>> threshold_at([0.1, 0.4, 0.2, 0.3], 0.25)
+    0.3
+    >>> threshold_at([0.1, 0.4, 0.2, 0.3], 0.1)
+    """
+    checks.check_number("rate", rate, above=0, below=1)
+    # 1e-2 · 100 must be 1, whatever the rounding.
+    allowed = math.floor(rate * len(false_scores) * (1 + 1e-9))
+    if allowed < 1:
+        return None
+    falling = np.sort(false_scores)[::-1]
+    return float(falling[min(allowed, len(falling) - 1)])
 
 
 def _checked(

@@ -3,7 +3,8 @@
 Without flags but `--data_dir` this is SphereFace+ by SphereFace's published recipe: SFNet-20 with
 embeddings of 512 numbers, faces of 112x96 pixels, batches of 256, SGD with momentum 0.9 at 0.1,
 x0.1 after 16/28 and 24/28 of the training, weight decay 5e-4. The publication fine-tunes: train
-`--model_name sphereface` first, and start from it with `--finetune RUN`.
+`--model_name sphereface` first, and start from it with `--finetune RUN`, the same `--seed` and
+`--test_people`.
 
 `--test_people` holds people out, and all pairs of their images are scored at the end.
 `sphereface_plus/test.py` scores them too, and other people and lists of pairs.
@@ -16,6 +17,7 @@ Hyperspherical Energy, NeurIPS 2018 (arXiv 1805.09298), on SphereFace+.
 
 import argparse
 import functools
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -112,7 +114,8 @@ def make_parser() -> Parser:
         type=file_path,
         metavar="RUN",
         help="start from the weights of a complete run: those of the backbone and of the people "
-        "who are in both (default: new weights)",
+        "who are in both; people that it was trained on cannot be held out, so use its --seed "
+        "(default: new weights)",
     )
     recipes.add_seeds(parser)
     parser.add_argument(
@@ -146,8 +149,14 @@ def make_parser() -> Parser:
         "--cache",
         choices=["none", "memory"],
         default="none",
-        help="memory: read every image once and keep it, for small sets",
+        help="memory: keep every face once it was read, up to --cache_gib",
     )
+    parser.add_argument(
+        "--cache_gib",
+        type=number(0, 2**20, above=True),
+        help="with --cache memory: how much memory faces may take, in GiB (default: that of all)",
+    )
+    parser.added = {"check_images", "cache_gib"}
     return parser
 
 
@@ -167,6 +176,10 @@ def check(args: argparse.Namespace) -> None:
         raise BadInput("--data_dir must name a folder or zip of people, or a .rec. Received: none")
     recipes.fractions(args.drops)
     image_size(args)
+    if args.cache_gib is not None and args.cache == "none":
+        raise BadInput(
+            f"--cache_gib needs --cache memory. Received: --cache_gib {args.cache_gib:g}"
+        )
     if args.arch.startswith("iresnet") and args.norm == "none":
         raise BadInput(f"--norm none needs an sfnet. Received: --arch {args.arch}")
     head_flags.check(args)
@@ -229,6 +242,20 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
     return model
 
 
+def cached_faces(args: argparse.Namespace) -> bool | int:
+    """Returns how many faces to keep in memory at most, or whether to keep all.
+
+    Example:
+
+    >>> flags = argparse.Namespace(cache="memory", cache_gib=0.5, image_size="112x96", channels=3)
+    >>> cached_faces(flags)
+    16644
+    """
+    if args.cache == "none" or args.cache_gib is None:
+        return args.cache == "memory"
+    return int(args.cache_gib * 2**30) // (math.prod(image_size(args)) * args.channels)
+
+
 def part(people: faces.People, count: int, seed: int) -> tuple[faces.People, faces.People | None]:
     """Splits people into those to train on and those to test on, who are drawn.
 
@@ -266,6 +293,8 @@ class Task(training.Task):
         self.people, self.tested = part(everybody, args.test_people, args.seed)
         if self.tested is not None:
             evaluation.require_pairs(self.tested)
+            if args.finetune is not None:
+                trained.require_unseen(self.tested, args.finetune, args.seed)
         self.landmarks = None
         if args.landmarks is not None:
             self.landmarks = faces.read_landmarks(args.landmarks, everybody)
@@ -285,7 +314,7 @@ class Task(training.Task):
             landmarks=self.landmarks,
             seed=args.seed,
             per_person=args.per_person,
-            cache=args.cache == "memory",
+            cache=cached_faces(args),
             augment=_AFFINE if args.augment == "affine" else None,
             epoch=epoch,
         )

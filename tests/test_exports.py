@@ -208,6 +208,24 @@ def test_face_models_and_embedders(form, export):
         np.testing.assert_allclose(run(images), embeddings, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="Keras exports to neither from JAX")
+@pytest.mark.parametrize("form", [form for form in FORMATS if form in ("onnx", "litert")])
+def test_embedders_at_batch_sizes_they_were_not_exported_with(form, export):
+    shape = (16, 16, 1)
+    backbone = sphereface_plus.backbones.sfnet(4, 8, input_shape=shape, width=0.1)
+    model = sphereface_plus.FaceModel(backbone, sphereface_plus.CosFace(3))
+    images = draw(7, *shape)
+    expected = model.embed(images[:2], batch_size=2), model.embed(images, batch_size=7)
+    run = export(model.backbone, form)
+    for count, embeddings in zip((2, 7), expected, strict=True):
+        found = run(images[:count])
+        assert found.shape == embeddings.shape == (count, 8)
+        np.testing.assert_allclose(found, embeddings, rtol=1e-4, atol=1e-5)
+    # As `mirror=True`, by the program.
+    mirrored = np.concatenate([run(images), run(images[:, :, ::-1].copy())], axis=1)
+    np.testing.assert_allclose(mirrored, model.embed(images, mirror=True), rtol=1e-4, atol=1e-5)
+
+
 def test_generators_of_gans(export, tmp_path):
     generator = gan.networks.generator(width=0.02, latent_dims=6, image_shape=(16, 8, 1))
     discriminator = keras.Sequential(

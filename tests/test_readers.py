@@ -38,7 +38,7 @@ from mhe.prototypes import vectors
 from mhe.text import read_text
 from sphereface_plus import faces, ijb
 from sphereface_plus.pairs import read_pairs
-from sphereface_plus.program import trained
+from sphereface_plus.program import tables, trained
 
 pytestmark = pytest.mark.one_backend
 
@@ -455,6 +455,44 @@ def test_archives_of_arrays(folder, data):
         read_arrays(path, ["labels", "features"], texts=["key"])
     with refusing():  # it warns, and returns None
         assert read_reference(path, KEY) is None or isinstance(read_reference(path, KEY), Reference)
+
+
+EMBEDDED = {
+    "embeddings": np.eye(2, dtype="float32"), "images": np.array(["a", "b"]),
+    "people": np.array(["Ann", ""]), "model": np.array("7f"),
+}  # fmt: skip
+
+
+def one_array_of(name):
+    """Archives of a table in which one array is damaged, with sums that fit."""
+    members = {f"{each}.npy": npy(array) for each, array in EMBEDDED.items()}
+    return damaged(members[f"{name}.npy"]).map(lambda x: zipped({**members, f"{name}.npy": x}))
+
+
+@fuzz(80, data=damaged(npz(**EMBEDDED)) | st.one_of(*map(one_array_of, EMBEDDED)))
+def test_archives_of_embeddings(folder, data):
+    path = at(folder, "table.npz", data)
+    with refusing(path):
+        assert np.isfinite(tables.read_table(path).embeddings).all()
+
+
+@fuzz(80, data=lines_of("image,person,model,e1,e2", "a,Ann,7f,0.5,1", '"b",,7f,1e-3,2'))
+def test_tables_of_embeddings(folder, data):
+    path = at(folder, "table.csv", data)
+    with refusing(path):
+        assert np.isfinite(tables.read_table(path).embeddings).all()
+
+
+@fuzz(80, edit=st.data())
+def test_safetensors_of_embeddings(folder, edit):
+    pytest.importorskip("safetensors")
+    path = folder / "whole.safetensors"
+    tables.write_table(
+        path, tables.Table("", EMBEDDED["images"], EMBEDDED["people"], EMBEDDED["embeddings"], "7f")
+    )
+    path = at(folder, "table.safetensors", edit.draw(damaged(path.read_bytes())))
+    with refusing(path):
+        assert np.isfinite(tables.read_table(path).embeddings).all()
 
 
 @functools.cache

@@ -7,7 +7,7 @@ and whose batches can be resumed; errors in files are `mhe.harness.errors.BadInp
 from sphereface_plus.faces.alignment import align, crop, reference, similarity
 from sphereface_plus.faces.batches import FaceBatches, load
 from sphereface_plus.faces.landmarks import read_landmarks
-from sphereface_plus.faces.people import People, find_people
+from sphereface_plus.faces.people import People, find_faces, find_people
 from sphereface_plus.faces.records import Records, read_records
 from sphereface_plus.faces.validation_sets import read_validation_set
 
@@ -17,6 +17,7 @@ __all__ = [
     "Records",
     "align",
     "crop",
+    "find_faces",
     "find_people",
     "load",
     "read_landmarks",

@@ -24,6 +24,8 @@ _HEIGHT, _WIDTH = 112, 96
 # The correlation of a face with the reference is above 0.7 even in profile or upside down, and
 # below 0.3 if left and right are swapped.
 _LIKENESS = 0.5
+# How far a detector may place a hidden landmark outside, as a share of the image's sides.
+_MARGIN = 0.1
 
 
 def align(image: np.ndarray, landmarks: Any, size: tuple[int, int] = (112, 96)) -> np.ndarray:
@@ -178,6 +180,32 @@ def fault_of(landmarks: np.ndarray) -> str:
             f"of the mouth, from the viewer's perspective. Received: {landmarks.tolist()}"
         )
     return ""
+
+
+def fault_outside(landmarks: np.ndarray, size: tuple[int, ...]) -> str:
+    """Names a landmark that is outside of its image by more than a tenth of its sides.
+
+    Args:
+        landmarks: `(5, 2)`, x and y.
+        size: Height and width of the image.
+
+    Returns:
+        Text for an error, empty if there is none.
+
+    Example:
+
+    >>> fault_outside(reference() + (0, 50), (112, 96))
+    'landmarks are expected inside the image of 96x112 pixels. Received: (33.5493, 142.365)'
+    """
+    bounds = np.array(size[1::-1])
+    beyond = np.maximum(-landmarks, landmarks - (bounds - 1)) > _MARGIN * bounds
+    if not beyond.any():
+        return ""
+    x, y = landmarks[beyond.any(axis=1).argmax()]
+    return (
+        f"landmarks are expected inside the image of {size[1]}x{size[0]} pixels. "
+        f"Received: ({x:g}, {y:g})"
+    )
 
 
 def _picture(image: np.ndarray) -> "Image.Image":

@@ -7,6 +7,7 @@ function of the seed, the epoch and its position, and images in a zip are read i
 
 import functools
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,7 @@ from mhe.harness.batches import Augmentation, Batches, pad_crop_flip
 from mhe.harness.datasets.images import pillow
 from mhe.harness.errors import BadInput
 from mhe.types import Tensor
-from sphereface_plus.faces.alignment import align, crop, fault_of
+from sphereface_plus.faces.alignment import align, crop, fault_of, fault_outside
 from sphereface_plus.faces.people import People, some, too_few
 
 Landmarks = Mapping[str, np.ndarray]
@@ -50,11 +51,12 @@ class FaceBatches(Batches):
         drop_remainder: Whether to drop the last batch of an epoch if it is smaller.
         epoch: The epoch to start with.
         workers: Number of threads that read images; 0 reads them on demand.
-        cache: Whether to read all faces once and keep them in memory as uint8, at
-            `h · w · channels` bytes per image.
+        cache: Whether to keep faces in memory once they were read, as uint8, at `h · w · channels`
+            bytes per image; or how many of them at most.
 
     Raises:
-        BadInput: If the people are not enough for a batch, or an image has no landmarks.
+        BadInput: If the people are not enough for a batch, an image has no landmarks, or landmarks
+            are outside of their image.
         ValueError: If a number is out of range.
 
     Example:
@@ -89,13 +91,14 @@ class FaceBatches(Batches):
         drop_remainder: bool = False,
         epoch: int = 0,
         workers: int = 2,
-        cache: bool = False,
+        cache: bool | int = False,
     ):
         if per_person is not None:
             _check_draw(people, batch_size, per_person, shuffle)
-        faces: Tensor = _Faces(people, size, channels, landmarks, workers)
+        kept = len(people) if cache is True else int(cache)
+        faces: Tensor = _Faces(people, size, channels, landmarks, workers, kept)
         super().__init__(
-            faces[:] if cache else faces,
+            faces,
             people.labels,
             batch_size,
             seed=seed,
@@ -176,6 +179,7 @@ class _Faces:
         channels: int,
         landmarks: Landmarks | None,
         workers: int,
+        kept: int = 0,
     ):
         if len(size) != 2 or min(size) < 1 or channels not in (1, 3):
             raise ValueError(
@@ -186,17 +190,40 @@ class _Faces:
         self.shape = (len(people), int(size[0]), int(size[1]), int(channels))
         self._landmarks = None if landmarks is None else _checked(people, landmarks)
         self._threads = ThreadPoolExecutor(workers, "faces") if workers > 0 else None
+        # The first that are read are kept for good: of images in random order none is needed
+        # sooner than another. Memory is only taken when it is written to.
+        kept = min(max(kept, 0), len(people))
+        self._kept = np.empty((kept, *self.shape[1:]), np.uint8)
+        self._places = np.full(len(people) if kept else 0, -1)
+        self._filled = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
-        indices = np.arange(len(self))[chosen].tolist()
+        indices = np.arange(len(self))[chosen]
         faces = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        places = self._places[indices] if len(self._kept) else np.full(len(indices), -1)
+        known = places >= 0
+        faces[known] = self._kept[places[known]]
+        missing = np.flatnonzero(~known).tolist()
         each = map if self._threads is None else self._threads.map
-        for place, face in enumerate(each(self._face, indices)):
+        for place, face in zip(missing, each(self._face, indices[missing].tolist()), strict=True):
             faces[place] = face
+            self._keep(int(indices[place]), faces[place])
         return faces
+
+    def _keep(self, index: int, face: np.ndarray) -> None:
+        """Keeps a face if there is room, and no other thread has."""
+        if self._filled == len(self._kept):
+            return
+        with self._lock:
+            if self._filled < len(self._kept) and self._places[index] < 0:
+                self._kept[self._filled] = face
+                # Known to others once it is whole.
+                self._places[index] = self._filled
+                self._filled += 1
 
     def _face(self, index: int) -> np.ndarray:
         _, height, width, channels = self.shape
@@ -205,7 +232,11 @@ class _Faces:
         if self._landmarks is None:
             face = crop(image, size)
         else:
-            face = align(image, self._landmarks[index], size)
+            landmarks = self._landmarks[index]
+            fault = fault_outside(landmarks, image.shape)
+            if fault:
+                raise BadInput(f"{self.people.source}: {self.people.images[index]}: {fault}")
+            face = align(image, landmarks, size)
         if channels == 1 and face.shape[2] == 3:
             return np.asarray(pillow().fromarray(face).convert("L"))[..., None]
         return face  # a single channel is repeated on assignment
@@ -229,6 +260,11 @@ def _checked(people: People, landmarks: Landmarks) -> np.ndarray:
         fault = fault_of(each)
         if fault:
             raise BadInput(f"{people.source}: {name}: {fault}")
+    if people.sizes is not None:
+        for name, each, size in zip(people.images, points, people.sizes.tolist(), strict=True):
+            fault = fault_outside(each, size)
+            if fault:
+                raise BadInput(f"{people.source}: {name}: {fault}")
     return np.stack(points)
 
 

@@ -50,6 +50,8 @@ class People:
         images: The names of the images, `<person>/<image>`, by person and then in natural order.
         labels: The person of each image, int64 `(N,)`: indices of `names`.
         known: The names of all images in the source, including those of people left out.
+        sizes: The height and width of each image, integers `(N, 2)`, or None where they are not
+            known before an image is decoded.
     """
 
     source: str
@@ -59,6 +61,7 @@ class People:
     known: Collection[str] = field(repr=False)
     _tree: Files = field(repr=False)
     _wrapper: str = field(repr=False)
+    sizes: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -99,6 +102,7 @@ class People:
             self.known,
             self._tree,
             self._wrapper,
+            None if self.sizes is None else self.sizes[rows],
         )
 
     def read(self, index: int) -> np.ndarray:
@@ -150,9 +154,9 @@ def find_people(
         skip_small: Whether to leave out people with fewer images instead of raising an error.
         pattern: A pattern for the file names of the images, such as `*.pgm`: some copies of ORL
             contain a stray `s10/target.jpg` of somebody else.
-        decode: Whether to check every image by decoding it, which finds truncated files. `False`
-            reads only the headers, for very large sets that were checked before. Those of a .rec
-            are only decoded when they are needed.
+        decode: Whether to check every image by decoding it, which finds truncated files at once.
+            `False` reads only the headers: a truncated file is found when it is needed, as it is in
+            a .rec.
 
     Returns:
         The people.
@@ -206,14 +210,65 @@ def find_people(
 
     names = tuple(sorted(members, key=natural))
     ordered = tuple(image for name in names for image in sorted(members[name], key=natural))
-    wrong = _wrong(tree, wrapper, ordered, decode)
+    wrong, sizes = _wrong_and_sizes(tree, wrapper, ordered, decode)
     if wrong:
         faults.append(unreadable(wrong))
     if faults:
         raise BadInput(f"{source}: {'; '.join(faults)}")
     labels = np.repeat(np.arange(len(names)), [len(members[name]) for name in names])
     known = frozenset(name.removeprefix(wrapper) for name in every)
-    return People(source, names, ordered, labels, known, tree, wrapper)
+    return People(source, names, ordered, labels, known, tree, wrapper, sizes)
+
+
+def find_faces(path: str | os.PathLike, *, pattern: str = "*", decode: bool = True) -> People:
+    """Finds images of faces of whom nothing is known, in folders of any depth.
+
+    Images are recognized as by `find_people`. Nothing says who anybody is, so each image counts as
+    a person of its own, with its path as name.
+
+    Args:
+        path: The folder or zip.
+        pattern: A pattern for the file names of the images.
+        decode: Whether to check every image by decoding it; see `find_people`.
+
+    Returns:
+        The images, in natural order.
+
+    Raises:
+        BadInput: If there are no images, or some cannot be read, by name.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("10.png", "9.png"):
+    ...     Image.new("L", (6, 7)).save(folder / name)
+    >>> faces = find_faces(folder)
+    >>> faces.images, faces.labels.tolist()
+    (('9.png', '10.png'), [0, 1])
+    """
+    pillow()
+    source = os.fspath(path)
+    if not os.path.exists(os.path.expanduser(path)):
+        raise BadInput(f"{source} does not exist: expected a folder or zip of images")
+    tree = Tree(path)
+    every = [name for name in tree.names if is_image(name)]
+    images = tuple(
+        sorted(
+            (each for each in every if fnmatchcase(each.rsplit("/", 1)[-1], pattern)), key=natural
+        )
+    )
+    if not images:
+        raise BadInput(
+            f"{source} has no images: expected names like {pattern} and a suffix of "
+            f"{' '.join(SUFFIXES)}"
+        )
+    wrong, sizes = _wrong_and_sizes(tree, "", images, decode)
+    if wrong:
+        raise BadInput(f"{source}: {unreadable(wrong)}")
+    labels = np.arange(len(images))
+    return People(source, images, images, labels, frozenset(every), tree, "", sizes)
 
 
 def _people_of_records(source: str, least: int, skip_small: bool, pattern: str) -> People:
@@ -324,14 +379,18 @@ def _members(
     return members, misplaced
 
 
-def _wrong(tree: Tree, wrapper: str, images: Sequence[str], decode: bool) -> list[tuple[str, str]]:
-    """The unreadable images, each with the reason."""
+def _wrong_and_sizes(
+    tree: Tree, wrapper: str, images: Sequence[str], decode: bool
+) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """The unreadable images, each with the reason, and the heights and widths of the others."""
+    sizes = np.zeros((len(images), 2), np.int32)
 
     def check(begin: int) -> list[tuple[str, str]]:
         wrong = []
-        for name in images[begin : begin + _CHUNK]:
+        for place, name in enumerate(images[begin : begin + _CHUNK], begin):
             try:
                 with open_image(tree.read(wrapper + name)) as image:
+                    sizes[place] = image.height, image.width
                     if decode:
                         # For JPEG, reads the whole file but decodes an eighth of each side.
                         image.draft("L", (1, 1))
@@ -342,4 +401,4 @@ def _wrong(tree: Tree, wrapper: str, images: Sequence[str], decode: bool) -> lis
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         chunks = threads.map(check, range(0, len(images), _CHUNK))
-        return [fault for chunk in chunks for fault in chunk]
+        return [fault for chunk in chunks for fault in chunk], sizes

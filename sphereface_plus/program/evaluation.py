@@ -1,5 +1,6 @@
 """How well a network tells unseen people apart: scores, figures and a report."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.files import write_csv
 from sphereface_plus.face_model import FaceModel
-from sphereface_plus.faces import FaceBatches, People
+from sphereface_plus.faces import FaceBatches, People, load
 from sphereface_plus.faces.batches import Landmarks
 from sphereface_plus.identification import Identification, identify
 from sphereface_plus.pairs import Pairs
@@ -22,6 +23,24 @@ from sphereface_plus.verification import (
 )
 
 _FOLDS = 10
+_HARDEST = 8  # pairs of each kind
+
+
+@dataclass(frozen=True)
+class HardPair:
+    """A pair on which a network does badly.
+
+    Attributes:
+        images: The names of its images.
+        score: Their cosine.
+        same: Whether they are of one person.
+        faces: The two faces, uint8 `(2, h, w, channels)`.
+    """
+
+    images: tuple[str, str]
+    score: float
+    same: bool
+    faces: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -32,20 +51,29 @@ class Report:
         verification: How well pairs of one person are told from pairs of two.
         identification: How well each image's person is found among all by one image of each, or
             None for a list of pairs, which serves for verification only.
+        hardest: The pairs of one person with the lowest scores, and those of two people with the
+            highest, the hardest first.
     """
 
     verification: Verification
     identification: Identification | None
+    hardest: Sequence[HardPair] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics by name, without those for which there are too few pairs."""
         metrics = self.verification.metrics()
         # In a table of runs a column of that name is the spread over seeds.
-        metrics["accuracy_over_folds_std"] = metrics.pop("accuracy_std")
+        for name in [name for name in metrics if name.endswith("_std")]:
+            metrics[f"{name.removesuffix('_std')}_over_folds_std"] = metrics.pop(name)
         if self.identification is not None:
             metrics["rank_1"] = self.identification.rank(1)
         return {name: value for name, value in metrics.items() if value is not None}
+
+    @property
+    def notes(self) -> list[str]:
+        """Why metrics are missing, one sentence for each."""
+        return self.verification.notes
 
     @property
     def text(self) -> str:
@@ -61,6 +89,11 @@ class Report:
             for far, tar in result.tar_at_far.items()
             if tar is not None
         ]
+        lines += [
+            f"VAL {val.rate:.2%} ± {val.std:.2%} at FAR {far:.0e}, set on the other folds"
+            for far, val in result.val_at_far.items()
+            if val is not None
+        ]
         if self.identification is not None:
             lines.append(f"rank 1 {self.identification.rank(1):.2%}")
         same = int(np.count_nonzero(result.same))
@@ -68,7 +101,10 @@ class Report:
         return "\n".join([*lines, *result.notes])
 
     def write(self, folder: Path, title: str) -> None:
-        """Writes `folds.csv`, `roc.png`, `scores.png` and, with identification, `cmc.png`.
+        """Writes the tables `folds.csv` and `hardest.csv`, and the figures.
+
+        These are `roc.png`, `det.png`, `scores.png`, `hardest.png` and, with identification,
+        `cmc.png`.
 
         Args:
             folder: The folder to write to.
@@ -82,10 +118,33 @@ class Report:
         ]
         write_csv(folder / "folds.csv", rows)
         figures.draw_roc({title: result.roc}, folder / "roc.png", title)
+        figures.draw_det({title: result.roc}, folder / "det.png", title)
         threshold = float(np.median(result.thresholds))
         figures.draw_scores(result.scores, result.same, folder / "scores.png", threshold, title)
         if self.identification is not None:
             figures.draw_cmc({title: self.identification.cmc}, folder / "cmc.png", title)
+        if self.hardest:
+            self._write_hardest(folder, title)
+
+    def _write_hardest(self, folder: Path, title: str) -> None:
+        rows = [
+            {
+                "image_1": pair.images[0],
+                "image_2": pair.images[1],
+                "same": int(pair.same),
+                "cosine": f"{pair.score:.6f}",
+            }
+            for pair in self.hardest
+        ]
+        write_csv(folder / "hardest.csv", rows)
+        drawn = {
+            name: [(*pair.faces, pair.score) for pair in self.hardest if pair.same == kind]
+            for name, kind in (
+                ("one person, lowest cosines", True),
+                ("two people, highest cosines", False),
+            )
+        }
+        figures.draw_hardest(drawn, folder / "hardest.png", title)
 
 
 def require_pairs(people: People) -> None:
@@ -163,4 +222,38 @@ def evaluate(
                 )
         if folds is None:
             folds = stratified_folds(same, _FOLDS)
-        return Report(verify_scores(scores, same, folds), identification)
+        verified = verify_scores(scores, same, folds)
+    rows = _hardest(scores, same)
+    images = pairs.rows[rows] if pairs is not None else _pairs_at(rows, len(labels))
+    shown = load(people, images.ravel(), (height, width), channels, landmarks)
+    hardest = [
+        HardPair(
+            (people.images[one], people.images[other]),
+            float(scores[row]),
+            bool(same[row]),
+            shown[2 * place : 2 * place + 2],
+        )
+        for place, (row, (one, other)) in enumerate(
+            zip(rows.tolist(), images.tolist(), strict=True)
+        )
+    ]
+    return Report(verified, identification, hardest)
+
+
+def _hardest(scores: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """The pairs of one person with the lowest scores, and those of two with the highest."""
+    found = []
+    for kind, sign in ((True, 1), (False, -1)):
+        own = np.flatnonzero(same == kind)
+        count = min(_HARDEST, len(own))
+        if count:
+            nearest = np.argpartition(sign * scores[own], count - 1)[:count]
+            found.append(own[nearest[np.argsort(sign * scores[own[nearest]], kind="stable")]])
+    return np.concatenate(found)
+
+
+def _pairs_at(places: np.ndarray, count: int) -> np.ndarray:
+    """The images of pairs that are numbered as `all_pairs` does, integers `(n, 2)`."""
+    starts = np.cumsum(np.r_[0, np.arange(count - 1, 0, -1)])
+    one = np.searchsorted(starts, places, side="right") - 1
+    return np.stack([one, one + 1 + places - starts[one]], axis=1)

@@ -49,6 +49,81 @@ def draw_roc(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") 
     canvas.save(figure, path)
 
 
+def draw_det(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") -> None:
+    """Draws DET curves: false rejects over false accepts, both on logarithmic axes.
+
+    A curve has the rates from one false accept and one false reject on; rates of zero have no place
+    on these axes.
+
+    Args:
+        curves: The curve of each run by its name, such as `Verification.roc`.
+        path: The PNG to write.
+        title: The title of the figure.
+
+    Example:
+
+    >>> import tempfile
+    >>> from sphereface_plus.verification import roc_curve
+    >>> path = Path(tempfile.mkdtemp(), "det.png")
+    >>> draw_det({"arcface": roc_curve([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0])}, path)
+    >>> path.exists()
+    True
+    """
+    figure = canvas.blank(6, 5, title)
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        counts = np.unique(np.geomspace(1, curve.different, _MOST_POINTS).round().astype(np.int64))
+        places = np.searchsorted(curve.false_accepts, counts, side="right") - 1
+        # Where nobody is rejected there is nothing to draw.
+        rejects = np.where(curve.tar[places] < 1, 1 - curve.tar[places], np.nan)
+        label = f"{name} (EER {curve.eer:.4f})"
+        axes.step(counts / curve.different, rejects, where="post", label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    # Also where nothing is drawn, as all pairs are told apart.
+    axes.set_xlim(min(1 / curve.different for curve in curves.values()) / 2, 1)
+    axes.set_ylim(min(1 / curve.same for curve in curves.values()) / 2, 1)
+    canvas.label(axes, "false accept rate", "false reject rate")
+    axes.legend(loc="lower left")
+    canvas.save(figure, path)
+
+
+def draw_hardest(
+    rows: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray, float]]],
+    path: str | Path,
+    title: str = "",
+) -> None:
+    """Draws pairs of faces side by side with their scores, a row of pairs for each kind.
+
+    Args:
+        rows: By what they have in common, pairs of faces, uint8 `(h, w, 1 or 3)`, with their
+            scores.
+        path: The PNG to write.
+        title: The title of the figure.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "hardest.png")
+    >>> face = np.zeros((14, 12, 1), "uint8")
+    >>> draw_hardest({"one person": [(face, face, 0.1)], "two people": []}, path)
+    >>> path.exists()
+    True
+    """
+    columns = max(1, *(len(pairs) for pairs in rows.values()))
+    figure = canvas.blank(1.6 * columns, 1.5 * len(rows), title)
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in panels.ravel():
+        axes.set_axis_off()
+    for row, (name, pairs) in zip(panels, rows.items(), strict=True):
+        row[0].set_title(name, loc="left", fontsize=8)
+        for axes, (one, other, score) in zip(row, pairs, strict=False):
+            both = np.concatenate([one, other], axis=1)
+            axes.imshow(both.repeat(3, axis=2) if both.shape[2] == 1 else both)
+            axes.text(0.5, -0.02, f"{score:.3f}", ha="center", va="top", transform=axes.transAxes)
+    canvas.save(figure, path)
+
+
 def draw_scores(
     scores: Any, same: Any, path: str | Path, threshold: float | None = None, title: str = ""
 ) -> None:
@@ -85,7 +160,8 @@ def draw_scores(
     if threshold is not None:
         axes.axvline(threshold, color="0.35", linestyle="--", label=f"threshold {threshold:.3f}")
     canvas.label(axes, "cosine", "density")
-    axes.legend()
+    # Finding the best place would take long, and matplotlib warns of it.
+    axes.legend(loc="upper center")
     canvas.save(figure, path)
 
 

@@ -3,15 +3,16 @@
 import argparse
 
 from mhe.harness.flags import LineParser, file_path, plain_text
-from sphereface_plus.faces import People, find_people, records, validation_sets
+from sphereface_plus.faces import People, find_faces, find_people, records, validation_sets
 
 
-def add(parser: LineParser, otherwise: str) -> None:
+def add(parser: LineParser, otherwise: str, *, with_names: bool = False) -> None:
     """Adds the flags.
 
     Args:
         parser: A program's parser.
         otherwise: When `--data_dir` is required, for the help; argparse requires none.
+        with_names: Whether to add `--names`, by which faces may be of nobody known.
 
     Example:
 
@@ -37,6 +38,21 @@ def add(parser: LineParser, otherwise: str) -> None:
         choices=["refuse", "skip"],
         default="refuse",
         help="whether to refuse or skip people with a single image",
+    )
+    if with_names:
+        parser.add_argument(
+            "--names",
+            choices=["folders", "none"],
+            default="folders",
+            help="folders: the folder of an image is its person; none: whose faces they are is not "
+            "known, and images may be in any folders",
+        )
+    parser.add_argument(
+        "--check_images",
+        choices=["headers", "pixels"],
+        default="headers",
+        help="headers: check at the start that all files are images, and decode each when it is "
+        "needed; pixels: decode all at the start, too, which finds files that are cut short",
     )
     parser.add_argument(
         "--landmarks",
@@ -77,9 +93,13 @@ def find(args: argparse.Namespace, least: int = 2) -> People:
     Raises:
         BadInput: As `find_people`.
     """
+    decode = args.check_images == "pixels"
+    if vars(args).get("names") == "none":
+        return find_faces(args.data_dir, pattern=args.pattern, decode=decode)
     return find_people(
         args.data_dir,
         least=least,
         skip_small=args.small_people == "skip",
         pattern=args.pattern,
+        decode=decode,
     )

@@ -12,6 +12,7 @@ from mhe.harness.files import read_csv, write_csv
 from mhe.harness.run import Run
 from sphereface_plus.face_model import FaceModel
 from sphereface_plus.faces import People
+from sphereface_plus.faces.people import natural, some
 from sphereface_plus.heads import MarginHead
 
 PROGRAM = "sphereface_plus/train.py"
@@ -90,6 +91,28 @@ def load_model(folder: str | Path) -> tuple[FaceModel, Run]:
             f"{run.folder / MODEL} must be a FaceModel. Received: {type(model).__name__}"
         )
     return model, run
+
+
+def require_unseen(tested: People, folder: str | Path, seed: int) -> None:
+    """Refuses people to test on whom the run that a training starts from was trained on.
+
+    Args:
+        tested: The people held out.
+        folder: The folder of the run to start from.
+        seed: The seed by which they were drawn.
+
+    Raises:
+        BadInput: If there are such people, or it is not a run.
+    """
+    run = Run.resume(folder)
+    seen = sorted(set(tested.names).intersection(trained_people(run.folder)), key=natural)
+    if seen:
+        raise BadInput(
+            f"--test_people must be people on whom --finetune {folder} was not trained: with its "
+            f"--seed, {run.config['seed']}, and as many, they are the same. "
+            f"Received: with --seed {seed}, {len(seen)} of {len(tested.names)} were, such as "
+            f"{some(seen)}"
+        )
 
 
 def begin_with(model: FaceModel, names: Sequence[str], folder: str | Path) -> None:

@@ -1,8 +1,8 @@
 """The ten-fold protocol of Labeled Faces in the Wild, view 2, and its metrics."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from mhe import checks
 from sphereface_plus.verification.roc import RocCurve, checked_pairs, roc_curve
 from sphereface_plus.verification.scores import cosine_scores
+from sphereface_plus.verification.validation import ValidationRate, validation_rate
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -24,6 +25,9 @@ class Verification:
         roc: The ROC curve of all pairs.
         scores: The score of each pair, `(n,)`.
         same: Whether each pair is of the same person, bool `(n,)`.
+        val_at_far: The validation rate at false accept rates from 1e-1 to 1e-6, with the threshold
+            of each fold from the others. None if there are fewer than 1/FAR pairs of different
+            people outside a fold, with a note in `notes`.
     """
 
     accuracies: np.ndarray
@@ -31,6 +35,7 @@ class Verification:
     roc: RocCurve
     scores: np.ndarray
     same: np.ndarray
+    val_at_far: Mapping[float, ValidationRate | None] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
@@ -73,20 +78,29 @@ class Verification:
             f"and there are {self.roc.different:,}"
             for far, tar in self.tar_at_far.items()
             if tar is None
+        ] + [
+            f"the validation rate at FAR {far:.0e} needs {1 / far:,.0f} pairs of different people "
+            f"outside every fold, and of {self.roc.different:,} there are fewer"
+            for far, rate in self.val_at_far.items()
+            if rate is None and self.tar_at_far[far] is not None
         ]
 
     def metrics(self) -> dict[str, float | None]:
         """The numbers by name, for reports and files.
 
         Returns:
-            `accuracy`, `accuracy_std`, `standard_error`, `auc`, `eer`, and `tar_at_far_1e-1` to
-            `tar_at_far_1e-6`.
+            `accuracy`, `accuracy_std`, `standard_error`, `auc`, `eer`, `tar_at_far_1e-1` to
+            `tar_at_far_1e-6`, `val_at_far_1e-1` to `val_at_far_1e-6`, and `val_at_far_1e-1_std` to
+            `val_at_far_1e-6_std`.
         """
         names = ("accuracy", "accuracy_std", "standard_error", "auc", "eer")
-        return {name: getattr(self, name) for name in names} | {
-            f"tar_at_far_1e-{place}": tar
-            for place, tar in enumerate(self.tar_at_far.values(), start=1)
-        }
+        metrics = {name: getattr(self, name) for name in names}
+        for place, (far, tar) in enumerate(self.tar_at_far.items(), start=1):
+            metrics[f"tar_at_far_1e-{place}"] = tar
+            val = self.val_at_far.get(far)
+            metrics[f"val_at_far_1e-{place}"] = None if val is None else val.rate
+            metrics[f"val_at_far_1e-{place}_std"] = None if val is None else val.std
+        return metrics
 
 
 def verify(a: Any, b: Any, same: Any, folds: int | Any = 10) -> Verification:
@@ -133,7 +147,7 @@ def verify_scores(scores: Any, same: Any, folds: int | Any = 10) -> Verification
             fold of each pair, integers `(n,)`, such as `stratified_folds` returns.
 
     Returns:
-        The accuracies, the thresholds and the ROC curve of all pairs.
+        The accuracies, the thresholds, the validation rates, and the ROC curve of all pairs.
 
     Raises:
         ValueError: If the scores are not finite or not one per pair, there are fewer than two
@@ -170,7 +184,9 @@ def verify_scores(scores: Any, same: Any, folds: int | Any = 10) -> Verification
         / (len(low) + len(high))
         for low, high, threshold in zip(different, matches, thresholds, strict=True)
     ]
-    return Verification(np.array(accuracies), thresholds, roc_curve(scores, same), scores, same)
+    rates = {far: validation_rate(different, matches, far) for far in FARS}
+    curve = roc_curve(scores, same)
+    return Verification(np.array(accuracies), thresholds, curve, scores, same, rates)
 
 
 def best_thresholds(different: Sequence[np.ndarray], same: Sequence[np.ndarray]) -> np.ndarray:

@@ -19,6 +19,7 @@ PROGRAMS = ROOT / "benchmarks"
 BENCHMARKS = sorted(path.stem for path in PROGRAMS.glob("*.py"))
 PACKAGED = [
     *("sphereface_plus.train", "sphereface_plus.plane", "sphereface_plus.test"),
+    *("sphereface_plus.embed", "sphereface_plus.identify"),
     *("gan.train", "gan.train_classifier", "gan.test"),
 ]
 # Without these something is left out.

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sphereface_plus.identification import identify, templates
+from sphereface_plus.identification import (
+    identify,
+    nearest,
+    search,
+    stranger_scores,
+    templates,
+    threshold_at,
+)
 
 pytestmark = pytest.mark.one_backend
 
@@ -40,7 +47,41 @@ def test_templates_are_mean_directions():
         assert_allclose(template, mean / np.linalg.norm(mean), atol=1e-6)
 
 
+def test_the_nearest_and_what_strangers_score(monkeypatch):
+    monkeypatch.setattr("sphereface_plus.verification.scores._BLOCK", 40)
+    generator = np.random.default_rng(6)
+    names = np.array(["dee", "ann", "cy", "bob"])
+    gallery, probes = generator.normal(size=(12, 3)), generator.normal(size=(9, 3))
+    owners = names[np.arange(12) % 4]
+    units = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (gallery, probes)]
+    found, cosines = nearest(gallery, owners, probes)
+    for name, cosine, probe in zip(found, cosines, units[1], strict=True):
+        assert name == owners[np.argmax(units[0] @ probe)]
+        assert cosine == pytest.approx(np.max(units[0] @ probe), abs=1e-6)
+    alike, _ = nearest(np.ones((4, 3)), names, np.ones((2, 3)))
+    assert_array_equal(alike, "ann")
+    for score, unit, owner in zip(stranger_scores(gallery, owners), units[0], owners, strict=True):
+        assert score == pytest.approx(np.max(units[0][owners != owner] @ unit), abs=1e-6)
+
+
+def test_thresholds_are_the_lowest_that_are_strict_enough():
+    scores = np.random.default_rng(7).normal(size=50).round(1)
+    for rate in (0.02, 0.1, 0.5, 0.9):
+        bars = np.r_[scores.min() - 1, np.unique(scores)]
+        assert threshold_at(scores, rate) == next(
+            bar for bar in bars if np.mean(scores > bar) <= rate
+        )
+    assert threshold_at(scores, 0.019) is threshold_at([], 0.5) is None
+    probes = np.random.default_rng(8).normal(size=(20, 3))
+    found = search(np.eye(3), [1, 2, 3], probes, np.arange(20) % 5)
+    assert found.threshold_at(0.2) == threshold_at(found.false_scores, 0.2)
+
+
 BAD = {
+    "Received: 1": lambda: stranger_scores(np.eye(2), [1, 1]),
+    "rate=1": lambda: threshold_at([0.5], 1),
+    "row 0 of length 0.0": lambda: nearest(np.eye(2), [1, 2], np.zeros((1, 2))),
+    "2 and 1 dimensions": lambda: nearest(np.eye(2), [1, 2], np.ones((1, 1))),
     "those of group 1, which cancel each other": lambda: templates(
         [[1, 0], [0, 2], [0, -3]], [0, 1, 1]
     ),
@@ -54,4 +95,4 @@ BAD = {
 def test_bad_input_is_named(named):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is what is tested
         BAD[named]()
-    assert named in str(error.value).split("Received: ")[1]
+    assert named in f"Received: {str(error.value).split('Received: ')[1]}"

@@ -121,6 +121,22 @@ def test_interrupted_resumed_tested_and_fine_tuned(people, tmp_path, capsys, mon
         np.testing.assert_array_equal(weight, expected)
     assert trained_on(people, tmp_path / "x", *flags, "--width", "0.1") == 2
     assert "must be a run with the same network" in capsys.readouterr().err
+    # An epoch of it moves the weights, and is tested on the people that neither has seen.
+    assert trained_on(people, tmp_path / "step", *flags, "--epochs", "1") == 0
+    three, _ = trained.load_model(tmp_path / "step")
+    assert np.any(three.backbone.get_weights()[0] != one.backbone.get_weights()[0])
+    tested = [
+        row["person"] for row in rows(tmp_path / "step" / "people.csv") if row["set"] == "test"
+    ]
+    assert tested == listed["test"]
+    assert "test_accuracy" in json.loads((tmp_path / "step" / "result.json").read_text())["metrics"]
+    # Other people held out would be some that the first run was trained on.
+    capsys.readouterr()
+    assert trained_on(people, tmp_path / "other", *flags, "--seed", "3") == 2
+    error = capsys.readouterr().err
+    assert "must be people on whom --finetune" in error
+    assert "with its --seed, 0, and as many, they are the same. Received: with --seed 3, " in error
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.fixture
@@ -273,6 +289,7 @@ def test_class_vectors_of_another_number_of_subcenters(monkeypatch, tmp_path):
         (["--model_name", "sphereface", "--m", "2.5"], "`m` must be 1, 2, 3 or 4"),
         (["--arch", "iresnet18", "--norm", "none"], "--norm none needs an sfnet"),
         (["--image_size", "8x8"], "--arch sfnet4: "),
+        (["--cache_gib", "1"], "--cache_gib needs --cache memory. Received: --cache_gib 1"),
         (["--finetune", "nowhere"], "nowhere is not a run's folder"),
         (["--per_person", "3"], "batch_size=8, per_person=3"),
     ],
@@ -285,6 +302,20 @@ def test_bad_flags_of_the_trainer(people, flags, message, tmp_path, capsys):
     assert error.count("\n") == 1
     assert re.search(message, error)
     assert not (out / "config.json").exists()
+
+
+def test_images_that_are_cut_short_are_found_at_once_or_when_they_are_needed(
+    people, tmp_path, capsys
+):
+    broken = people / "p0" / "p0_0001.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    flags = ("--model_name", "normface", "--test_people", "0")
+    for check, out in (("pixels", "one"), ("headers", "two")):
+        assert trained_on(people, tmp_path / out, *flags, "--check_images", check) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"{people}: 1 file cannot be read as an image: p0/p0_0001.png (" in error
+        assert (tmp_path / out / "config.json").exists() == (check == "headers")
 
 
 def test_bad_flags_of_the_tester(people, tmp_path, capsys):

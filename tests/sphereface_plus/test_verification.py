@@ -51,6 +51,50 @@ def test_thresholds_are_the_best_of_the_other_folds(dtype, digits):
     assert found.metrics()["tar_at_far_1e-2"] == found.roc.tar_at(1e-2)
 
 
+@pytest.mark.parametrize(("dtype", "digits"), CASES)
+def test_validation_rates_take_their_thresholds_from_the_other_folds(dtype, digits):
+    scores, same = drawn(dtype, digits)
+    folds = verification.stratified_folds(same, 4, seed=1)
+    found = verification.verify_scores(scores, same, folds)
+    exact = scores.astype("float64")
+    for far in (1e-1, 1e-2):
+        result = found.val_at_far[far]
+        for fold in range(4):
+            others = np.sort(exact[(folds != fold) & ~same])
+            known = np.r_[exact.min() - 1, np.unique(exact)]
+            # Accepting what is above: the lowest bar with few enough false accepts elsewhere.
+            bar = next(each for each in known if np.mean(others > each) <= far)
+            own = exact[folds == fold]
+            assert result.rates[fold] == np.mean(own[same[folds == fold]] > bar)
+            assert result.false_accepts[fold] == np.mean(own[~same[folds == fold]] > bar)
+            assert result.thresholds[fold] > bar
+            assert result.thresholds[fold] == pytest.approx(bar, rel=2e-3)
+        assert result.rate == pytest.approx(np.mean(result.rates))
+        assert result.std == pytest.approx(np.std(result.rates) * np.sqrt(4 / 3))
+    assert found.val_at_far[1e-3] is None
+    metrics = found.metrics()
+    assert metrics["val_at_far_1e-2"] == found.val_at_far[1e-2].rate
+    assert metrics["val_at_far_1e-2_std"] == found.val_at_far[1e-2].std
+    assert metrics["val_at_far_1e-3"] is metrics["val_at_far_1e-3_std"] is None
+
+
+def test_validation_rates_of_few_pairs_are_missing_and_the_notes_say_so():
+    same = np.tile([True, False], 20)
+    scores = np.where(same, 1.0, 0.0)
+    few = verification.verify_scores(scores[:20], same[:20], 2)
+    assert few.tar_at_far[0.1] == 1
+    assert few.val_at_far[0.1] is None
+    assert few.notes[-1] == (
+        "the validation rate at FAR 1e-01 needs 10 pairs of different people outside every fold, "
+        "and of 10 there are fewer"
+    )
+    enough = verification.verify_scores(scores, same, 2)
+    # All different pairs score alike: one false accept would be nine too many.
+    assert (enough.val_at_far[0.1].rate, enough.val_at_far[0.1].far) == (1, 0)
+    with pytest.raises(ValueError, match="`far` must be"):
+        verification.validation_rate([scores], [scores], 0)
+
+
 def test_folds_are_consecutive_or_dealt():
     scores, same = drawn()
     same = np.tile([True, False], 200)

@@ -1,10 +1,12 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from mhe.harness.errors import BadInput
-from sphereface_plus.faces import FaceBatches, align, crop, find_people, load, reference
+from sphereface_plus.faces import FaceBatches, People, align, crop, find_people, load, reference
 
 SIZE = (14, 12)
 IMAGES = {"ann": 3, "ben": 5, "cid": 4, "dora": 2}
@@ -151,6 +153,51 @@ def test_what_no_batch_can_be_made_of_is_named(people, tmp_path):
     (tmp_path / "dora" / "1.png").write_bytes(b"words")
     with pytest.raises(BadInput, match=r"dora/1\.png \(not an image\)"):
         list(FaceBatches(people, 4))
+
+
+@pytest.mark.one_backend
+def test_landmarks_outside_their_image_are_refused_at_once(people):
+    landmarks = dict.fromkeys(people.images, reference(SIZE))
+    landmarks["ben/2.png"] = np.add(reference(SIZE), [0, 14])  # of an image of 22x23 pixels
+    message = (
+        r"ben/2\.png: landmarks are expected inside the image of 23x22 pixels\. "
+        r"Received: \(4\.\d+, 25\.5\d+\)$"
+    )
+    with pytest.raises(BadInput, match=message):
+        FaceBatches(people, 4, size=SIZE, landmarks=landmarks)
+    # Those of a .rec are not decoded before they are needed.
+    unknown = dataclasses.replace(people, sizes=None)
+    with pytest.raises(BadInput, match=message):
+        load(unknown, None, SIZE, landmarks=landmarks)
+    landmarks["ben/2.png"] = np.add(
+        reference(SIZE), [0, 11]
+    )  # a tenth of the height outside at most
+    assert len(load(people, None, SIZE, landmarks=landmarks)) == 14
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("workers", [0, 3])
+def test_faces_are_decoded_when_they_are_needed_and_kept_up_to_a_bound(
+    people, monkeypatch, workers
+):
+    decoded = []
+    read = People.read
+    monkeypatch.setattr(
+        People, "read", lambda self, index: decoded.append(index) or read(self, index)
+    )
+    options = {"size": SIZE, "seed": 3, "workers": workers}
+    wanted = drawn(FaceBatches(people, 4, **options), [0, 1, 2])
+    for cache in (True, 14, 99, 5):
+        decoded.clear()
+        batches = FaceBatches(people, 4, cache=cache, **options)
+        assert decoded == []
+        assert_same(drawn(batches, [0, 1, 2]), wanted)
+        # Threads read ahead, some faces twice, before either has kept it.
+        if workers == 0:
+            times = np.bincount(decoded, minlength=14)
+            assert sorted(times) == [1] * min(cache if cache > 1 else 14, 14) + [3] * (
+                9 if cache == 5 else 0
+            )
 
 
 def test_fit_trains_on_the_batches_of_its_epochs(people, weights_from_numpy):

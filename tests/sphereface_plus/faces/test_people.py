@@ -63,7 +63,10 @@ def test_people_of_a_folder_or_a_zip(tmp_path, kind, wrapper):
     np.testing.assert_array_equal(people.read(1), pixels(2, (10, 9, 3)))
     np.testing.assert_array_equal(people.read(5)[..., 0], pixels(10, (10, 19)))
 
+    assert people.sizes.tolist() == [list(people.read(place).shape[:2]) for place in range(6)]
+
     some = people.subset(["s10", "Ann Lee"])
+    assert some.sizes.tolist() == people.sizes[[0, 1, 4, 5]].tolist()
     assert some.names == ("Ann Lee", "s10")
     assert some.labels.tolist() == [0, 0, 1, 1]
     np.testing.assert_array_equal(some.read(3), people.read(5))
