@@ -64,9 +64,7 @@ class Session:
         try:
             (runs_on,) = ask(f"The worker on {backend}", WORKER, job, on_backend(backend), seconds)
         except Late as error:
-            raise BadInput(
-                f"--minutes leaves too little time to start {backend}: {error}"
-            ) from error
+            raise BadInput(f"--minutes is too short to start {backend}, which {error}") from error
         device = runs_on["device"]
         if device == "cpu" and not self.about["toy"]:
             raise BadInput(f"{backend} finds no GPU; --toy measures something small on the CPU")

@@ -21,7 +21,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ "$program" = train.py ] || exit 0
-sleep {sleep}
+trap 'exit 130' INT
+for ((tick = 0; tick < {ticks}; tick++)); do sleep 0.1; done
 mkdir -p "$out/baseline-seed$seed"
 echo '{{}}' > "$out/baseline-seed$seed/result.json"
 exit {code}
@@ -40,9 +41,9 @@ def call(*arguments, **environment):
 
 @pytest.fixture
 def stub(tmp_path):
-    def stub(sleep=0, code=0):
+    def stub(ticks=0, code=0):
         path = tmp_path / "python"
-        path.write_text(STUB.format(notes=tmp_path / "notes", sleep=sleep, code=code))
+        path.write_text(STUB.format(notes=tmp_path / "notes", ticks=ticks, code=code))
         path.chmod(0o755)
         return {"PYTHON": str(path)}
 
@@ -65,7 +66,7 @@ def test_seed_after_seed_and_a_table(stub, tmp_path):
 
 def test_it_stops_in_time(stub, tmp_path):
     out = tmp_path / "runs"
-    done = call("faces.zip", 0.0006, out, **stub(sleep=60))
+    done = call("faces.zip", 0.0006, out, **stub(ticks=600))
     assert done.returncode == 0, done.stderr
     assert "Time ran out in seed 0; the same command resumes it" in done.stdout
     assert "is complete yet" in done.stdout
