@@ -65,23 +65,6 @@ def test_a_case_without_memory_is_noted_and_none_starts_late(worker):
 
 
 @pytest.mark.one_backend
-def test_cases_are_measured_in_their_precision(worker):
-    torch = pytest.importorskip("torch")
-    if worker.backend.BACKEND != "torch":
-        pytest.skip("asks PyTorch for its precision")
-
-    def task(case, job):
-        return [
-            {"found": torch.get_float32_matmul_precision(), "cast": torch.is_autocast_cpu_enabled()}
-        ]
-
-    cases = [{"precision": name} for name in ("tf32", "float32", "bfloat16")] + [{}]
-    _, *rows = worker.answers({"task": "look", "cases": cases}, {"look": task})
-    found = [tuple(answer["rows"][0].values()) for answer in rows]
-    assert found == [("high", False), ("highest", False), ("high", True), ("highest", False)]
-
-
-@pytest.mark.one_backend
 def test_the_published_formula_is_compiled_where_asked_for(worker, monkeypatch):
     if worker.backend.BACKEND != "torch":
         pytest.skip("torch.compile is PyTorch's")
