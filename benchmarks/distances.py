@@ -43,7 +43,8 @@ PLACED = ("far", "near")
 
 COLUMNS = (
     *("backend", "device", "embeddings", "classes", "dims", "placed", "method", "mode"),
-    *("as_keras", "gradient", "median_ms", "min_ms", "spread_ms", "rounds", "ratio"),
+    *("as_keras", "gradient", "median_ms", "min_ms", "spread_ms", "rounds"),
+    *("ratio", "ratio_low", "ratio_high"),
 )
 
 
