@@ -28,7 +28,7 @@ from timing import backend
 from timing.energies import normal_layer
 from timing.flags import add_rounds, timing_parser
 from timing.results import Row, new_csv
-from timing.rounds import compared, interleaved
+from timing.rounds import compared, interleaved, paired
 
 from mhe.harness.errors import within_memory
 from mhe.harness.files import write_csv
@@ -42,7 +42,8 @@ PLACED = ("far", "near")
 
 COLUMNS = (
     *("backend", "device", "embeddings", "classes", "dims", "placed", "method", "mode"),
-    *("as_keras", "gradient", "median_ms", "min_ms", "spread_ms", "rounds", "ratio"),
+    *("as_keras", "gradient", "median_ms", "min_ms", "spread_ms", "rounds"),
+    *("ratio", "ratio_low", "ratio_high"),
 )
 
 
@@ -104,12 +105,14 @@ def measure(flags: Mapping[str, Any], placed: str, gradient: bool) -> list[Row]:
     """Times all functions in turn, for each way to compile.
 
     Args:
-        flags: The flags of this program.
+        flags: The flags of this program. With a seed as `order` the calls of a round are timed in
+            random order.
         placed: Whether embeddings are `"far"` from all prototypes or `"near"` to one each.
         gradient: Whether to compute the gradient with respect to the prototypes too.
 
     Returns:
-        A row per function, with the ratio of its median to that of the product compiled alike.
+        A row per function, with the ratio of its median to that of the product compiled alike, and
+        the quartiles of the ratios round by round.
     """
     prototypes = normal_layer(flags["classes"], flags["dims"], flags["seed"])
     embeddings = normal_layer(flags["embeddings"], flags["dims"], flags["seed"] + 1)
@@ -123,7 +126,8 @@ def measure(flags: Mapping[str, Any], placed: str, gradient: bool) -> list[Row]:
             name: backend.compiled(function, prototypes, mode, gradient)
             for name, function in measured.items()
         }
-        times = interleaved(calls, flags["rounds"], flags["seconds"])
+        times = interleaved(calls, flags["rounds"], flags["seconds"], seed=flags.get("order"))
+        pairs = paired(times, "product")
         for name, numbers in compared(times).items():
             row = {
                 "backend": backend.BACKEND,
@@ -135,7 +139,7 @@ def measure(flags: Mapping[str, Any], placed: str, gradient: bool) -> list[Row]:
                 "as_keras": mode == backend.keras_mode(),
                 "gradient": gradient,
             }
-            rows.append({**row, **numbers})
+            rows.append({**row, **pairs[name], **numbers})
     return rows
 
 

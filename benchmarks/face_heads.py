@@ -118,23 +118,39 @@ class Clock(keras.callbacks.Callback):
         self._before = now
 
 
+def build(flags: Mapping[str, Any], name: str) -> keras.Model:
+    """Builds and compiles a model with one of `HEADS`, to be trained by SGD with momentum.
+
+    Args:
+        flags: The flags of this program.
+        name: The name of the head.
+    """
+    keras.utils.set_random_seed(flags["seed"])
+    dims = flags["dims"]
+    backbone = keras.Sequential([keras.Input((dims,)), keras.layers.Dense(dims)])
+    model = FaceModel(backbone, HEADS[name](flags["classes"]))
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss=plain if name == PLAIN else None)
+    return model
+
+
+def draw(flags: Mapping[str, Any], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random features and labels."""
+    rng = np.random.default_rng(flags["seed"])
+    features = rng.normal(size=(count, flags["dims"])).astype("float32")
+    return features, rng.integers(flags["classes"], size=count)
+
+
 def train(flags: Mapping[str, Any], name: str, clock: Clock) -> None:
-    """Builds a model with one of `HEADS` and trains it for a few steps of SGD with momentum.
+    """Trains a model with one of `HEADS` for a few steps.
 
     Args:
         flags: The flags of this program.
         name: The name of the head.
         clock: Times the steps.
     """
-    keras.utils.set_random_seed(flags["seed"])
-    dims, count = flags["dims"], flags["batch_size"] * (flags["steps"] + 1)
-    backbone = keras.Sequential([keras.Input((dims,)), keras.layers.Dense(dims)])
-    model = FaceModel(backbone, HEADS[name](flags["classes"]))
-    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss=plain if name == PLAIN else None)
-    rng = np.random.default_rng(flags["seed"])
-    features = rng.normal(size=(count, dims)).astype("float32")
-    labels = rng.integers(flags["classes"], size=count)
+    model = build(flags, name)
+    features, labels = draw(flags, flags["batch_size"] * (flags["steps"] + 1))
     model.fit(features, labels, flags["batch_size"], verbose=0, callbacks=[clock])
 
 

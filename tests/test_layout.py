@@ -221,7 +221,7 @@ def test_what_packages_offer_does_not_rest_on_programs(path):
 def test_benchmarks_holds_programs_and_folders_of_their_parts():
     assert [relative(p) for p in (ROOT / "benchmarks").glob("*.py") if not is_entry(p)] == []
     parts = [p for p in PROGRAMS if p.parent != ROOT / "benchmarks"]
-    assert {p.parent.name for p in parts} <= {"tasks", "timing"}
+    assert {p.parent.name for p in parts} <= {"gpu", "tasks", "timing"}
 
 
 @pytest.mark.parametrize("path", [*PACKAGES, *PROGRAMS], ids=relative)

@@ -3,10 +3,11 @@
 Keras has no API for these, so the backends are named here.
 """
 
+import contextlib
 import functools
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 from mhe.types import Tensor
 
 BACKEND = keras.backend.backend()
+# The mode of a function that PyTorch compiles; without it PyTorch runs each operation on its own.
+TORCH_COMPILE = "torch.compile"
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 @functools.cache
@@ -48,6 +52,104 @@ def keras_mode() -> str:
     return "XLA" if BACKEND == "tensorflow" and device() != "cpu" else ""
 
 
+def versions() -> dict[str, str]:
+    """Returns the version of the backend, and of what it computes with on a GPU if it says so.
+
+    Example:
+
+    >>> all(versions().values())
+    True
+    """
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        build = tf.sysconfig.get_build_info()
+        known = {"cuda": build.get("cuda_version"), "cudnn": build.get("cudnn_version")}
+        found = {"version": tf.__version__, **known}
+    elif BACKEND == "jax":
+        import jax
+        import jaxlib
+
+        platform = jax.devices()[0].client.platform_version
+        found = {"version": jax.__version__, "jaxlib": jaxlib.__version__, "platform": platform}
+    else:
+        import torch
+
+        cudnn = str(torch.backends.cudnn.version() or "")
+        found = {"version": torch.__version__, "cuda": torch.version.cuda, "cudnn": cudnn}
+    return {name: text.strip() for name, text in found.items() if text}
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Computes products of float32 matrices in a precision, where the device has it.
+
+    JAX and TensorFlow look when a function is compiled, PyTorch when it is called.
+
+    Args:
+        name: `"float32"`; `"tf32"`, with mantissas of 10 bits; `"bfloat16"`, of 7 bits, with sums
+            in float32 (in PyTorch by `torch.autocast`, which rounds the product, too); or `""`,
+            the backend's default.
+
+    Raises:
+        ValueError: If the backend has no such precision.
+
+    Example:
+
+    >>> with precision("float32"):
+    ...     float(keras.ops.matmul(np.ones((1, 3), "float32"), np.ones((3, 1), "float32"))[0, 0])
+    3.0
+    """
+    if name not in (*PRECISIONS, "") or (BACKEND, name) == ("tensorflow", "bfloat16"):
+        raise ValueError(f"{BACKEND} has no products in this precision. Received: {name!r}")
+    if not name:
+        yield
+        return
+    with {"tensorflow": _tensorflow_precision, "jax": _jax_precision}.get(
+        BACKEND, _torch_precision
+    )(name):
+        yield
+
+
+@contextlib.contextmanager
+def _tensorflow_precision(name: str) -> Iterator[None]:
+    import tensorflow as tf
+
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(name == "tf32")
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextlib.contextmanager
+def _jax_precision(name: str) -> Iterator[None]:
+    import jax
+
+    # On a GPU JAX's own "bfloat16" is its default, which is TF32.
+    exact = "bfloat16" if device() == "cpu" else "BF16_BF16_F32"
+    options = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": exact}
+    with jax.default_matmul_precision(options[name]):
+        yield
+
+
+@contextlib.contextmanager
+def _torch_precision(name: str) -> Iterator[None]:
+    import torch
+
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
+    torch.backends.cudnn.allow_tf32 = name != "float32"
+    kind = "cpu" if device() == "cpu" else "cuda"
+    try:
+        with torch.autocast(kind, torch.bfloat16, enabled=name == "bfloat16"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def titled(name: str, mode: str) -> str:
     """Returns the title of a function compiled in a mode.
 
@@ -67,7 +169,7 @@ def compiled(
     Args:
         function: From a tensor to a tensor, a scalar if `gradient`.
         weights: The weight.
-        mode: One of `modes()`.
+        mode: One of `modes()`, or on PyTorch `TORCH_COMPILE`, which compiles in the first call.
         gradient: Whether to compute the gradient with respect to the weight too.
 
     Returns:
@@ -78,7 +180,7 @@ def compiled(
         return _compiled_tensorflow(function, weights, mode, gradient)
     if BACKEND == "jax":
         return _compiled_jax(function, weights, gradient)
-    return _eager_torch(function, weights, gradient)
+    return _torch(function, weights, mode, gradient)
 
 
 def _compiled_tensorflow(
@@ -121,11 +223,15 @@ def _compiled_jax(
     return lambda: jax.block_until_ready(step(weights))
 
 
-def _eager_torch(
-    function: Callable[[Tensor], Tensor], weights: Tensor, gradient: bool
+def _torch(
+    function: Callable[[Tensor], Tensor], weights: Tensor, mode: str, gradient: bool
 ) -> Callable[[], tuple[Tensor, ...]]:
     import torch
 
+    if mode == TORCH_COMPILE:
+        # After a few compilations of the same code it would run uncompiled.
+        torch.compiler.reset()
+        function = torch.compile(function, dynamic=False)
     weights = keras.ops.convert_to_tensor(weights).requires_grad_(gradient)
 
     def call() -> tuple[Tensor, ...]:
@@ -238,6 +344,15 @@ def _from_proc(path: str | Path, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"{path} must have a line {name}. Received: none")
+
+
+def release_memory() -> None:
+    """Gives memory of the device that nothing refers to back to it, where the backend can."""
+    gc.collect()
+    if BACKEND == "torch" and device() != "cpu":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 import mhe
 from mhe.harness.errors import BadInput
 from mhe.harness.files import make_folder, write_csv, write_json
-from timing.processes import Died, ask
+from timing.processes import Died, ask, on_backend
 
 Row: TypeAlias = dict[str, Any]
 
@@ -123,16 +123,10 @@ class Results:
         """
         left = list(cases)
         known = {"backend": backend}
-        environment = {
-            "KERAS_BACKEND": backend,
-            # Allocate a GPU's memory on demand, so that it can be measured.
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        }
         while left:
             bar.set_description_str(f"{backend} {describe(left[0])}")
             question = {**job, "cases": left}
-            answers = ask(f"The worker on {backend}", WORKER, question, environment)
+            answers = ask(f"The worker on {backend}", WORKER, question, on_backend(backend))
             try:
                 runs_on = next(answers)
                 known["device"] = runs_on["device"]

@@ -11,7 +11,11 @@ FEWEST_ROUNDS = 3
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, warm_up: bool = True
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    seconds: float,
+    warm_up: bool = True,
+    seed: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Times calls in turn, so that whatever else the machine does affects all alike.
 
@@ -20,6 +24,7 @@ def interleaved(
         rounds: Maximum number of times that each is timed.
         seconds: No round starts after this long, except for the first `FEWEST_ROUNDS`.
         warm_up: Whether each is called once more before. Calls of minutes need not be.
+        seed: Draws the order within each round; without it, the order rotates.
 
     Returns:
         The seconds of each, one number per round.
@@ -34,12 +39,14 @@ def interleaved(
         call()
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
+    draw = None if seed is None else np.random.default_rng(seed)
     end = time.perf_counter() + seconds
     for turn in range(rounds):
         if turn >= FEWEST_ROUNDS and time.perf_counter() > end:
             break
         # No call always comes first, nor always after the same one.
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        rotated = names[turn % len(names) :] + names[: turn % len(names)]
+        for name in rotated if draw is None else draw.permutation(names).tolist():
             began = time.perf_counter()
             calls[name]()
             times[name].append(time.perf_counter() - began)
@@ -78,3 +85,32 @@ def compared(times: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
         name: {**each, "ratio": round(each["median_ms"] / first, 3)}
         for name, each in summaries.items()
     }
+
+
+def paired(times: Mapping[str, np.ndarray], to: str) -> dict[str, dict[str, float]]:
+    """Returns the summary of each, with its ratio to another, round by round.
+
+    Args:
+        times: From `interleaved`.
+        to: The name of the one that all are compared with.
+
+    Returns:
+        For each, the summary; the median of the ratios as `ratio`; and their quartiles as
+        `ratio_low` and `ratio_high`.
+
+    Example:
+
+    >>> times = {"a": np.array([0.001, 0.002, 0.004]), "b": np.array([0.002, 0.002, 0.002])}
+    >>> {name: paired(times, to="b")["a"][name] for name in ("ratio", "ratio_low", "ratio_high")}
+    {'ratio': 1.0, 'ratio_low': 0.75, 'ratio_high': 1.5}
+    """
+    found = {}
+    for name, each in times.items():
+        low, median, high = np.quantile(each / times[to], [0.25, 0.5, 0.75])
+        found[name] = {
+            **summary(each),
+            "ratio": round(float(median), 4),
+            "ratio_low": round(float(low), 4),
+            "ratio_high": round(float(high), 4),
+        }
+    return found

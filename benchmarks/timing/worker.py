@@ -3,7 +3,9 @@
 It reads a job as JSON from its input and answers on its output, one JSON line per result.
 """
 
+import contextlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +19,9 @@ import mhe
 from mhe.attach.neurons import neuron_weights
 from mhe.energy import sampled_energy
 from mhe.harness import models
+from mhe.text import brief
 from timing import backend, energies
-from timing.rounds import compared, interleaved, summary
+from timing.rounds import compared, interleaved, paired
 
 Rows: TypeAlias = list[dict[str, Any]]
 Options: TypeAlias = Mapping[str, Any]
@@ -36,8 +39,9 @@ def time_case(case: Options, job: Options) -> Rows:
     calls: dict[str, Callable[[], Any]] = {}
     methods: dict[str, dict[str, Any]] = {}
     rows: Rows = []
+    extra = (backend.TORCH_COMPILE,) if case.get("compile") and backend.BACKEND == "torch" else ()
     for name, (function, gradient) in energies.functions(case).items():
-        for mode in backend.modes():
+        for mode in (*backend.modes(), *(extra if name == "published" else ())):
             this = method(name, mode)
             needed = energies.published_bytes(
                 case["neurons"], case["space"], case["distance"], mode
@@ -45,11 +49,16 @@ def time_case(case: Options, job: Options) -> Rows:
             if name == "published" and needed > job["memory_limit"]:
                 rows.append({**this, "note": _needs(needed)})
                 continue
+            call = backend.compiled(function, weights, mode, gradient)
+            failed = _fails_to_compile(call) if mode == backend.TORCH_COMPILE else None
+            if failed is not None:
+                rows.append({**this, "note": failed})
+                continue
             methods[this["method"]] = this
-            calls[this["method"]] = backend.compiled(function, weights, mode, gradient)
+            calls[this["method"]] = call
     while True:
         try:
-            times = interleaved(calls, job["rounds"], job["seconds"])
+            times = interleaved(calls, job["rounds"], job["seconds"], seed=job.get("order"))
             break
         except Exception as error:
             # Only the published formula takes gigabytes of memory.
@@ -59,7 +68,19 @@ def time_case(case: Options, job: Options) -> Rows:
             for title in heavy:
                 del calls[title]
                 rows.append({**methods[title], "note": "out of memory"})
-    return rows + [{**methods[title], **summary(each)} for title, each in times.items()]
+    floor = next(title for title in times if methods[title]["name"] == "floor")
+    return rows + [{**methods[title], **each} for title, each in paired(times, floor).items()]
+
+
+def _fails_to_compile(call: Callable[[], Any]) -> str | None:
+    """Returns a note if the call that compiles fails, as without a compiler for C++ or Triton."""
+    try:
+        call()
+    except Exception as error:
+        if backend.is_out_of_memory(error):
+            return "out of memory"
+        return f"{backend.TORCH_COMPILE} failed: {type(error).__name__}: {brief(error, 200)}"
+    return None
 
 
 def measure_peak(job: Options) -> Rows:
@@ -92,17 +113,22 @@ def measure_peak(job: Options) -> Rows:
 
 
 def time_step(job: Options) -> Rows:
-    """Times a training step of one network without an energy, with MHE, and as published."""
+    """Times a training step of one network without an energy, with MHE, and as published.
+
+    The energy of `job["sample"]` neurons takes the place of the exact one if that is given, and
+    `job["policy"]` is Keras's policy of dtypes. Ratios are to the step without an energy.
+    """
+    sample = job.get("sample")
     variants: dict[str, tuple[keras.Regularizer, keras.Regularizer] | None] = {
         "no energy": None,
-        "mhe": (mhe.MHE(space="half"), mhe.MHE(space="full")),
+        "mhe": (mhe.MHE(space="half", sample=sample), mhe.MHE(space="full", sample=sample)),
         "published": (energies.Published("half"), energies.Published("full")),
     }
     calls: dict[str, Callable[[], None]] = {}
     rows: Rows = []
     for name, regularizers in variants.items():
         keras.utils.set_random_seed(job["seed"])
-        model, side, classes = _network(job)
+        model = _network(job)
         needed = sum(
             energies.published_bytes(weight.count, "half", "euclidean", backend.keras_mode())
             for weight in neuron_weights(model)
@@ -118,30 +144,47 @@ def time_step(job: Options) -> Rows:
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         rng = np.random.default_rng(job["seed"])
-        images = rng.standard_normal((job["batch"], side, side, 3), dtype=np.float32)
+        shape, classes = model.input_shape[1:], model.output_shape[-1]
+        inputs = rng.standard_normal((job["batch"], *shape), dtype=np.float32)
         labels = rng.integers(classes, size=(job["batch"],))
-        calls[name] = _step(model, images, labels)
-    times = interleaved(calls, job["rounds"], job["seconds"])
-    return rows + [{"method": name, **summary(each)} for name, each in times.items()]
+        calls[name] = step(model, inputs, labels)
+    times = interleaved(calls, job["rounds"], job["seconds"], seed=job.get("order"))
+    return rows + [{"method": name, **each} for name, each in paired(times, "no energy").items()]
 
 
-def _network(job: Options) -> tuple[keras.Model, int, int]:
-    """Returns a new network, its input's pixels per side, and the number of its classes."""
-    if job["model"] == "resnet50":
-        side, classes = job["side"] or 224, 1000
-        model = keras.applications.ResNet50(
-            weights=None, input_shape=(side, side, 3), classifier_activation=None
-        )
-    else:
-        side, classes = job["side"] or 32, 100
-        model = models.build(job["model"], (side, side, 3), classes, job["width"])
-    return model, side, classes
+def _network(job: Options) -> keras.Model:
+    """Returns a new network that ends in logits."""
+    with _policy(job.get("policy")):
+        if job["model"] == "head":
+            head = keras.layers.Dense(job["classes"], use_bias=False)
+            return keras.Sequential([keras.Input((job["dims"],)), head])
+        if job["model"] == "resnet50":
+            side = job["side"] or 224
+            return keras.applications.ResNet50(
+                weights=None, input_shape=(side, side, 3), classifier_activation=None
+            )
+        side = job["side"] or 32
+        return models.build(job["model"], (side, side, 3), 100, job["width"])
 
 
-def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+@contextlib.contextmanager
+def _policy(name: str | None) -> Iterator[None]:
+    """Builds layers under a policy of dtypes, if any."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def step(model: keras.Model, inputs: np.ndarray, labels: np.ndarray | None) -> Callable[[], None]:
+    """Returns a function without arguments that trains a compiled model on a batch, and waits."""
+    on_device = ops.convert_to_tensor(inputs)
+
     def call() -> None:
         # Returns the loss as a number, so the step is done.
-        model.train_on_batch(images, labels)
+        model.train_on_batch(on_device, labels)
         backend.wait()
 
     return call
@@ -223,23 +266,39 @@ def time_family(job: Options) -> Rows:
     return [{"method": name, **numbers} for name, numbers in compared(times).items()]
 
 
-def answers(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def answers(
+    job: dict[str, Any], tasks: Mapping[str, Callable[[Options, Options], Rows]] | None = None
+) -> Iterator[dict[str, Any]]:
     """Does a job.
 
     Args:
-        job: `task`, one of `TASKS`; its options; and `cases`, each with options of its own.
+        job: `task`, one of the tasks; its options; and `cases`, each with options of its own, such
+            as the `precision` of products. No case starts after `until`, in seconds since 1970.
+        tasks: What can be done, by name; `TASKS` by default.
 
     Yields:
-        First what this process runs on; then the rows of each case.
+        First what this process runs on; then the rows of each case. One that runs out of memory has
+        a row with a note.
     """
     job["memory_limit"] = job.get("memory_limit") or 0.75 * backend.free_memory()
     yield {
         "device": backend.device(),
-        "version": sys.modules[backend.BACKEND].__version__,
+        **backend.versions(),
         "memory_limit_gib": round(job["memory_limit"] / 2**30, 1),
     }
+    task = (tasks or TASKS)[job["task"]]
     for case in job["cases"]:
-        yield {"rows": TASKS[job["task"]](case, job)}
+        if time.time() > job.get("until", math.inf):
+            return
+        try:
+            with backend.precision(case.get("precision", "")):
+                rows = task(case, job)
+        except Exception as error:
+            if not backend.is_out_of_memory(error):
+                raise
+            rows = [{"note": "out of memory"}]
+        backend.release_memory()
+        yield {"rows": rows}
 
 
 TASKS: dict[str, Callable[[Options, Options], Rows]] = {

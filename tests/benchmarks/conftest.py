@@ -129,6 +129,13 @@ def part(monkeypatch):
     return lambda name: importlib.import_module(f"timing.{name}")
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """Imports a part of the program for GPUs by name, as that does."""
+    monkeypatch.syspath_prepend(str(PROGRAMS))
+    return lambda name: importlib.import_module(f"gpu.{name}")
+
+
 class Clock:
     """A clock whose readings are 1, 4, 9, … seconds: each timed call takes longer than the last."""
 

@@ -33,6 +33,48 @@ def test_every_mode_computes_the_same(backend, part):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(gradient), 2 * weights, rtol=1e-5)
 
 
+def test_precisions_hold_within_the_block_only(backend):
+    # 1 + 2^-12 is no bfloat16.
+    a = np.full((2, 2), 1 + 2.0**-12, "float32")
+
+    def product():
+        return float(np.asarray(keras.ops.convert_to_numpy(keras.ops.matmul(a, a)))[0, 0])
+
+    exact = 2 * (1 + 2.0**-12) ** 2
+    for name in backend.PRECISIONS:
+        if (backend.BACKEND, name) == ("tensorflow", "bfloat16"):
+            continue
+        with backend.precision(name):
+            found = product()
+        # On a CPU only PyTorch rounds, to bfloat16.
+        if backend.device() == "cpu" and (backend.BACKEND, name) != ("torch", "bfloat16"):
+            assert found == pytest.approx(exact, rel=1e-6)
+        if (backend.BACKEND, name) == ("torch", "bfloat16"):
+            assert found == 2.0
+    assert product() == pytest.approx(exact, rel=1e-6)
+    if backend.BACKEND == "torch":
+        import torch
+
+        assert torch.get_float32_matmul_precision() == "highest"
+        with backend.precision("tf32"):
+            assert torch.get_float32_matmul_precision() == "high"
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_unknown_precisions_are_refused(backend):
+    with (
+        pytest.raises(ValueError, match=r"in this precision\. Received: 'float8'"),
+        backend.precision("float8"),
+    ):
+        pass
+    if backend.BACKEND == "tensorflow":
+        with (
+            pytest.raises(ValueError, match="Received: 'bfloat16'"),
+            backend.precision("bfloat16"),
+        ):
+            pass
+
+
 def test_peak_memory_sees_what_a_call_takes(backend):
     """In a process of its own, as the programs measure: what others free would hide memory."""
     if backend.device() != "cpu":

@@ -21,6 +21,36 @@ def test_calls_take_turns(rounds):
     assert {name: each.shape for name, each in times.items()} == dict.fromkeys("abc", (4,))
 
 
+def test_a_seed_draws_the_order_of_each_round(rounds):
+    order = []
+    calls = {name: functools.partial(order.append, name) for name in "abc"}
+    rounds.interleaved(calls, rounds=60, seconds=1000, seed=1)
+    turns = ["".join(order[at : at + 3]) for at in range(3, len(order), 3)]
+    assert len(turns) == 60
+    # Every order comes up, and each round has every call once.
+    assert set(turns) == {"abc", "acb", "bac", "bca", "cab", "cba"}
+    again = len(order)
+    rounds.interleaved(calls, rounds=60, seconds=1000, seed=1)
+    assert order[again:] == order[:again]
+
+
+def test_paired_ratios_are_round_by_round(rounds):
+    # The machine slows down threefold; the ratio does not change.
+    slower = np.linspace(1, 3, 9)
+    times = {"floor": 0.001 * slower, "kernel": 0.002 * slower}
+    found = rounds.paired(times, to="floor")
+    assert found["kernel"] == {
+        **rounds.summary(times["kernel"]),
+        "ratio": 2.0,
+        "ratio_low": 2.0,
+        "ratio_high": 2.0,
+    }
+    times["kernel"] = np.array([0.001, 0.002, 0.004, 0.008])
+    times["floor"] = np.full(4, 0.001)
+    quartiles = [rounds.paired(times, "floor")["kernel"][f"ratio_{end}"] for end in ("low", "high")]
+    assert quartiles == [1.75, 5.0]
+
+
 def test_times_stop_when_the_seconds_are_over(rounds):
     times = rounds.interleaved({"a": lambda: None}, rounds=100, seconds=0)
     assert len(times["a"]) == rounds.FEWEST_ROUNDS

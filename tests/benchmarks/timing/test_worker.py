@@ -1,6 +1,7 @@
 """The worker: what it measures, what it leaves out, and what memory it expects."""
 
 import math
+import time
 
 import keras
 import numpy as np
@@ -45,6 +46,57 @@ def test_running_out_of_memory_costs_only_the_published_formula(worker, monkeypa
 
 
 @pytest.mark.one_backend
+def test_a_case_without_memory_is_noted_and_none_starts_late(worker):
+    def task(case, job):
+        if case["size"] == 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 40 GiB")
+        if case["size"] == 2:
+            raise ValueError("a wrong shape")
+        return [{"size": case["size"], "seed": job["seed"]}]
+
+    job = {"task": "sizes", "seed": 7, "cases": [{"size": size} for size in range(3)]}
+    answers = worker.answers(job, {"sizes": task})
+    assert next(answers)["version"] == worker.backend.versions()["version"]
+    assert next(answers) == {"rows": [{"size": 0, "seed": 7}]}
+    assert next(answers) == {"rows": [{"note": "out of memory"}]}
+    with pytest.raises(ValueError, match="a wrong shape"):
+        next(answers)
+    assert len(list(worker.answers({**job, "until": time.time() - 1}, {"sizes": task}))) == 1
+
+
+@pytest.mark.one_backend
+def test_the_published_formula_is_compiled_where_asked_for(worker, monkeypatch):
+    if worker.backend.BACKEND != "torch":
+        pytest.skip("torch.compile is PyTorch's")
+    import torch
+
+    compiled = []
+
+    def compile(function, dynamic):
+        compiled.append(dynamic)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    rows = worker.time_case({**CASE, "compile": True}, {**JOB, "order": 0})
+    assert compiled == [False]
+    assert [row["method"] for row in rows] == [
+        *("kernel", "published", "published (torch.compile)", "floor"),
+    ]
+    assert [row["ratio"] for row in rows if row["name"] == "floor"] == [1.0]
+
+    def refuse(function, dynamic):
+        def call(weights):
+            raise RuntimeError("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    first, *others = worker.time_case({**CASE, "compile": True}, JOB)
+    assert first["note"] == "torch.compile failed: RuntimeError: no compiler"
+    assert all("median_ms" in row for row in others)
+
+
+@pytest.mark.one_backend
 def test_step_of_a_network_with_and_without_energies(worker, monkeypatch, clock):
     built = []
 
@@ -69,6 +121,13 @@ def test_step_of_a_network_with_and_without_energies(worker, monkeypatch, clock)
     np.testing.assert_allclose(own, rival, rtol=1e-3)
     # Every call was a step: one to warm up, one that was timed.
     assert {int(model.optimizer.iterations) for model in built} == {2}
+
+    # A head alone, with the energy of a sample, under a policy that is gone afterwards.
+    head = {**job, "model": "head", "dims": 6, "classes": 9, "sample": 4}
+    rows = worker.time_step({**head, "policy": "mixed_bfloat16", "order": 0})
+    assert [row["method"] for row in rows] == ["no energy", "mhe", "published"]
+    assert rows[0]["ratio"] == 1.0
+    assert keras.config.dtype_policy().name == "float32"
 
     tight = worker.time_step({**job, "memory_limit": 1})
     assert {row["method"]: "note" in row for row in tight} == {
