@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,18 +52,23 @@ SHORT = [
 ]
 
 
+@pytest.mark.one_backend
 def test_an_interrupted_stream_ends_as_a_run_in_memory(
     shards, load, small, tmp_path, capsys, interrupted, assert_same_log
 ):
     train = load("train")
     flags = ["--dataset", str(shards), *SHORT]
+    names = keras.backend.clear_session  # the names of weights, as in a process of its own
+    names()
     assert program(train.main, [*flags, "--out", str(tmp_path / "whole")]) == 0
     expected = "80 training and 40 test images of 8x8 pixels, "
     assert f"{expected}in memory (0.00 GiB)" in capsys.readouterr().out
     streamed = tmp_path / "streamed"
+    names()
     with interrupted(after=2):
         assert program(train.main, [*flags, "--memory", "0", "--out", str(streamed)]) == 130
     assert f"{expected}streamed from disk (0.00 GiB decoded)" in capsys.readouterr().out
+    names()
     assert program(train.main, ["--resume", str(streamed), "--memory", "0"]) == 0
     assert "streamed from disk" in capsys.readouterr().out
     assert_same_log(tmp_path / "whole", streamed)
