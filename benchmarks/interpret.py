@@ -104,7 +104,7 @@ def make_parser() -> Parser:
         default=3e-2,
         help="strength of the squared distance to the nearest training image of the class",
     )
-    parser.add_data_flags("digits")
+    parser.add_data_flags("digits", streams=False)
     recipes.add_comparison_flags(parser)
     recipes.add_network_flags(
         parser,

@@ -134,8 +134,15 @@ class GAN(keras.Model):
         """Trains like `keras.Model.fit`, after checking the range of images in an array.
 
         Raises:
-            ValueError: If an array of floats holds pixels 0…255.
+            ValueError: If an array of floats holds pixels 0…255, or there are sample or class
+                weights.
         """
+        for name in ("sample_weight", "class_weight"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    "A GAN has no sample weights and no class weights: its sides are trained on "
+                    f"whole batches. Received: `{name}`"
+                )
         if isinstance(x, np.ndarray):
             check_range(x)
         return super().fit(x, *args, **kwargs)

@@ -61,4 +61,20 @@ def keeps_one_branch() -> bool:
 
     # PyTorch 2.5 has no name for exporting alone.
     is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return torch.jit.is_tracing() or is_exporting()
+    return is_traced() or is_exporting()
+
+
+def is_traced() -> bool:
+    """Whether what runs now is recorded by `torch.jit.trace`, with which Keras exports programs.
+
+    Example:
+
+    >>> is_traced()
+    False
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    # Keras has no name for this.
+    import torch
+
+    return torch.jit.is_tracing()

@@ -1,6 +1,10 @@
 """Exported programs, run by their own runtimes, at batch sizes that they were not exported with."""
 
+import functools
+import importlib.util
+import re
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,8 +22,23 @@ pytestmark = pytest.mark.usefixtures("weights_from_numpy")
 FORMATS = {
     "tensorflow": ("onnx", "litert"),
     "jax": ("tf_saved_model",),
-    "torch": ("onnx",),
+    "torch": ("onnx", "openvino"),
 }[BACKEND]
+# What Keras refuses, and the words.
+REFUSED = {
+    "tensorflow": {},
+    "jax": {
+        "onnx": "This requires the jax2onnx module",
+        "litert": "LiteRT export requires TensorFlow or PyTorch backend",
+        "openvino": "No conversion rule found for operations: XlaCallModule",
+    },
+    "torch": {
+        "litert": "you must install the `litert-torch` package",
+        "tf_saved_model": "Detected mismatch between the structure of `inputs` and",
+    },
+}[BACKEND]
+SUFFIXES = {"litert": ".tflite", "torch": ".pt2", "openvino": ".xml"}
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "exporting.md"
 TREE = mhe.ClassTree.from_paths(["animal/dog/poodle", "animal/dog/husky", "animal/cat", "oak"])
 array = ops.convert_to_numpy
 
@@ -33,13 +52,16 @@ def export(tmp_path):
     """Exports a model to a format, and returns what runs the program on arrays by input name."""
 
     def exported(model, form, **options):
-        path = str(tmp_path / "program") + {"litert": ".tflite", "torch": ".pt2"}.get(form, "")
+        path = str(tmp_path / "program") + SUFFIXES.get(form, "")
         if form == "onnx":
             pytest.importorskip("tf2onnx" if BACKEND == "tensorflow" else "onnx")
             return run_onnx(pytest.importorskip("onnxruntime"), write(model, path, form, options))
         if form == "litert":
             litert = pytest.importorskip("ai_edge_litert.interpreter")
             return run_litert(litert, write(model, path, form, options))
+        if form == "openvino":
+            openvino = pytest.importorskip("openvino")
+            return run_openvino(openvino, write(model, path, form, options))
         if form == "torch":
             import torch
 
@@ -65,6 +87,11 @@ def run_onnx(onnxruntime, path):
     session = onnxruntime.InferenceSession(path)
     names = [each.name for each in session.get_inputs()]
     return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+def run_openvino(openvino, path):
+    program = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda *inputs: program(inputs)[0]
 
 
 def run_litert(litert, path):
@@ -178,7 +205,7 @@ def test_programs_that_torch_export_records(form, export):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX does not know that both have as many classes")
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "openvino"])
 def test_episodes_of_other_sizes_than_any_before(form, export):
     backbone = keras.Sequential(
         [keras.Input((3, 2)), keras.layers.Flatten(), keras.layers.Dense(4)]
@@ -262,3 +289,85 @@ def test_what_training_alone_needs_is_not_in_a_program(export, tmp_path):
     assert any((array(hidden.kernel)[0, 0] == tensor).any() for tensor in stored[True])
     # Kernel, bias, and the means as they are and transposed. The rest is axes, shapes and scalars.
     assert 0 <= sum(tensor.size for tensor in stored[False]) - (16 * 8 + 8 + 2 * 10 * 8) <= 60
+
+
+QUANTIZED = {
+    "PrototypeHead": lambda: layers.PrototypeHead(np.eye(16)),
+    "PolarHead": lambda: layers.PolarHead(1900, 2000, 16),
+    "LearntPrototypes": lambda: layers.LearntPrototypes(5, 16),
+    "NearestClassMean": lambda: class_means(draw(5, 16)),
+    "Representatives": lambda: layers.Representatives(5, 2, 16),
+    "InputPrototypes": lambda: layers.InputPrototypes(
+        2, 3, "cosine", encoder=keras.Sequential([keras.Input((16,)), keras.layers.Dense(5)])
+    ),
+    "HierarchicalLogits": lambda: layers.HierarchicalLogits(TREE),
+    **{
+        head.__name__: functools.partial(head, 4)
+        for head in (
+            *(sphereface_plus.NormFace, sphereface_plus.SphereFace),
+            *(sphereface_plus.SphereFacePlus, sphereface_plus.SphereFaceR),
+            *(sphereface_plus.SphereFace2, sphereface_plus.CosFace, sphereface_plus.ArcFace),
+            *(sphereface_plus.AdaFace, sphereface_plus.MagFace, sphereface_plus.CurricularFace),
+        )
+    },
+}
+
+
+@pytest.fixture
+def quantize():
+    def quantize(model):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's own, on layers without a kernel
+            model.quantize("int8")
+
+    return quantize
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_models_with_heads_quantize_to_int8(name, quantize):
+    """What has a kernel of Keras is quantized; class vectors and prototypes stay as they are."""
+    units = len(TREE.nodes) - 1 if name == "HierarchicalLogits" else 16
+    dense = keras.layers.Dense(units)
+    model = keras.Sequential([keras.Input((8,)), dense, QUANTIZED[name]()])
+    inputs = draw(6, 8)
+    before = array(model(inputs))
+    quantize(model)
+    assert str(dense._kernel.dtype) == "int8"
+    after = array(model(inputs))
+    assert 0 < np.abs(after - before).max() < 0.05 * np.abs(before).max()
+
+
+@pytest.mark.one_backend
+def test_spectral_norms_quantize_once_they_are_folded(quantize):
+    network = keras.Sequential(
+        [keras.Input((8,)), layers.SpectralNorm(keras.layers.Dense(6)), keras.layers.Dense(2)]
+    )
+    inputs = draw(6, 8)
+    plain = layers.fold_spectral_norms(network)
+    before = array(plain(inputs))
+    quantize(plain)
+    assert 0 < np.abs(array(plain(inputs)) - before).max() < 0.05 * np.abs(before).max()
+    quantize(network)
+    message = "SpectralNorm needs a kernel that is trained itself, without LoRA and not quantized"
+    with pytest.raises(ValueError, match=message):
+        network(inputs)
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_formats_that_keras_refuses(form, tmp_path):
+    if form == "openvino":
+        pytest.importorskip("openvino")
+    package = {"litert": "litert_torch", "onnx": "jax2onnx"}.get(form)
+    if package is not None and importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model(draw(2, 4))
+    with pytest.raises(Exception, match=re.escape(REFUSED[form])):
+        write(model, str(tmp_path / f"program{SUFFIXES.get(form, '')}"), form, {})
+
+
+def test_the_page_has_what_is_refused():
+    page = " ".join(PAGE.read_text("utf-8").split())
+    for words in REFUSED.values():
+        assert words in page

@@ -72,7 +72,10 @@ def prepare(args: argparse.Namespace) -> Data:
     Raises:
         BadInput: If the data cannot be used for the task.
     """
-    data = recipes.load(args)
+    whole = "--new_classes" if args.new_classes else None
+    if args.target == "rotation":
+        whole = "--target rotation"
+    data = recipes.load(args, whole)
     later = None
     if args.new_classes:
         data, later = sessions.split(data, args)

@@ -14,7 +14,7 @@ def add_flags(parser: Parser) -> None:
     Args:
         parser: A program's parser.
     """
-    parser.add_data_flags("omniglot", f"{IMAGE_SIZE}; digits stay as they are")
+    parser.add_data_flags("omniglot", f"{IMAGE_SIZE}; digits stay as they are", streams=False)
     parser.add_argument(
         "--test_alphabets",
         type=plain_text,

@@ -71,7 +71,7 @@ class Reference:
             raise ValueError(f"Scores need at least 2 real images. Received: {len(images)}")
         key = {
             "format": _FORMAT,
-            "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
+            "images": _digest(images),
             "shape": list(images.shape),
             "classifier": classifier.digest,
             "sample": min(sample, len(images)),
@@ -100,6 +100,13 @@ class Reference:
         if path is not None:
             _write(path, key, reference)
         return reference
+
+
+def _digest(images: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for begin in range(0, len(images), _CHUNK):  # which need not all be in memory
+        digest.update(np.ascontiguousarray(images[begin : begin + _CHUNK]).data)
+    return digest.hexdigest()
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> Reference | None:

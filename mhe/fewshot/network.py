@@ -146,8 +146,13 @@ class PrototypicalNetwork(keras.Model):
         """Trains like `keras.Model.fit`.
 
         Raises:
-            ValueError: If batches would be split among devices.
+            ValueError: If batches would be split among devices, or there is a `class_weight`.
         """
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "The classes of an episode have no weights, as they are its rows: pass "
+                f"`sample_weight`, (1, ways, queries). Received: {kwargs['class_weight']}"
+            )
         self._check_whole()
         return super().fit(*args, **kwargs)
 

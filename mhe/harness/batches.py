@@ -4,7 +4,8 @@ Neither `tf.data` nor Keras's preprocessing layers can resume here: what they dr
 much was drawn before. Here the seed, the epoch and the index of a batch decide its images and their
 augmentation, so a resumed run trains on exactly the batches of an unbroken one, on every backend.
 
-`python -m mhe.harness.batches` measures the throughput in images per second.
+`python -m mhe.harness.batches` measures the throughput in images per second, and with `--dataset`
+and `--memory` that of images in memory or streamed from disk.
 """
 
 import sys
@@ -16,8 +17,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import keras
 import numpy as np
 
+from mhe.harness import datasets
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import BATCH_SIZE, COUNT, SECONDS, LineParser, integer, program
+from mhe.harness.flags import (
+    BATCH_SIZE,
+    COUNT,
+    SECONDS,
+    LineParser,
+    file_paths,
+    integer,
+    number,
+    program,
+)
+from mhe.memory import peak_memory
+from mhe.types import Tensor
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray | dict[str, np.ndarray]]
@@ -42,7 +55,8 @@ class Batches(keras.utils.PyDataset):
     `for images, labels in batches` is one pass over the epoch `batches.epoch`, which the loop sets.
 
     Args:
-        images: uint8 array `(N, H, W, C)`, or any array that `augment` and `normalize` accept.
+        images: uint8 array `(N, H, W, C)`, or any array that `augment` and `normalize` accept; or
+            `mhe.harness.datasets.StreamedImages`.
         labels: Array of numbers `(N,)`: classes or regression targets; or a dict of such arrays by
             output name, for a model with named outputs.
         batch_size: Number of images per batch.
@@ -72,7 +86,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: Tensor,
         labels: np.ndarray | Mapping[str, np.ndarray],
         batch_size: int,
         *,
@@ -266,17 +280,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = LineParser(
         prog="python -m mhe.harness.batches",
-        description="Measures the throughput of the input pipeline on random 32x32 RGB images.",
+        description="Measures the throughput of the input pipeline, on random 32x32 RGB images or "
+        "on those of a dataset, and the memory that it takes.",
     )
-    parser.add_argument("--images", type=COUNT, default=50_000, help="number of training images")
+    parser.add_argument(
+        "--dataset",
+        type=file_paths,
+        help="a folder or zip of images, or tar shards, as for the training programs (default: "
+        "random images)",
+    )
+    parser.add_argument(
+        "--memory",
+        type=number(0),
+        metavar="GIB",
+        help="gibibytes that its decoded images may take; more are streamed from disk (default: "
+        "as many as they take)",
+    )
+    parser.add_argument("--images", type=COUNT, default=50_000, help="number of random images")
     parser.add_argument("--batch_size", type=BATCH_SIZE, default=128, help="images per batch")
     parser.add_argument("--workers", type=integer(0, 1000), default=2, help="threads, 0 for none")
     parser.add_argument("--seconds", type=SECONDS, default=3.0, help="seconds per measurement")
     arguments = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(arguments.images, 32, 32, 3), dtype=np.uint8)
-    labels = np.zeros(arguments.images, np.int64)
+    images: Tensor
+    if arguments.dataset is None:
+        images = rng.integers(256, size=(arguments.images, 32, 32, 3), dtype=np.uint8)
+        labels = np.zeros(arguments.images, np.int64)
+    else:
+        memory = None if arguments.memory is None else arguments.memory * 2**30
+        data = datasets.load(arguments.dataset, memory=memory)
+        images, labels = data.train
+        print(data.in_words())
     one = images[: arguments.batch_size]
     rate = _rate(lambda: len(pad_crop_flip(one, rng)), arguments.seconds)
     print(f"augmentation alone, one thread: {rate:,.0f} images/s")
@@ -287,6 +322,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     drawn = _epochs(batches)
     rate = _rate(lambda: len(next(drawn)[1]), arguments.seconds)
     print(f"shuffled, augmented, normalized, workers={arguments.workers}: {rate:,.0f} images/s")
+    peak = peak_memory()
+    if peak is not None:
+        print(f"peak memory of the process: {peak / 2**20:,.0f} MiB")
 
 
 def _epochs(batches: Batches) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ program, such as two models with different learning rates.
 
 import argparse
 import itertools
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -330,10 +331,10 @@ def stem(dataset: str) -> str:
 
     Example:
 
-    >>> stem("data/small1.zip,data/small2.zip"), stem("cifar100")
-    ('small1', 'cifar100')
+    >>> stem("data/small1.zip,data/small2.zip"), stem("data/train-{00..12}.tar")
+    ('small1', 'train')
     """
-    return Path(dataset.split(",")[0]).stem
+    return re.sub(r"[-_]?\{.*", "", Path(dataset.split(",")[0]).stem)
 
 
 def _passed(flag: str, value: str) -> tuple[str, ...]:

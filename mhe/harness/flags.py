@@ -177,22 +177,38 @@ class Parser(LineParser):
         return argparse.Namespace(**{**flags, "out": out}), run
 
     def add_data_flags(
-        self, dataset: str, image_size: str = "images as they are, all of one size"
+        self,
+        dataset: str,
+        image_size: str = "images as they are, all of one size",
+        streams: bool = True,
     ) -> None:
         """Adds the flags that say what to train on.
 
         Args:
             dataset: The default of `--dataset`.
             image_size: The default of `--image_size` in words, for the help.
+            streams: Whether images may stay on disk, which adds `--memory`.
         """
         self.add_argument(
             "--dataset",
             type=file_paths,
             default=dataset,
             help="a TensorFlow Datasets name; or a folder or zip of train/<class>/... and "
-            "test/<class>/... images, of Tiny ImageNet or of OmniArt; or folders or zips of "
-            "Omniglot, comma-separated; or 'digits', which needs no download",
+            "test/<class>/... images, of Tiny ImageNet or of OmniArt; or a folder of tar shards "
+            "{prefix}-train-000000.tar and {prefix}-test-000000.tar, of key.jpg with key.cls or "
+            "key.json, or the shards themselves, comma-separated, as train-{000000..000012}.tar; "
+            "or folders or zips of Omniglot, comma-separated; or 'digits', which needs no download",
         )
+        if streams:
+            self.add_argument(
+                "--memory",
+                type=number(0),
+                metavar="GIB",
+                help="gibibytes that the decoded images of a folder, zip or shards may take; more "
+                "are streamed from disk, in the same batches, and 0 streams them always. Data of "
+                "TensorFlow Datasets are always in memory (default: half of the machine's memory)",
+            )
+            self.excluded.add("memory")
         self.add_argument(
             "--data_dir",
             type=file_path,

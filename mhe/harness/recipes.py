@@ -17,6 +17,7 @@ from mhe.harness.batches import Augmentation, Batches, pad_crop_flip
 from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import BATCH_SIZE, EPOCHS, SEEDS, WIDTH, Parser, number, plain_text
+from mhe.memory import total_memory
 from mhe.text import brief
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {
@@ -366,19 +367,30 @@ def jit_compile() -> bool | str:
     return "auto"
 
 
-def load(args: argparse.Namespace) -> Dataset:
+def load(args: argparse.Namespace, whole: str | None = None) -> Dataset:
     """Loads the images of a run: those of `--dataset`, reduced according to other flags.
+
+    Prints how many there are, and whether they are in memory or streamed from disk.
 
     Args:
         args: The resolved flags.
+        whole: The flags that need all images in memory, if any.
 
     Returns:
         The dataset. With `--validation` its test set is held out of the training set.
 
     Raises:
-        BadInput: If the data cannot be used, or too few images are left.
+        BadInput: If the data cannot be used, too few images are left, or `--memory` is too little
+            for what needs them in memory.
     """
-    data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label)
+    memory = _memory(args)
+    data = datasets.load(args.dataset, args.data_dir, args.image_size, args.label, memory)
+    if whole is not None and isinstance(data.train[0], datasets.StreamedImages):
+        raise BadInput(
+            f"{whole} needs all images in memory, which --memory has to allow. "
+            f"Received: {data.in_words()}"
+        )
+    print(data.in_words())
     # Not every program has the flag.
     share = vars(args).get("validation")
     if share:
@@ -394,7 +406,7 @@ def load(args: argparse.Namespace) -> Dataset:
         every = np.arange(data.test[1].size)
         chosen, _ = datasets.balanced_subset(every, data.test[1], args.test_images, seed=0)
         values = None if data.values is None else (data.values[0], data.values[1][chosen])
-        tested = data.test[0][chosen], data.test[1][chosen]
+        tested = datasets.take(data.test[0], chosen), data.test[1][chosen]
         data = dataclasses.replace(data, test=tested, values=values)
     if args.train_images is not None:
         every = np.arange(data.train[1].size)
@@ -409,6 +421,17 @@ def load(args: argparse.Namespace) -> Dataset:
     return data
 
 
+def _memory(args: argparse.Namespace) -> float | None:
+    """The bytes that decoded images may take, or None for any number."""
+    flags = vars(args)
+    if "memory" not in flags:  # the program needs all of them
+        return None
+    if flags["memory"] is not None:
+        return flags["memory"] * 2**30
+    total = total_memory()
+    return None if total is None else total / 2
+
+
 def _subset(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) -> Dataset:
     """Keeps the training images `train` and, if given, makes those of `test` the test set."""
     images, labels = data.train
@@ -417,7 +440,7 @@ def _subset(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) ->
         values = values[0][train], values[1] if test is None else values[0][test]
     return dataclasses.replace(
         data,
-        train=(images[train], labels[train]),
-        test=data.test if test is None else (images[test], labels[test]),
+        train=(datasets.take(images, train), labels[train]),
+        test=data.test if test is None else (datasets.take(images, test), labels[test]),
         values=values,
     )

@@ -11,7 +11,7 @@ from mhe import checks
 from mhe.directions import unit_vectors
 from mhe.keras_internals import differentiates_again
 from mhe.precision import at_least_float32
-from mhe.tracing import branch, keeps_one_branch
+from mhe.tracing import branch, is_traced, keeps_one_branch
 from mhe.types import Tensor
 
 DISTANCES = ("euclidean", "squared", "cosine", "huber")
@@ -141,6 +141,9 @@ def _pairs(rows: Tensor, prototypes: Tensor, forward: Callable, backward: Callab
 
     The way back repeats the choices of `forward`, so that a branch not taken stores nothing.
     """
+    if is_traced():
+        # A program has no way back, and OpenVINO refuses a function of Python's in it.
+        return forward(rows, prototypes)[0]
 
     @ops.custom_gradient
     def function(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:

@@ -1,8 +1,11 @@
-"""Image datasets by name, from a folder or zip, or embedded: whole, in memory, as uint8 arrays.
+"""Image datasets by name, from a folder, zip or tar shards, or embedded, as uint8 arrays.
 
-The loader is the project's own because a name, a folder and a zip that is read in place (see
-`tree`) have to give the same arrays, in the same order, on every backend: what a run is trained on
-is then a function of its flags, which is what resuming it relies on.
+They are in memory, but for those from files that would take too much of it: these are decoded when
+they are indexed (see `streamed`).
+
+The loader is the project's own because a name, a folder, and a zip or shards that are read in place
+(see `tree` and `shards`) have to give the same arrays, in the same order, on every backend: what a
+run is trained on is then a function of its flags, which is what resuming it relies on.
 """
 
 import os
@@ -19,6 +22,8 @@ from mhe.harness.datasets.few_shot import (
 from mhe.harness.datasets.layouts import load_trees
 from mhe.harness.datasets.named import load_named
 from mhe.harness.datasets.one_shot import OneShotRun, load_one_shot_runs
+from mhe.harness.datasets.shards import expand
+from mhe.harness.datasets.streamed import StreamedImages, take
 from mhe.harness.datasets.subsets import balanced_subset, halves, held_out, long_tailed
 from mhe.harness.datasets.turned import turned
 from mhe.harness.errors import BadInput
@@ -27,6 +32,7 @@ __all__ = [
     "ClassSplit",
     "Dataset",
     "OneShotRun",
+    "StreamedImages",
     "balanced_subset",
     "halves",
     "held_out",
@@ -35,6 +41,7 @@ __all__ = [
     "long_tailed",
     "names_path",
     "split_classes",
+    "take",
     "turned",
     "with_mirror_images",
     "with_quarter_turns",
@@ -49,6 +56,7 @@ def load(
     data_dir: str | os.PathLike | None = None,
     size: int | None = None,
     label: str = "school",
+    memory: float | None = None,
 ) -> Dataset:
     """Loads a dataset of images.
 
@@ -64,7 +72,10 @@ def load(
       `test/<omni_id>.jpg`;
     - Omniglot: `<Alphabet>/characterNN/<drawing>.png`, at any depth. Several comma-separated paths
       are one dataset, in which a drawing that several of them have counts once. A fixed quarter of
-      each character's drawings is the test set.
+      each character's drawings is the test set;
+    - tar shards as WebDataset has them, `{prefix}-train-000000.tar` and `{prefix}-test-000000.tar`
+      (or `-validation-`, or `-val-`), of samples `key.jpg` with `key.cls` or `key.json`. Ranges
+      such as `train-{000000..000012}.tar`, comma-separated, name the shards one by one.
 
     Hidden files are skipped. Images have one channel only if all of them are grayscale. Their EXIF
     orientation is ignored, as it is for faces.
@@ -78,6 +89,8 @@ def load(
         size: Height and width to bring every image to: it is scaled so that its shorter side has
             this length, then center-cropped. `None` requires images that all have one size.
         label: The column of OmniArt's files that holds the class, `"school"` or `"century"`.
+        memory: The bytes that the decoded images of files may take; more stay on disk, as
+            `StreamedImages`. `None` for any number.
 
     Returns:
         The dataset.
@@ -102,9 +115,11 @@ def load(
         if size is not None:
             raise BadInput(f"The digits are always 8 pixels wide. Received: --image_size {size}")
         return _load_digits()
-    paths = [dataset] if _exists(dataset) else dataset.split(",")
+    paths = [dataset]
+    if not _exists(dataset):
+        paths = [path for part in dataset.split(",") for path in expand(part)]
     if all(map(_exists, paths)):
-        return load_trees(paths, size, label)
+        return load_trees(paths, size, label, memory)
     for path in paths:
         if len(paths) > 1 and not _exists(path):
             raise BadInput(

@@ -1,12 +1,16 @@
-"""A dataset in memory."""
+"""A dataset: its images, in memory or on disk, and their labels."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from mhe.harness.datasets.images import in_words
+from mhe.harness.datasets.streamed import StreamedImages
 from mhe.harness.errors import BadInput
+from mhe.types import Tensor
 
-Split = tuple[np.ndarray, np.ndarray]
+Split = tuple[Tensor, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,8 @@ class Dataset:
 
     Attributes:
         name: The name or path it was loaded from.
-        train: Images, uint8 `(N, H, W, C)`, and labels, int64 `(N,)`.
+        train: Images, uint8 `(N, H, W, C)`, and labels, int64 `(N,)`. Images are an array, or
+            `StreamedImages`.
         test: The same for the test set.
         class_names: The names of the classes; label i is `class_names[i]`.
         values: Regression targets, float32 `(N,)`, of the training and of the test set, or `None`.
@@ -25,7 +30,24 @@ class Dataset:
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    values: Split | None = None
+    values: tuple[np.ndarray, np.ndarray] | None = None
+
+    def in_words(self) -> str:
+        """Says how many images there are, and whether they are in memory.
+
+        Example:
+
+        >>> images, labels = np.zeros((4, 8, 8, 1), "uint8"), np.arange(4)
+        >>> Dataset("mine", (images, labels), (images[:2], labels[:2]), ("a", "b")).in_words()
+        '4 training and 2 test images of 8x8 pixels, in memory (0.00 GiB)'
+        """
+        images, tested = self.train[0], self.test[0]
+        size = (math.prod(images.shape) + math.prod(tested.shape)) / 2**30
+        where = f"in memory ({size:.2f} GiB)"
+        if isinstance(images, StreamedImages):
+            where = f"streamed from disk ({size:.2f} GiB decoded)"
+        sides = in_words(images.shape[1:3])
+        return f"{len(images):,} training and {len(tested):,} test images of {sides}, {where}"
 
     def require_classes(self) -> None:
         """Refuses a dataset on which classification makes no sense.

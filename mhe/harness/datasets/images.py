@@ -20,7 +20,8 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".pgm", ".ppm", ".pbm", ".pnm"),
 )
-_CHUNK = 256  # images that a thread decodes at a time
+GREY_MODES = ("1", "L", "LA")
+CHUNK = 256  # images that a thread decodes at a time
 _NAMED = 3  # files that an error names; the others are counted
 
 
@@ -65,59 +66,108 @@ def decode(
 
     def pixels_of(name: str) -> np.ndarray | str:
         """Returns the pixels, or what is wrong with the file."""
-        # Decoders raise many kinds of errors on a damaged file (OSError, SyntaxError, ValueError,
-        # zlib.error, struct.error...), which depend on the version of Pillow.
         try:
-            with open_image(read(name)) as image:
-                image = grey_or_rgb(image)
-                return np.asarray(image if size is None else fit(image, size))
-        except MemoryError:
-            raise
-        except Exception as error:
+            return pixels(read(name), size)
+        except (OSError, ValueError) as error:
             return str(error)
 
     wrong: list[tuple[str, str]] = []
     first = None
     for name in names:
-        pixels = pixels_of(name)
-        if not isinstance(pixels, str):
-            first = name, pixels.shape[:2]
+        found = pixels_of(name)
+        if not isinstance(found, str):
+            first = name, found.shape[:2]
             break
-        wrong.append((name, pixels))
+        wrong.append((name, found))
     if first is None:
         raise BadInput(f"{dataset}: {unreadable(wrong)}")
-    (reference, shape), start = first, len(wrong)
+    (_, shape), start = first, len(wrong)
     with loading_images(dataset, (len(names), *shape, 3)):
         images = np.empty((len(names), *shape, 3), np.uint8)
 
     def fill(begin: int) -> tuple[bool, list[tuple[str, str]], list[tuple[str, tuple[int, int]]]]:
         grey, wrong, others = True, [], []
-        for index in range(begin, min(begin + _CHUNK, len(names))):
-            pixels = pixels_of(names[index])
-            if isinstance(pixels, str):
-                wrong.append((names[index], pixels))
-            elif pixels.shape[:2] != shape:
-                others.append((names[index], pixels.shape[:2]))
+        for index in range(begin, min(begin + CHUNK, len(names))):
+            found = pixels_of(names[index])
+            if isinstance(found, str):
+                wrong.append((names[index], found))
+            elif found.shape[:2] != shape:
+                others.append((names[index], found.shape[:2]))
             else:
-                grey = grey and pixels.ndim == 2
-                images[index] = pixels[..., None] if pixels.ndim == 2 else pixels
+                grey = grey and found.ndim == 2
+                images[index] = found[..., None] if found.ndim == 2 else found
         return grey, wrong, others
 
     with loading_images(dataset, images.shape), ThreadPoolExecutor(os.cpu_count()) as threads:
-        chunks = list(threads.map(fill, range(start, len(names), _CHUNK)))
+        chunks = list(threads.map(fill, range(start, len(names), CHUNK)))
     for _, more, _ in chunks:
         wrong += more
     if wrong:
         raise BadInput(f"{dataset}: {unreadable(wrong)}")
-    others = [other for _, _, chunk in chunks for other in chunk]
-    if others:
-        other, other_shape = others[0]
-        raise BadInput(
-            f"{dataset}: images must all have one size, or be brought to one by --image_size. "
-            f"Received: {reference} of {_in_words(shape)} and {other} of {_in_words(other_shape)}"
-        )
+    refuse_other_sizes(dataset, first, [other for _, _, chunk in chunks for other in chunk])
     with loading_images(dataset, images.shape):
         return images[..., :1].copy() if all(grey for grey, _, _ in chunks) else images
+
+
+def pixels(data: bytes, size: int | None) -> np.ndarray:
+    """Decodes an image file.
+
+    Args:
+        data: The bytes of the file.
+        size: Height and width that `fit` brings the image to, or `None`.
+
+    Returns:
+        uint8 `(H, W)` of a grayscale image, else `(H, W, 3)`.
+
+    Raises:
+        ValueError: If the bytes are no image that can be decoded, or have more than 8 bits per
+            channel.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> stream = io.BytesIO()
+    >>> Image.new("L", (6, 4), 200).save(stream, "PNG")
+    >>> pixels(stream.getvalue(), None).shape, pixels(stream.getvalue(), 2).tolist()
+    ((4, 6), [[200, 200], [200, 200]])
+    """
+    try:
+        with open_image(data) as image:
+            image = grey_or_rgb(image)
+            return np.asarray(image if size is None else fit(image, size))
+    except MemoryError:
+        raise
+    # Decoders raise many kinds of errors on a damaged file (OSError, SyntaxError, ValueError,
+    # zlib.error, struct.error...), which depend on the version of Pillow.
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+def refuse_other_sizes(
+    dataset: str,
+    reference: tuple[str, tuple[int, int]],
+    others: Sequence[tuple[str, tuple[int, int]]],
+) -> None:
+    """Refuses images of several sizes.
+
+    Args:
+        dataset: The name of the dataset.
+        reference: An image, with its height and width.
+        others: The images with others.
+
+    Raises:
+        BadInput: If there are any.
+
+    Example:
+
+    >>> refuse_other_sizes("mine", ("a.png", (4, 6)), [])
+    """
+    if others:
+        other, shape = others[0]
+        raise BadInput(
+            f"{dataset}: images must all have one size, or be brought to one by --image_size. "
+            f"Received: {reference[0]} of {in_words(reference[1])} and {other} of {in_words(shape)}"
+        )
 
 
 @contextmanager
@@ -148,7 +198,7 @@ def loading_images(dataset: str, shape: Sequence[int]) -> Iterator[None]:
         count, height, width, _ = shape
         raise BadInput(
             f"{dataset}: out of memory while loading {count:,} images of "
-            f"{_in_words((height, width))}, which take {math.prod(shape) / 2**30:.2f} GiB: use "
+            f"{in_words((height, width))}, which take {math.prod(shape) / 2**30:.2f} GiB: use "
             "fewer, or smaller ones by --image_size"
         ) from error
 
@@ -199,7 +249,7 @@ def grey_or_rgb(image: "Image.Image") -> "Image.Image":
     >>> grey_or_rgb(Image.new("LA", (6, 4))).mode, grey_or_rgb(Image.new("P", (6, 4))).mode
     ('L', 'RGB')
     """
-    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    return image.convert("L" if image.mode in GREY_MODES else "RGB")
 
 
 def unreadable(wrong: Sequence[tuple[str, str]]) -> str:
@@ -265,5 +315,12 @@ def pillow() -> ModuleType:
     return Image
 
 
-def _in_words(shape: tuple[int, int]) -> str:
+def in_words(shape: Sequence[int]) -> str:
+    """Returns a height and a width as text.
+
+    Example:
+
+    >>> in_words((4, 6))
+    '6x4 pixels'
+    """
     return f"{shape[1]}x{shape[0]} pixels"

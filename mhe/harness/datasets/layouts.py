@@ -1,7 +1,8 @@
-"""The layouts of published image archives, in a folder or a zip."""
+"""The layouts of published image archives, in a folder, a zip or tar shards."""
 
 import dataclasses
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +11,9 @@ from contextlib import ExitStack
 import numpy as np
 
 from mhe.harness.datasets.dataset import Dataset
-from mhe.harness.datasets.images import SUFFIXES, decode, is_image
+from mhe.harness.datasets.images import SUFFIXES, is_image
+from mhe.harness.datasets.shards import SHARD, Shards
+from mhe.harness.datasets.streamed import StreamedImages, images_of, take
 from mhe.harness.datasets.subsets import held_out
 from mhe.harness.datasets.tree import Tree
 from mhe.harness.errors import BadInput
@@ -23,13 +26,16 @@ _OMNIGLOT_TEST = 0.25
 _LAST_YEAR = 9999
 
 
-def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
+def load_trees(
+    paths: list[str], size: int | None, label: str, memory: float | None = None
+) -> Dataset:
     """Loads a dataset whose layout is recognized from its files.
 
     Args:
-        paths: Folders or .zip files; only Omniglot may have several.
+        paths: Folders or .zip files, or tar shards; only Omniglot and shards may have several.
         size: Height and width of the images, or `None` if they already have one size.
         label: The column of OmniArt's CSV files that names the class.
+        memory: The bytes that decoded images may take; more stay on disk. `None` for any number.
 
     Returns:
         The dataset, named after the paths.
@@ -37,24 +43,45 @@ def load_trees(paths: list[str], size: int | None, label: str) -> Dataset:
     Raises:
         BadInput: If a path cannot be read or does not have one of the layouts.
     """
+    if all(path.endswith(SHARD) for path in paths):
+        found = {path: os.path.expanduser(path) for path in paths}
+        return _shards(Shards(os.path.dirname(paths[0]) or ".", found), size, memory)
     with ExitStack() as stack:
         trees = [stack.enter_context(Tree(path)) for path in paths]
-        if all(_holds_drawings(tree) for tree in trees):
-            return _omniglot(trees, size)
-        if len(trees) > 1:
-            raise BadInput(
-                "Several paths must all hold Omniglot's <Alphabet>/characterNN/<drawing>.png. "
-                f"Received: {', '.join(paths)}"
-            )
-        (tree,) = trees
-        if "wnids.txt" in tree.names:
-            return _tiny_imagenet(tree, size)
-        if "train.csv" in tree.names:
-            return _omniart(tree, size, label)
-        return _classes(tree, size)
+        data = _load(trees, size, label, memory)
+        if isinstance(data.train[0], StreamedImages):
+            stack.pop_all()  # the zips are still to be read
+        return data
 
 
-def _classes(tree: Tree, size: int | None) -> Dataset:
+def _load(trees: list[Tree], size: int | None, label: str, memory: float | None) -> Dataset:
+    if all(_holds_drawings(tree) for tree in trees):
+        return _omniglot(trees, size, memory)
+    if len(trees) > 1:
+        raise BadInput(
+            "Several paths must all hold Omniglot's <Alphabet>/characterNN/<drawing>.png. "
+            f"Received: {', '.join(tree.name for tree in trees)}"
+        )
+    (tree,) = trees
+    found = {
+        name: os.path.join(os.path.expanduser(tree.name), name)
+        for name in tree.names
+        if name.endswith(SHARD) and tree.is_folder
+    }
+    if found:
+        return _shards(Shards(tree.name, found), size, memory)
+    if "wnids.txt" in tree.names:
+        return _tiny_imagenet(tree, size, memory)
+    if "train.csv" in tree.names:
+        return _omniart(tree, size, label, memory)
+    return _classes(tree, size, memory)
+
+
+def _shards(found: Shards, size: int | None, memory: float | None) -> Dataset:
+    return _dataset(found, found.train, found.test, found.class_names, size, memory)
+
+
+def _classes(tree: Tree, size: int | None, memory: float | None) -> Dataset:
     """Loads `train/<class>/<image>` and `test/<class>/<image>`."""
     files: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for name in tree.names:
@@ -89,10 +116,10 @@ def _classes(tree: Tree, size: int | None) -> Dataset:
         [(name, label) for label, members in files[split].items() for name in members]
         for split in ("train", "test")
     )
-    return _dataset(tree, train, test, class_names, size)
+    return _dataset(tree, train, test, class_names, size, memory)
 
 
-def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
+def _tiny_imagenet(tree: Tree, size: int | None, memory: float | None) -> Dataset:
     """Loads Tiny ImageNet, with the validation set as test set: its test images have no labels."""
     wnids = tree.text("wnids.txt").split()
     _refuse_twice(f"{tree.name}: wnids.txt", wnids)
@@ -129,7 +156,7 @@ def _tiny_imagenet(tree: Tree, size: int | None) -> Dataset:
     for name in sorted(images - {name for name, _ in test}):
         raise BadInput(f"{tree.name}: val/val_annotations.txt has no line for {name}")
 
-    dataset = _dataset(tree, train, test, wnids, size)
+    dataset = _dataset(tree, train, test, wnids, size, memory)
     words = tree.text("words.txt") if "words.txt" in tree.names else ""
     class_names = _first_synonyms(tree.name, wnids, words.splitlines())
     return dataclasses.replace(dataset, class_names=class_names)
@@ -148,7 +175,7 @@ def _first_synonyms(source: str, wnids: list[str], lines: list[str]) -> tuple[st
     )
 
 
-def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
+def _omniart(tree: Tree, size: int | None, label: str, memory: float | None) -> Dataset:
     """Loads OmniArt: the years as values to regress, and the classes from the column `label`."""
     known = set(tree.names)
     parts = {}
@@ -182,7 +209,7 @@ def _omniart(tree: Tree, size: int | None, label: str) -> Dataset:
                 f"{tree.name}: the {label} of {name} is not in train.csv. Received: {each}"
                 + lookalike(each, class_names)
             )
-    dataset = _dataset(tree, train, test, class_names, size)
+    dataset = _dataset(tree, train, test, class_names, size, memory)
     return dataclasses.replace(dataset, values=(train_years, test_years))
 
 
@@ -215,7 +242,7 @@ def _holds_drawings(tree: Tree) -> bool:
     return not classes and any(_DRAWING.fullmatch(name) for name in tree.names)
 
 
-def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
+def _omniglot(trees: list[Tree], size: int | None, memory: float | None) -> Dataset:
     """Loads Omniglot: a fixed quarter of every character's drawings is the test set.
 
     A drawing in several of the trees, as Greek's and Latin's in the two small sets, counts once.
@@ -245,30 +272,38 @@ def _omniglot(trees: list[Tree], size: int | None) -> Dataset:
     by_path = {f"{tree.name}: {name}": (tree, name) for tree, name in places.values()}
     wanted = [f"{tree.name}: {name}" for tree, name in (places[each] for each in drawings)]
 
-    def read(path: str) -> bytes:
+    def read(path: str, most: int | None = None) -> bytes:
         tree, name = by_path[path]
-        return tree.read(name)
+        return tree.read(name, most)
 
-    images = decode("Omniglot", wanted, read, size)
+    images = images_of("Omniglot", wanted, read, size, memory)
     name = ",".join(tree.name for tree in trees)
     return Dataset(
-        name, (images[~test], labels[~test]), (images[test], labels[test]), tuple(class_names)
+        name,
+        (take(images, ~test), labels[~test]),
+        (take(images, test), labels[test]),
+        tuple(class_names),
     )
 
 
 def _dataset(
-    tree: Tree,
+    tree: Tree | Shards,
     train: list[tuple[str, str]],
     test: list[tuple[str, str]],
     classes: Iterable[str],
     size: int | None,
+    memory: float | None,
 ) -> Dataset:
-    """Decodes images that are listed with their classes."""
+    """Decodes images that are listed with their classes, or leaves them on disk."""
     class_names = tuple(classes)
     number = {label: index for index, label in enumerate(class_names)}
-    images = decode(tree.name, [name for name, _ in train + test], tree.read, size)
+    images = images_of(tree.name, [name for name, _ in train + test], tree.read, size, memory)
     labels = np.array([number[label] for _, label in train + test], np.int64)
     count = len(train)
+    first, rest = slice(count), slice(count, None)
     return Dataset(
-        tree.name, (images[:count], labels[:count]), (images[count:], labels[count:]), class_names
+        tree.name,
+        (take(images, first), labels[first]),
+        (take(images, rest), labels[rest]),
+        class_names,
     )

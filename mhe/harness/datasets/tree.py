@@ -31,6 +31,7 @@ class Tree:
 
     Attributes:
         name: `path` as it was given.
+        is_folder: Whether it is a folder, not a zip.
         names: The paths in alphabetical order, without hidden files; folders end in `/`.
 
     Raises:
@@ -52,7 +53,8 @@ class Tree:
         self._archive = None
         self._prefix = ""
         path = Path(os.path.expanduser(path))
-        if path.is_dir():
+        self.is_folder = path.is_dir()
+        if self.is_folder:
             self._root = path
             try:
                 names = list(self._walk())
@@ -84,8 +86,12 @@ class Tree:
             if not is_utf8(name):
                 raise BadInput(f"{path}: the names of files must be UTF-8. Received: {name!a}")
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int | None = None) -> bytes:
         """Returns the bytes of a file.
+
+        Args:
+            name: The file.
+            most: How many bytes to read at most, from its beginning; None for all.
 
         Raises:
             BadInput: If the file cannot be read: it is missing, damaged, encrypted, compressed by
@@ -95,7 +101,11 @@ class Tree:
             if self._archive is None:
                 path = self._root / name
                 check_size(regular_size(path), "a file")
-                return path.read_bytes()
+                with open(path, "rb") as file:
+                    return file.read(-1 if most is None else most)
+            if most is not None:
+                with self._archive.open(self._prefix + name) as member:
+                    return member.read(most)
             return read_member(self._archive, self._prefix + name)
         except ZIP_ERRORS as error:
             raise BadInput(str(error)) from error
