@@ -23,7 +23,6 @@ goes on with what is missing. A case that runs out of memory has a row that says
 
 import importlib.util
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -33,11 +32,11 @@ os.environ.setdefault(
     "KERAS_BACKEND",
     next(filter(importlib.util.find_spec, ("torch", "jax", "tensorflow")), "torch"),
 )
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules load, see `program`
+if __name__ == "__main__":
+    from mhe_startup import start
 
-import keras
+    start(__file__)
+
 from gpu import pictures, plan
 from gpu.session import FAILED, Session
 from timing.flags import timing_parser
@@ -71,7 +70,7 @@ def make_parser() -> LineParser:
         "--backends",
         nargs="+",
         choices=BACKENDS,
-        default=[keras.backend.backend()],
+        default=[os.environ["KERAS_BACKEND"]],
         help="the backends, one after the other; that of KERAS_BACKEND if none is named",
     )
     parser.add_argument(
