@@ -11,7 +11,8 @@ from mhe.labels import check_readable, read_labels
 from mhe.layers import unit_vectors
 from mhe.losses.targets import of_class
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, lengths, true_class
+from sphereface_plus.heads.base import MarginHead, lengths
+from sphereface_plus.heads.logits import apart, known_classes, together
 
 # The logit of what is not among the classes: a softmax gives it nothing.
 _NEVER = -1e30
@@ -256,9 +257,11 @@ class SoftmaxHead(MarginHead):
         threshold = self.interclass_filtering_threshold
         if threshold is None or labels is None:
             return products
-        _, is_true = true_class(labels, products)
-        is_close = products > threshold * lengths(vectors)[:, None]
-        return ops.where(ops.logical_and(is_close, ops.logical_not(is_true)), 0.0, products)
+        index, known = known_classes(labels, products)
+        own, others = apart(products, index)
+        bound = threshold * lengths(vectors)
+        own = ops.where(known, own, ops.where(own > bound, 0.0, own))
+        return together(ops.where(others > bound[:, None], 0.0, others), own, index)
 
     def get_config(self) -> dict[str, Any]:
         return {
