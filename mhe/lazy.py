@@ -83,7 +83,7 @@ class Lazy(keras.optimizers.Optimizer):
                 kept.append((each, moved, _copy(each)))
         self.inner_optimizer.apply(grads, trainable_variables)
         for variable, moved, before in kept:
-            variable.assign(ops.where(moved, variable, before))
+            variable.assign(ops.where(moved, ops.convert_to_tensor(variable), before))
         self._iterations.assign_add(1)
 
     def _state_of(self, variable: keras.Variable) -> list[keras.Variable]:

@@ -199,7 +199,9 @@ class SoftmaxHead(MarginHead):
         products = self.products(vectors, columns)
         places = ops.arange(ops.shape(index)[0], dtype="int32")
         own = of_class(products, count + places)
-        products = ops.concatenate([own[:, None], products[:, :count]], axis=1)
+        # Their number is known even where that of the samples is not.
+        others = ops.reshape(products[:, :count], (-1, count))
+        products = ops.concatenate([own[:, None], others], axis=1)
         first = ops.where(known, 0, -1)
         logits = self.logits(self._filtered(products, vectors, first), features, first, True)
         is_own = ops.equal(index[:, None], drawn[None, :])
