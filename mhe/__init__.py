@@ -20,7 +20,6 @@ from mhe.constraints import PixelRange
 from mhe.energy import hyperspherical_energy
 from mhe.head_model import HeadModel
 from mhe.hierarchy import ClassTree
-from mhe.lazy import Lazy
 from mhe.moved import alias_moved_modules
 from mhe.regularizers import MHE, Distortion, NearestImagePull, Rank, Sum, TotalVariation
 from mhe.version import __version__
@@ -33,7 +32,6 @@ __all__ = [
     "Distortion",
     "EnergyLogger",
     "HeadModel",
-    "Lazy",
     "NearestImagePull",
     "NormLogger",
     "PixelRange",

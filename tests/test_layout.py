@@ -45,7 +45,6 @@ ABOVE = {
     "mhe.fewshot": {"mhe.layers"},
     "mhe.head_model": set(),
     "mhe.hierarchy": set(),
-    "mhe.lazy": set(),
     "mhe.layers": {"mhe.energy"},
     "mhe.losses": {"mhe.energy"},
     "mhe.metrics": {"mhe.energy"},
