@@ -53,6 +53,7 @@ class HeadModel(keras.Model):
         super().__init__(**kwargs)
         self.backbone = backbone
         self.head = head
+        self._in_train_step = False
         self._sees_labels = "labels" in inspect.signature(head.call).parameters
         self._head_loss = _HeadLoss(head) if callable(getattr(head, "loss", None)) else None
 
@@ -68,13 +69,38 @@ class HeadModel(keras.Model):
         if not self.head.built:
             self.head.build(self.backbone.compute_output_shape(input_shape))
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Inputs → logits, or features and logits in training."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Inputs → logits, or features and logits in training.
+
+        A training step of `fit` leaves out the logits if only the loss would need them, which has
+        its own, with labels: over very many classes they are much of its work.
+        """
         features = self.backbone(inputs, training=training)
+        if training and self._in_train_step and not self._needs_plain_logits():
+            return (features,)
         # Explicit, as JAX's training step bypasses what would propagate it. A head that sees
         # labels trains when it is called with them: its batch norms must not move twice.
         logits = self.head(features, training=training and not self._sees_labels)
         return (features, logits) if training else logits
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """One step of `fit`, as of every Keras model."""
+        with keras_internals.replaced_attribute(self, "_in_train_step", True):
+            return super().train_step(*args, **kwargs)
+
+    def _needs_plain_logits(self) -> bool:
+        """Whether a training step needs the logits without labels: for metrics, or its loss."""
+        kind = type(self)
+        overridden = any(
+            getattr(kind, name) is not getattr(HeadModel, name)
+            for name in ("compute_loss", "compute_metrics")
+        )
+        return (
+            overridden
+            or not self._sees_labels
+            or keras_internals.has_compiled_loss(self)
+            or keras_internals.has_compiled_metrics(self)
+        )
 
     def export(self, *args: Any, **kwargs: Any) -> None:
         """Exports the program from inputs to logits, as `keras.Model.export` does."""
@@ -92,9 +118,11 @@ class HeadModel(keras.Model):
         """The total loss of a batch; in training, with the head's logits given the labels."""
         added: list[Tensor] = []
         if training:
-            features, y_pred = y_pred
+            features, *logits = y_pred
+            if logits:
+                (y_pred,) = logits
             if self._sees_labels:
-                outputs = y_pred.shape[-1]
+                outputs = y_pred.shape[-1] if logits else None
                 y_pred, added = keras_internals.call_in_compute_loss(
                     self.head, features, labels=y, training=True
                 )
@@ -114,7 +142,7 @@ class HeadModel(keras.Model):
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> dict[str, Any]:
         """The results of the metrics on the logits without labels."""
-        logits = y_pred[1] if isinstance(y_pred, tuple) else y_pred
+        logits = y_pred[-1] if isinstance(y_pred, tuple) else y_pred
         return super().compute_metrics(x, y, logits, sample_weight)
 
     def get_config(self) -> dict[str, Any]:

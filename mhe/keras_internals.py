@@ -122,6 +122,11 @@ def has_compiled_loss(model: keras.Model) -> bool:
     return model._compile_loss is not None
 
 
+def has_compiled_metrics(model: keras.Model) -> bool:
+    """Whether `compile` was given metrics."""
+    return model._compile_metrics is not None
+
+
 def share_of_replica(model: keras.Model, loss: Tensor) -> Tensor:
     """What a loss of a replica's samples, or of weights, adds to the total loss of the replica.
 

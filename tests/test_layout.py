@@ -27,6 +27,7 @@ TOOLS = {
     "mhe.labels",
     "mhe.memory",
     "mhe.neuron_axes",
+    "mhe.pairwise",
     "mhe.precision",
     "mhe.reading",
     "mhe.seeds",

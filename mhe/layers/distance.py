@@ -9,9 +9,9 @@ from keras import ops
 
 from mhe import checks
 from mhe.directions import unit_vectors
-from mhe.keras_internals import differentiates_again
+from mhe.pairwise import pairwise
 from mhe.precision import at_least_float32
-from mhe.tracing import branch, is_traced, keeps_one_branch
+from mhe.tracing import branch, keeps_one_branch
 from mhe.types import Tensor
 
 DISTANCES = ("euclidean", "squared", "cosine", "huber")
@@ -136,38 +136,6 @@ def check_distance(distance: str, delta: float) -> None:
     checks.check_number("delta", delta, above=0)
 
 
-def _pairs(rows: Tensor, prototypes: Tensor, forward: Callable, backward: Callable) -> Tensor:
-    """The result of `forward` for all pairs, `(N, classes)`, with `backward` as its gradient.
-
-    The way back repeats the choices of `forward`, so that a branch not taken stores nothing.
-    """
-    if is_traced():
-        # A program has no way back, and OpenVINO refuses a function of Python's in it.
-        return forward(rows, prototypes)[0]
-
-    @ops.custom_gradient
-    def function(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-        pairs, saved = forward(rows, prototypes)
-        # Not the output itself in PyTorch: it owns this function, which would own it. The other
-        # backends record how it was computed, and so differentiate the gradient again.
-        is_torch = keras.backend.backend() == "torch"
-        output = ops.stop_gradient(pairs) if is_torch else pairs
-        # PyTorch tells which gradients are needed. The other backends drop what nobody reads.
-        needed = [getattr(each, "requires_grad", True) for each in (rows, prototypes)]
-
-        def pullback(*args: Tensor, upstream: Tensor = None) -> tuple[Tensor, Tensor]:
-            # TensorFlow and JAX pass the upstream gradient by position, PyTorch by name.
-            if upstream is None:
-                (upstream,) = args
-            elif differentiates_again(*args):
-                return backward(upstream, *forward(*args), *args, needed)
-            return backward(upstream, output, saved, rows, prototypes, needed)
-
-        return pairs, pullback
-
-    return function(rows, prototypes)
-
-
 def _either(
     condition: Tensor, usual: Callable[[], Any], careful: Callable[[], Any]
 ) -> tuple[Tensor, Tensor]:
@@ -220,7 +188,7 @@ def _distances(rows: Tensor, prototypes: Tensor, distance: str, delta: float) ->
             ),
         )
 
-    return _pairs(rows, prototypes, forward, backward)
+    return pairwise(rows, prototypes, forward, backward)
 
 
 def _cosine_distances(rows: Tensor, prototypes: Tensor) -> Tensor:
@@ -270,7 +238,7 @@ def _cosine_distances(rows: Tensor, prototypes: Tensor) -> Tensor:
             prototype_gradient = (turned - ops.matmul(ops.transpose(upstream), units)) * inverse
         return row_gradient, prototype_gradient
 
-    return _pairs(rows, prototypes, forward, backward)
+    return pairwise(rows, prototypes, forward, backward)
 
 
 def _squares(prototypes: Tensor) -> Tensor:

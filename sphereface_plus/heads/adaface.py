@@ -8,8 +8,9 @@ from keras import ops
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import lengths, turn, with_margin
-from sphereface_plus.heads.softmax import SoftmaxHead, check_angle, check_scale
+from sphereface_plus.heads.base import lengths, turn, with_scaled_margin
+from sphereface_plus.heads.cosine import CosineHead
+from sphereface_plus.heads.softmax import check_angle
 
 # As in the authors' code: norms are clipped to this range, and their deviation is never 0.
 _SHORTEST, _LONGEST, _EPSILON = 1e-3, 100.0, 1e-3
@@ -54,6 +55,13 @@ def adaface_logits(
         Kim et al., AdaFace: quality adaptive margin for face recognition, CVPR 2022
         ([arXiv:2204.00964](https://arxiv.org/abs/2204.00964)), its adaptive margin function.
     """
+    return _with_margin(scale * at_least_float32(cosines), qualities, labels, scale, m)
+
+
+def _with_margin(
+    products: Tensor, qualities: Tensor, labels: Tensor | None, scale: float, m: float
+) -> Tensor:
+    """`adaface_logits` of s·cos θ_j."""
     qualities = ops.stop_gradient(at_least_float32(qualities))
 
     def adapted(cosine: Tensor) -> Tensor:
@@ -66,7 +74,7 @@ def adaface_logits(
         turned = ops.where(ops.logical_and(angle < 0, cosine > end), 1.0, turned)
         return turned - m * q - m
 
-    return scale * with_margin(at_least_float32(cosines), labels, adapted)
+    return with_scaled_margin(products, labels, scale, adapted)
 
 
 def norm_qualities(norms: Tensor, mean: Tensor, deviation: Tensor, h: float = 0.333) -> Tensor:
@@ -97,7 +105,7 @@ def norm_qualities(norms: Tensor, mean: Tensor, deviation: Tensor, h: float = 0.
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class AdaFace(SoftmaxHead):
+class AdaFace(CosineHead):
     """Logits s·cos θ_j, with a margin by image quality on the true class; see `adaface_logits`.
 
     The quality of a sample is the norm of its feature, standardised by moving averages of the mean
@@ -150,8 +158,7 @@ class AdaFace(SoftmaxHead):
         check_angle(m)
         checks.check_number("h", h, above=0)
         checks.check_number("momentum", momentum, least=0, below=1)
-        super().__init__(classes, **kwargs)
-        self.scale = check_scale(scale, classes)
+        super().__init__(classes, scale, **kwargs)
         self.m = float(m)
         self.h = float(h)
         self.momentum = float(momentum)
@@ -161,9 +168,9 @@ class AdaFace(SoftmaxHead):
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Cosines, features and labels → `adaface_logits`; moves the averages in training."""
+        """Scaled cosines and features → `adaface_logits`; moves the averages in training."""
         if labels is None:
-            return self.scale * products
+            return products
         norms = ops.stop_gradient(ops.clip(lengths(features), _SHORTEST, _LONGEST))
         if training:
             mean = ops.mean(norms)
@@ -174,12 +181,11 @@ class AdaFace(SoftmaxHead):
         mean = ops.convert_to_tensor(self.norm_mean)
         deviation = ops.convert_to_tensor(self.norm_deviation)
         qualities = norm_qualities(norms, mean, deviation, self.h)
-        return adaface_logits(products, qualities, labels, self.scale, self.m)
+        return _with_margin(products, qualities, labels, self.scale, self.m)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "scale": self.scale,
             "m": self.m,
             "h": self.h,
             "momentum": self.momentum,

@@ -7,8 +7,9 @@ from keras import ops
 
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import add_angle, turn, with_margin
-from sphereface_plus.heads.softmax import SoftmaxHead, check_angle, check_scale
+from sphereface_plus.heads.base import add_angle, turn, with_scaled_margin
+from sphereface_plus.heads.cosine import CosineHead
+from sphereface_plus.heads.softmax import check_angle
 
 
 def arcface_logits(
@@ -62,6 +63,19 @@ def arcface_logits(
         ([arXiv:1801.07698](https://arxiv.org/abs/1801.07698)), equation 3.
     """
     _check_combination(easy_margin, detach)
+    products = scale * at_least_float32(cosines)
+    return _with_margin(products, labels, scale, m, easy_margin, detach)
+
+
+def _with_margin(
+    products: Tensor,
+    labels: Tensor | None,
+    scale: float,
+    m: float,
+    easy_margin: bool,
+    detach: bool,
+) -> Tensor:
+    """`arcface_logits` of s·cos θ_j."""
 
     def with_angle_added(cosine: Tensor) -> Tensor:
         if detach:
@@ -70,11 +84,11 @@ def arcface_logits(
             return ops.where(cosine > 0, turn(cosine, m), cosine)
         return add_angle(cosine, m)
 
-    return scale * with_margin(at_least_float32(cosines), labels, with_angle_added)
+    return with_scaled_margin(products, labels, scale, with_angle_added)
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class ArcFace(SoftmaxHead):
+class ArcFace(CosineHead):
     """Logits s·cos θ_j, with s·cos(θ_y + m) for the true class y; see `arcface_logits`.
 
     Args:
@@ -118,8 +132,7 @@ class ArcFace(SoftmaxHead):
     ) -> None:
         check_angle(m)
         _check_combination(easy_margin, detach)
-        super().__init__(classes, **kwargs)
-        self.scale = check_scale(scale, classes)
+        super().__init__(classes, scale, **kwargs)
         self.m = float(m)
         self.easy_margin = bool(easy_margin)
         self.detach = bool(detach)
@@ -127,13 +140,12 @@ class ArcFace(SoftmaxHead):
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Cosines and labels → `arcface_logits`."""
-        return arcface_logits(products, labels, self.scale, self.m, self.easy_margin, self.detach)
+        """Scaled cosines and labels → `arcface_logits`."""
+        return _with_margin(products, labels, self.scale, self.m, self.easy_margin, self.detach)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "scale": self.scale,
             "m": self.m,
             "easy_margin": self.easy_margin,
             "detach": self.detach,

@@ -11,7 +11,6 @@ from mhe import checks
 from mhe.labels import is_readable
 from mhe.layers import unit_vectors
 from mhe.layers.head import Head
-from mhe.losses.targets import label_losses
 from mhe.types import Tensor
 from sphereface_plus.heads.energies import (
     check_energy,
@@ -21,7 +20,7 @@ from sphereface_plus.heads.energies import (
 )
 from sphereface_plus.heads.logits import (
     add_angle,
-    class_products,
+    class_losses,
     cosines_of,
     lengths,
     sine,
@@ -30,11 +29,14 @@ from sphereface_plus.heads.logits import (
     true_class,
     turn,
     with_margin,
+    with_scaled_margin,
 )
+from sphereface_plus.heads.products import class_products
 
 __all__ = [
     "MarginHead",
     "add_angle",
+    "class_losses",
     "class_products",
     "cosines_of",
     "lengths",
@@ -44,6 +46,7 @@ __all__ = [
     "true_class",
     "turn",
     "with_margin",
+    "with_scaled_margin",
 ]
 
 _MOST_SUBCENTERS = 100
@@ -174,13 +177,13 @@ class MarginHead(Head):
         """Labels `(B,)` and logits `(B, classes)` → per-sample losses `(B,)`."""
         energy = self.energy
         if energy is None or self.energy_over == "all":
-            return label_losses(labels, logits, self.loss_of)
+            return class_losses(labels, logits, self.loss_of)
 
         def with_energies(index: Tensor, logits: Tensor) -> Tensor:
             energies = class_energies(index, self.kernel, energy.s, energy.distance, energy.space)
             return self.loss_of(index, logits) + energy.strength * energies
 
-        return label_losses(labels, logits, with_energies)
+        return class_losses(labels, logits, with_energies)
 
     def compute_output_spec(
         self, features: Tensor, labels: Tensor | None = None, training: bool | None = None

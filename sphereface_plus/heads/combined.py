@@ -7,8 +7,9 @@ import keras
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import add_angle, with_margin
-from sphereface_plus.heads.softmax import SoftmaxHead, check_angle, check_scale
+from sphereface_plus.heads.base import add_angle, with_scaled_margin
+from sphereface_plus.heads.cosine import CosineHead
+from sphereface_plus.heads.softmax import check_angle
 from sphereface_plus.heads.sphereface_r import cosine_of_multiple
 
 
@@ -54,15 +55,22 @@ def combined_logits(
         Deng et al., ArcFace: additive angular margin loss for deep face recognition, CVPR 2019
         ([arXiv:1801.07698](https://arxiv.org/abs/1801.07698)), its united margins.
     """
+    return _with_margin(scale * at_least_float32(cosines), labels, scale, m1, m2, m3)
+
+
+def _with_margin(
+    products: Tensor, labels: Tensor | None, scale: float, m1: float, m2: float, m3: float
+) -> Tensor:
+    """`combined_logits` of s·cos θ_j."""
 
     def combined(cosine: Tensor) -> Tensor:
         return add_angle(cosine_of_multiple(cosine, m1), m2) - m3
 
-    return scale * with_margin(at_least_float32(cosines), labels, combined)
+    return with_scaled_margin(products, labels, scale, combined)
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class CombinedMargin(SoftmaxHead):
+class CombinedMargin(CosineHead):
     """Logits s·cos θ_j, with s·(cos(m1·θ_y + m2) - m3) for the true class; see `combined_logits`.
 
     The defaults combine two smaller margins, one on the angle and one on the cosine.
@@ -107,20 +115,18 @@ class CombinedMargin(SoftmaxHead):
         checks.check_number("m1", m1, above=0)
         check_angle(m2, "m2")
         checks.check_number("m3", m3, least=0)
-        super().__init__(classes, **kwargs)
-        self.scale = check_scale(scale, classes)
+        super().__init__(classes, scale, **kwargs)
         self.m1, self.m2, self.m3 = float(m1), float(m2), float(m3)
 
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Cosines and labels → `combined_logits`."""
-        return combined_logits(products, labels, self.scale, self.m1, self.m2, self.m3)
+        """Scaled cosines and labels → `combined_logits`."""
+        return _with_margin(products, labels, self.scale, self.m1, self.m2, self.m3)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "scale": self.scale,
             "m1": self.m1,
             "m2": self.m2,
             "m3": self.m3,

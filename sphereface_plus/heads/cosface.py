@@ -8,7 +8,7 @@ from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 from sphereface_plus.heads.base import with_margin
-from sphereface_plus.heads.softmax import SoftmaxHead, check_scale
+from sphereface_plus.heads.cosine import CosineHead
 
 
 def cosface_logits(
@@ -40,11 +40,16 @@ def cosface_logits(
         Wang et al., CosFace: large margin cosine loss for deep face recognition, CVPR 2018
         ([arXiv:1801.09414](https://arxiv.org/abs/1801.09414)), equation 4.
     """
-    return scale * with_margin(at_least_float32(cosines), labels, lambda cosine: cosine - m)
+    return _with_margin(scale * at_least_float32(cosines), labels, scale, m)
+
+
+def _with_margin(products: Tensor, labels: Tensor | None, scale: float, m: float) -> Tensor:
+    """`cosface_logits` of s·cos θ_j."""
+    return with_margin(products, labels, lambda product: product - scale * m)
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class CosFace(SoftmaxHead):
+class CosFace(CosineHead):
     """Logits s·cos θ_j, with s·(cos θ_y - m) for the true class y; see `cosface_logits`.
 
     Args:
@@ -77,15 +82,14 @@ class CosFace(SoftmaxHead):
         self, classes: int, scale: float | str = 64, m: float = 0.35, **kwargs: Any
     ) -> None:
         checks.check_number("m", m, least=0)
-        super().__init__(classes, **kwargs)
-        self.scale = check_scale(scale, classes)
+        super().__init__(classes, scale, **kwargs)
         self.m = float(m)
 
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Cosines and labels → `cosface_logits`."""
-        return cosface_logits(products, labels, self.scale, self.m)
+        """Scaled cosines and labels → `cosface_logits`."""
+        return _with_margin(products, labels, self.scale, self.m)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale, "m": self.m}
+        return {**super().get_config(), "m": self.m}

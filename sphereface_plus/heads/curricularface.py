@@ -1,16 +1,18 @@
 """CurricularFace: ArcFace's margin, and hard classes that count the more the longer one trains."""
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from mhe import checks
-from mhe.losses.targets import of_class
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import add_angle, true_class
-from sphereface_plus.heads.softmax import SoftmaxHead, check_angle, check_scale
+from sphereface_plus.heads.base import add_angle
+from sphereface_plus.heads.cosine import CosineHead
+from sphereface_plus.heads.logits import apart, known_classes, together
+from sphereface_plus.heads.softmax import check_angle
 
 
 def curricularface_logits(
@@ -56,18 +58,25 @@ def curricularface_logits(
         CVPR 2020 ([arXiv:2004.00288](https://arxiv.org/abs/2004.00288)), its modulated negative
         cosines.
     """
-    cosines = at_least_float32(cosines)
+    return _modulated(scale * at_least_float32(cosines), labels, t, scale, m)
+
+
+def _modulated(
+    products: Tensor, labels: Tensor | None, t: Tensor, scale: float, m: float
+) -> Tensor:
+    """`curricularface_logits` of s·cos θ_j."""
     if labels is None:
-        return scale * cosines
-    index, is_true = true_class(labels, cosines)
-    target = add_angle(of_class(cosines, index), m)[:, None]
-    is_hard = ops.logical_and(cosines > target, ops.any(is_true, axis=-1, keepdims=True))
-    others = ops.where(is_hard, cosines * (t + cosines), cosines)
-    return scale * ops.where(is_true, target, others)
+        return products
+    index, known = known_classes(labels, products)
+    own, others = apart(products, index)
+    target = scale * add_angle(own / scale, m)
+    easiest = ops.where(known, target, math.inf)[:, None]
+    others = ops.where(others > easiest, others * (t + others / scale), others)
+    return together(others, ops.where(known, target, own), index)
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class CurricularFace(SoftmaxHead):
+class CurricularFace(CosineHead):
     """ArcFace with hard classes that count by a moving t; see `curricularface_logits`.
 
     t is the moving average of the mean cosine of a batch with its true classes, starting from 0:
@@ -115,8 +124,7 @@ class CurricularFace(SoftmaxHead):
     ) -> None:
         check_angle(m)
         checks.check_number("momentum", momentum, least=0, below=1)
-        super().__init__(classes, **kwargs)
-        self.scale = check_scale(scale, classes)
+        super().__init__(classes, scale, **kwargs)
         self.m = float(m)
         self.momentum = float(momentum)
         self.t = self.moving_average("t", 0.0)
@@ -124,21 +132,19 @@ class CurricularFace(SoftmaxHead):
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Cosines and labels → `curricularface_logits`; moves t in training."""
+        """Scaled cosines and labels → `curricularface_logits`; moves t in training."""
         if labels is not None and training:
-            _, is_true = true_class(labels, products)
-            known = ops.sum(ops.cast(is_true, products.dtype))
-            total = ops.sum(ops.where(is_true, ops.stop_gradient(products), 0.0))
-            t = ops.where(known > 0, total / ops.maximum(known, 1.0), ops.convert_to_tensor(self.t))
+            index, known = known_classes(labels, products)
+            own, _ = apart(ops.stop_gradient(products), index)
+            count = ops.sum(ops.cast(known, products.dtype))
+            mean = ops.sum(ops.where(known, own, 0.0)) / (self.scale * ops.maximum(count, 1.0))
+            t = ops.where(count > 0, mean, ops.convert_to_tensor(self.t))
             self.move(self.t, t, self.momentum)
-        return curricularface_logits(
-            products, labels, ops.convert_to_tensor(self.t), self.scale, self.m
-        )
+        return _modulated(products, labels, ops.convert_to_tensor(self.t), self.scale, self.m)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "scale": self.scale,
             "m": self.m,
             "momentum": self.momentum,
         }

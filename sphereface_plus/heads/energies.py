@@ -10,7 +10,8 @@ from mhe.energy.potential import Variant
 from mhe.layers import unit_vectors
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.logits import class_products, true_class
+from sphereface_plus.heads.logits import true_class
+from sphereface_plus.heads.products import class_products
 
 OVER = ("all", "batch")
 # Keeps the slope of an angle of π finite.

@@ -9,8 +9,8 @@ from keras import ops
 from mhe import checks
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import add_angle, lengths, with_margin
-from sphereface_plus.heads.softmax import SoftmaxHead, check_scale
+from sphereface_plus.heads.base import add_angle, lengths, with_scaled_margin
+from sphereface_plus.heads.cosine import CosineHead
 
 
 def magface_logits(
@@ -63,12 +63,24 @@ def magface_logits(
         assessment, CVPR 2021 ([arXiv:2103.06627](https://arxiv.org/abs/2103.06627)), equation 2,
         with the linear m(a) of section 4.1.
     """
-    norms = at_least_float32(norms)
-    clipped = ops.clip(norms, l_a, u_a)
+    products = scale * at_least_float32(cosines)
+    return _with_margin(products, norms, labels, scale, l_a, u_a, l_m, u_m)
+
+
+def _with_margin(
+    products: Tensor,
+    norms: Tensor,
+    labels: Tensor | None,
+    scale: float,
+    l_a: float,
+    u_a: float,
+    l_m: float,
+    u_m: float,
+) -> Tensor:
+    """`magface_logits` of s·cos θ_j."""
+    clipped = ops.clip(at_least_float32(norms), l_a, u_a)
     margins = l_m + (u_m - l_m) * (clipped - l_a) / (u_a - l_a)
-    return scale * with_margin(
-        at_least_float32(cosines), labels, lambda cosine: add_angle(cosine, margins)
-    )
+    return with_scaled_margin(products, labels, scale, lambda cosine: add_angle(cosine, margins))
 
 
 def norm_penalties(norms: Tensor, l_a: float = 10, u_a: float = 110) -> Tensor:
@@ -99,7 +111,7 @@ def norm_penalties(norms: Tensor, l_a: float = 10, u_a: float = 110) -> Tensor:
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class MagFace(SoftmaxHead):
+class MagFace(CosineHead):
     """Logits s·cos θ_j, with s·cos(θ_y + m(‖x‖)) for the true class y; see `magface_logits`.
 
     Features of easy faces grow long and get a larger margin: the norm of an embedding is its
@@ -157,8 +169,7 @@ class MagFace(SoftmaxHead):
                 "`u_m` must be at least `l_m` and at most π/2, in radians. "
                 f"Received: l_m={l_m!r}, u_m={u_m!r}"
             )
-        super().__init__(classes, **kwargs)
-        self.scale = check_scale(scale, classes)
+        super().__init__(classes, scale, **kwargs)
         self.l_a, self.u_a = float(l_a), float(u_a)
         self.l_m, self.u_m = float(l_m), float(u_m)
         self.penalty = float(penalty)
@@ -166,11 +177,11 @@ class MagFace(SoftmaxHead):
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Cosines, features and labels → `magface_logits`; adds the penalty in training."""
+        """Scaled cosines, features and labels → `magface_logits`; adds the penalty in training."""
         norms = lengths(features)
         if training:
             self.add_loss(self.penalty * ops.mean(norm_penalties(norms, self.l_a, self.u_a)))
-        return magface_logits(
+        return _with_margin(
             products,
             norms,
             labels,
@@ -184,7 +195,6 @@ class MagFace(SoftmaxHead):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "scale": self.scale,
             "l_a": self.l_a,
             "u_a": self.u_a,
             "l_m": self.l_m,

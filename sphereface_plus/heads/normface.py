@@ -5,11 +5,11 @@ from typing import Any
 import keras
 
 from mhe.types import Tensor
-from sphereface_plus.heads.softmax import SoftmaxHead, check_scale
+from sphereface_plus.heads.cosine import CosineHead
 
 
 @keras.saving.register_keras_serializable(package="sphereface_plus")
-class NormFace(SoftmaxHead):
+class NormFace(CosineHead):
     """Logits s·cos θ_j of unit features and unit class vectors, without a margin.
 
     The scale s is what lets the softmax become confident: even if the n class vectors are as far
@@ -40,14 +40,10 @@ class NormFace(SoftmaxHead):
     """
 
     def __init__(self, classes: int, scale: float | str = 30, **kwargs: Any) -> None:
-        super().__init__(classes, **kwargs)
-        self.scale = check_scale(scale, classes)
+        super().__init__(classes, scale, **kwargs)
 
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
     ) -> Tensor:
-        """Cosines → logits; labels are ignored."""
-        return self.scale * products
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale}
+        """The products; labels are ignored."""
+        return products

@@ -11,7 +11,9 @@ from mhe.labels import check_readable, read_labels
 from mhe.layers import unit_vectors
 from mhe.losses.targets import of_class
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, lengths, true_class
+from sphereface_plus.heads.base import MarginHead, lengths
+from sphereface_plus.heads.drawn import draw_classes, drawn_vectors
+from sphereface_plus.heads.logits import apart, known_classes, together
 
 # The logit of what is not among the classes: a softmax gives it nothing.
 _NEVER = -1e30
@@ -67,40 +69,6 @@ def check_angle(m: float, name: str = "m") -> None:
     checks.check_number(name, m, least=0)
     if m > math.pi / 2:
         raise ValueError(f"`{name}` must be at most π/2, in radians. Received: {name}={m!r}")
-
-
-def draw_classes(index: Tensor, classes: int, count: int, seed: Any = None) -> Tensor:
-    """Draws distinct classes: those of a batch first, then others at random.
-
-    Args:
-        index: Classes of the samples of a batch, int32 `(B,)`.
-        classes: Number of classes.
-        count: How many to draw. If the batch has more, some of its classes are drawn.
-        seed: An int or a `keras.random.SeedGenerator`.
-
-    Returns:
-        Classes in ascending order, int32 `(count,)`.
-
-    Example:
-
-    >>> import keras, numpy as np
-    >>> drawn = draw_classes(keras.ops.convert_to_tensor([3, 7, 3]), 10, 4, seed=0)
-    >>> len(set(np.asarray(drawn).tolist())), {3, 7} <= set(np.asarray(drawn).tolist())
-    (4, True)
-
-    Reference:
-        An et al., Killing two birds with one stone: efficient and robust training of face
-        recognition CNNs by Partial FC, CVPR 2022
-        ([arXiv:2203.15565](https://arxiv.org/abs/2203.15565)).
-    """
-    keys = keras.random.uniform((classes,), dtype="float32", seed=seed)
-    index = ops.convert_to_tensor(index, "int32")
-    in_batch = ops.scatter_update(
-        ops.zeros((classes,), "float32"), index[:, None], ops.ones_like(index, dtype="float32")
-    )
-    _, drawn = ops.top_k(keys + in_batch, count)
-    # In order, the columns of a large kernel are read several times faster.
-    return ops.sort(ops.cast(drawn, "int32"))
 
 
 class SoftmaxHead(MarginHead):
@@ -227,21 +195,17 @@ class SoftmaxHead(MarginHead):
         """Logits of the true class and of the classes drawn, `(B, 1 + drawn)`."""
         index, known, _ = read_labels(labels, features, self.classes)
         drawn = draw_classes(index, self.classes, count, self.seed_generator)
+        columns = drawn_vectors(self.kernel, drawn, index, self.subcenters)
+        products = self.products(vectors, columns)
         places = ops.arange(ops.shape(index)[0], dtype="int32")
-        own = of_class(self.products(vectors, self._columns(index)), places)
-        others = self.products(vectors, self._columns(drawn))
+        own = of_class(products, count + places)
+        # Their number is known even where that of the samples is not.
+        others = ops.reshape(products[:, :count], (-1, count))
         products = ops.concatenate([own[:, None], others], axis=1)
         first = ops.where(known, 0, -1)
         logits = self.logits(self._filtered(products, vectors, first), features, first, True)
         is_own = ops.equal(index[:, None], drawn[None, :])
         return ops.concatenate([logits[:, :1], ops.where(is_own, _NEVER, logits[:, 1:])], axis=1)
-
-    def _columns(self, classes: Tensor) -> Tensor:
-        """The class vectors of some classes, `(dims, n·subcenters)`."""
-        if self.subcenters > 1:
-            of_one = ops.arange(self.subcenters, dtype="int32")[None, :]
-            classes = ops.reshape(classes[:, None] * self.subcenters + of_one, (-1,))
-        return ops.take(self.kernel, classes, axis=1)
 
     def loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Labels `(B,)` and logits, of all classes or of those drawn → per-sample losses `(B,)`."""
@@ -256,9 +220,11 @@ class SoftmaxHead(MarginHead):
         threshold = self.interclass_filtering_threshold
         if threshold is None or labels is None:
             return products
-        _, is_true = true_class(labels, products)
-        is_close = products > threshold * lengths(vectors)[:, None]
-        return ops.where(ops.logical_and(is_close, ops.logical_not(is_true)), 0.0, products)
+        index, known = known_classes(labels, products)
+        own, others = apart(products, index)
+        bound = threshold * lengths(vectors)
+        own = ops.where(known, own, ops.where(own > bound, 0.0, own))
+        return together(ops.where(others > bound[:, None], 0.0, others), own, index)
 
     def get_config(self) -> dict[str, Any]:
         return {

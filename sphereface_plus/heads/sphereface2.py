@@ -8,10 +8,9 @@ import numpy as np
 from keras import ops
 
 from mhe import checks
-from mhe.losses.targets import label_losses
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.base import MarginHead, true_class
+from sphereface_plus.heads.base import MarginHead, class_losses, true_class
 
 
 def adjusted(cosines: Tensor, t: float) -> Tensor:
@@ -115,7 +114,7 @@ def binary_losses(labels: Tensor, logits: Tensor, scale: float = 40, weight: flo
         Wen et al., SphereFace2: binary classification is all you need for deep face recognition,
         ICLR 2022 ([arXiv:2108.01513](https://arxiv.org/abs/2108.01513)), equation 5.
     """
-    return label_losses(
+    return class_losses(
         labels, logits, lambda index, logits: binary_loss_of(index, logits, scale, weight)
     )
 

@@ -210,8 +210,9 @@ class SphereFaceR(SoftmaxHead):
         self.penalty = float(penalty)
 
     def directions(self, features: Tensor) -> Tensor:
-        """Unit features with hard normalization, else the features."""
-        return unit_vectors(features) if self.normalization == "hard" else features
+        """Features of length s with hard normalization, else the features."""
+        is_hard = self.normalization == "hard"
+        return self.scale * unit_vectors(features) if is_hard else features
 
     def logits(
         self, products: Tensor, features: Tensor, labels: Tensor | None, training: bool | None
@@ -222,7 +223,6 @@ class SphereFaceR(SoftmaxHead):
             self.add_loss(self.penalty * ops.mean(ops.absolute(norms - self.scale)))
         if self.normalization == "hard":
             norms = ops.full_like(norms, self.scale)
-            products = self.scale * products
         return sphereface_r_logits(products, norms, labels, self.m, self.version, self.detach)
 
     def get_config(self) -> dict[str, Any]:

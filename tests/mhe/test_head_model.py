@@ -110,6 +110,28 @@ def test_heads_without_labels_are_called_once():
     assert (tuple(features.shape), tuple(logits.shape)) == ((6, 5), (6, 3))
 
 
+def test_logits_without_labels_are_computed_for_metrics_only():
+    x, y = data()
+    calls = []
+
+    class Recorded(Margin):
+        def call(self, features, labels=None, training=None):
+            calls.append(labels is not None)
+            return super().call(features, labels, training)
+
+    for metrics, expected in ((None, [True]), (["accuracy"], [False, True])):
+        model = mhe.HeadModel(backbone(), Recorded())
+        model.compile("sgd", metrics=metrics, run_eagerly=True)
+        model(x, training=True)
+        if keras.backend.backend() != "tensorflow":
+            model.train_on_batch(x, y)  # builds
+        calls.clear()
+        model.train_on_batch(x, y)
+        assert sorted(calls) == expected
+        features, logits = model(x, training=True)
+        assert (tuple(features.shape), tuple(logits.shape)) == ((6, 5), (6, 3))
+
+
 def test_parts_that_do_not_fit():
     head = mhe.layers.NearestClassMean(3, 5)
     with pytest.raises(ValueError, match=r"5 numbers along axis -1. Received:.*\(None, 7\)"):

@@ -47,6 +47,17 @@ def test_training_step_with_classes_on_many_devices_equals_one(seen):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_a_step_over_drawn_classes_on_many_devices_equals_one(seen):
+    one, many = seen["drawn on one device"], seen["drawn on many devices"]
+    assert (many["devices"], many["shard"]) == (DEVICES, [DIMS, CLASSES // DEVICES])
+    np.testing.assert_allclose(many["loss"], one["loss"], rtol=1e-5)
+    for expected, found in zip(one["steps"], many["steps"], strict=True):
+        expected, found = np.array(expected), np.array(found)
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    *_, kernel = one["steps"]
+    assert np.any(kernel, axis=0).sum() == CLASSES // 2
+
+
 def test_no_device_holds_all_class_vectors(seen):
     assert seen["largest"] == MANY * WIDE // DEVICES
 
@@ -74,7 +85,14 @@ class Together(keras.layers.Layer):
         return sum(each.loss(labels, logits[:, place]) for place, each in enumerate(self.kinds))
 
 
-def step():
+def drawing(classes, draw):
+    """A head that looks at half of the classes in a step."""
+    return heads.CosFace(
+        classes, 5, 0.2, sample=0.5, seed=0, kernel_initializer=draw, name="together"
+    )
+
+
+def step(head):
     """One step of SGD at rate 1, and where the first head's class vectors are."""
     rng = np.random.default_rng(0)
 
@@ -85,7 +103,7 @@ def step():
     backbone = keras.Sequential(
         [keras.Input((INPUTS,)), keras.layers.Dense(DIMS, kernel_initializer=draw)]
     )
-    model = FaceModel(backbone, Together(CLASSES, draw))
+    model = FaceModel(backbone, head(CLASSES, draw))
     before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
     model.compile(keras.optimizers.SGD(1.0))
     loss = model.fit(inputs, np.array(LABELS), batch_size=BATCH, verbose=0).history["loss"][0]
@@ -93,7 +111,8 @@ def step():
         (keras.ops.convert_to_numpy(weight) - old).tolist()
         for weight, old in zip(model.trainable_weights, before, strict=True)
     ]
-    sharding = model.head.kinds[0].kernel.value.sharding
+    first, *_ = getattr(model.head, "kinds", [model.head])
+    sharding = first.kernel.value.sharding
     return {
         "devices": len(sharding.device_set),
         "shard": sharding.shard_shape((DIMS, CLASSES)),
@@ -135,14 +154,16 @@ def largest():
 
 
 def checks():
-    seen = {"one device": step(), "largest": largest()}
+    seen = {"one device": step(Together), "largest": largest()}
+    seen["drawn on one device"] = step(drawing)
     layouts = keras.distribution.LayoutMap(
         keras.distribution.DeviceMesh((1, DEVICES), ["batch", "model"])
     )
     layouts[".*together.*kernel"] = (None, "model")
     parallel = keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
     with parallel.scope():
-        seen["many devices"] = step()
+        seen["many devices"] = step(Together)
+        seen["drawn on many devices"] = step(drawing)
     return seen
 
 

@@ -9,7 +9,7 @@ from keras import ops
 
 import mhe
 from sphereface_plus import heads
-from sphereface_plus.heads.softmax import draw_classes
+from sphereface_plus.heads.drawn import draw_classes, drawn_vectors
 
 array = ops.convert_to_numpy
 
@@ -79,6 +79,32 @@ def test_expectation_of_the_gradient(kernel, gradient_step, reference_gradient):
     each = [reference_gradient(lambda k, d=d: loss_over(d, k), wide) for d in DRAWS]
     error = np.std(each, axis=0) / np.sqrt(len(found))
     assert (np.abs(found.mean(axis=0) - np.mean(each, axis=0)) <= 4 * error + 1e-6).all()
+
+
+@pytest.mark.parametrize("subcenters", [1, 2])
+def test_vectors_of_classes_drawn_and_their_gradient(gradient_step, subcenters):
+    """Classes that are drawn, in the batch once or twice, both or neither: sums of gradients."""
+    rng = np.random.default_rng(2)
+    drawn, index = np.array([1, 3, 4], "int32"), np.array([3, 0, 3, 6, 0], "int32")
+    kernel = rng.normal(size=(DIMS, 8 * subcenters)).astype("float32")
+    factors = rng.normal(size=(DIMS, 8 * subcenters)).astype("float32")
+    columns = np.concatenate([drawn, index])[:, None] * subcenters + np.arange(subcenters)
+
+    def value(kernel):
+        found = drawn_vectors(
+            kernel, ops.convert_to_tensor(drawn), ops.convert_to_tensor(index), subcenters
+        )
+        return ops.sum(ops.square(found) * ops.convert_to_tensor(factors))
+
+    expected = np.zeros(kernel.shape)
+    total = 0.0
+    for place, column in enumerate(columns.ravel()):
+        wide = kernel[:, column].astype("float64")
+        total += np.sum(wide**2 * factors[:, place])
+        expected[:, column] += 2 * wide * factors[:, place]
+    found, gradient = gradient_step(value)(kernel)
+    assert found == pytest.approx(total, rel=1e-5)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.one_backend

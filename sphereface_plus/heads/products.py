@@ -1,0 +1,109 @@
+"""Products of features with class vectors of unit length: one matrix product, no second kernel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from mhe.pairwise import pairwise
+from mhe.precision import at_least_float32
+from mhe.types import Tensor
+
+# Class vectors below this length count as zero: the gradient of their inverse length, which goes
+# with the third power, would leave float32.
+_SHORTEST = 1e-12
+# Kernels with more numbers than this are gone through in parts: temporaries of their size take
+# longer to allocate than to compute. XLA needs none.
+_LARGE = 2**22
+_PARTS = 32
+_ROWS = 64
+
+
+def class_products(features: Tensor, kernel: Tensor) -> Tensor:
+    """Inner products of features with class vectors of unit length, ‖x‖ cos θ_j.
+
+    For unit features these are the cosines. The products, not the class vectors, are divided by the
+    lengths, so no second matrix of the kernel's size is made, and each column depends on its own
+    class vector alone: the kernel may be split by classes among devices. So may the gradient, which
+    is hand-derived: with upstream gradients g and products p
+
+        ∂/∂x = Σ_j g_j ŵ_j        ∂/∂w_j = (x g_j - ŵ_j p_j g_j)/‖w_j‖, summed over the batch
+
+    Args:
+        features: Tensor `(B, dims)`.
+        kernel: Class vectors `(dims, classes)` of any length. A zero vector has products of 0, and
+            a gradient with which it can leave 0.
+
+    Returns:
+        A tensor `(B, classes)`, float64 for float64 features where Keras computes in it, else
+        float32.
+
+    Example:
+
+    >>> import numpy as np
+    >>> kernel = np.array([[3.0, 0.0, 0.0], [0.0, -2.0, 0.0]], "float32")
+    >>> np.asarray(class_products(np.array([[5.0, 1.0]], "float32"), kernel))
+    array([[ 5., -1.,  0.]], dtype=float32)
+    """
+    features = at_least_float32(features)
+    return pairwise(features, ops.cast(kernel, features.dtype), _forward, _backward)
+
+
+def _forward(features: Tensor, kernel: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    squares = _squared_lengths(kernel)
+    has_direction = squares > _SHORTEST**2
+    inverse = ops.rsqrt(ops.where(has_direction, squares, 1.0))
+    products = ops.matmul(features, kernel) * inverse[None, :]
+    return products, (inverse, ops.where(has_direction, ops.square(inverse), 0.0))
+
+
+def _backward(
+    upstream: Tensor,
+    products: Tensor,
+    saved: tuple[Tensor, Tensor],
+    features: Tensor,
+    kernel: Tensor,
+    needed: Sequence[bool],
+) -> tuple[Any, Any]:
+    inverse, inverse_square = saved
+    along_features = along_kernel = None
+    if needed[1]:
+        shares = ops.sum(upstream * products, axis=0) * inverse_square
+    upstream = upstream * inverse[None, :]
+    if needed[0]:
+        along_features = ops.matmul(upstream, ops.transpose(kernel))
+    if needed[1]:
+        along_kernel = _along_kernel(features, upstream, kernel, shares)
+    return along_features, along_kernel
+
+
+def _squared_lengths(kernel: Tensor) -> Tensor:
+    """Squared lengths of the columns, `(classes,)`."""
+    if not _is_large(kernel):
+        return ops.sum(ops.square(kernel), axis=0)
+    columns = int(kernel.shape[1])
+    width = -(-columns // _PARTS)
+    parts = [kernel[:, start : start + width] for start in range(0, columns, width)]
+    return ops.concatenate([ops.sum(ops.square(part), axis=0) for part in parts])
+
+
+def _along_kernel(features: Tensor, upstream: Tensor, kernel: Tensor, shares: Tensor) -> Tensor:
+    """`features`ᵀ `upstream` - `kernel`·`shares`, `(dims, classes)`."""
+
+    def of_rows(rows: slice) -> Tensor:
+        product = ops.matmul(ops.transpose(features[:, rows]), upstream)
+        return product - kernel[rows] * shares[None, :]
+
+    if not _is_large(kernel):
+        return of_rows(slice(None))
+    starts = range(0, int(kernel.shape[0]), _ROWS)
+    return ops.concatenate([of_rows(slice(start, start + _ROWS)) for start in starts])
+
+
+def _is_large(kernel: Tensor) -> bool:
+    """Whether a kernel is gone through in parts."""
+    if keras.backend.backend() == "jax" or None in tuple(kernel.shape):
+        return False
+    rows, columns = kernel.shape
+    return rows * columns > _LARGE
