@@ -6,13 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from mhe.checks import check_choice, check_count
+from mhe.checks import check_choice, check_count, check_flag
 from mhe.directions import unit_vectors
 from mhe.energy import DISTANCES, SPACES, check_options
 from mhe.energy.potential import Variant, excess_of_cosines, measures_of_cosines, potential
 from mhe.regularizers.base import OfNeurons
 from mhe.regularizers.inner import descend
 from mhe.regularizers.neurons import neuron_rows
+from mhe.regularizers.relaxed_polarization import relaxed_polarization
 from mhe.seeds import fresh_seed
 from mhe.types import Tensor
 
@@ -152,10 +153,14 @@ class Polarization(OfNeurons):
         distance: `"euclidean"`, or `"angle"` in radians.
         steps: Number of steps of the search for the pole, at least 1.
         space: `"full"`, or `"half"` to count every neuron's opposite as well.
-        axis: The axis, or axes, of the weight that count its neurons; `mhe.attach` knows it.
+        axis: The axis, or axes, of the weight that count its neurons; 0 for features. `mhe.attach`
+            knows it for every layer.
+        relaxed: Whether to add `relaxed_polarization` instead, which needs no search: `s`,
+            `distance` and `steps` do not matter then. In full space alone, as neurons and their
+            opposites are always in balance.
 
     Raises:
-        ValueError: If an argument is not one of the above.
+        ValueError: If an argument is not one of the above, or `relaxed` is asked for in half space.
 
     Example:
 
@@ -176,20 +181,39 @@ class Polarization(OfNeurons):
         steps: int = 10,
         space: str = "full",
         axis: int | tuple[int, ...] = -1,
+        *,
+        relaxed: bool = False,
     ) -> None:
         super().__init__(strength, space, axis)
         check_options(s, distance, space)
         check_count("steps", steps, 1)
+        check_flag("relaxed", relaxed)
+        if relaxed and space == "half":
+            raise ValueError(
+                "`relaxed` needs `space` to be 'full': neurons and their opposites are always in "
+                "balance. Received: relaxed=True, space='half'"
+            )
         self.s = s
         self.distance = distance
         self.steps = steps
+        self.relaxed = relaxed
 
     def value(self, x: Tensor) -> Tensor:
-        """Minus the least potential of the neurons of `x`."""
+        """Minus the least potential of the neurons of `x`, or their relaxed polarization."""
+        if self.relaxed:
+            return relaxed_polarization(x, self.axis)
         return -polarization(x, self.s, self.distance, self.space, self.axis, self.steps)
 
     def own_config(self) -> dict[str, Any]:
         return {"s": self.s, "distance": self.distance, "steps": self.steps}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "relaxed": self.relaxed}
+
+    def __repr__(self) -> str:
+        if self.relaxed:
+            return f"Polarization({self.strength:g}, relaxed, {self.space})"
+        return super().__repr__()
 
 
 @keras.saving.register_keras_serializable(package="mhe")
@@ -204,7 +228,8 @@ class Covering(OfNeurons):
         distance: `"euclidean"`, or `"angle"` in radians.
         steps: Number of steps of the search for the place, at least 1.
         space: `"full"`, or `"half"` to count every neuron's opposite as well.
-        axis: The axis, or axes, of the weight that count its neurons; `mhe.attach` knows it.
+        axis: The axis, or axes, of the weight that count its neurons; 0 for features. `mhe.attach`
+            knows it for every layer.
 
     Raises:
         ValueError: If an argument is not one of the above.
