@@ -19,7 +19,7 @@ from mhe.types import Tensor
 
 # Neurons closer than this (squared distance) to a place count as being that far from it.
 _CLOSEST = 1e-6
-# Random directions among which a search in half space starts at the best.
+# Random directions among which a search starts at the best.
 _DRAWS = 32
 # How much more a place moves away from nearer neurons.
 _SHARPNESS = 30.0
@@ -35,10 +35,11 @@ def polarization(
 ) -> Tensor:
     """The least mean potential of the neurons over the sphere, min_v (1/N) Σ_i f_s(ρ(v, û_i)).
 
-    The search starts at the best of the neurons' opposites; in half space, where these are crowded
-    too, at the best of 32 random directions, which differ from step to step. It finds the pole only
-    approximately; for the pole that it finds the gradient is exact. Angles have a kink at a
-    neuron's opposite: if the pole is exactly there, that neuron has no gradient.
+    The search starts at the best of the neurons' opposites and of 32 random directions, which
+    differ from step to step; in half space, where opposites are crowded too, of those directions
+    alone. It finds the pole only approximately; for the pole that it finds the gradient is exact.
+    Angles have a kink at a neuron's opposite: if the pole is exactly there, that neuron has no
+    gradient.
 
     Args:
         weights: Tensor or variable of any shape and floating dtype.
@@ -272,14 +273,16 @@ def _emptiest(units: Tensor, space: str, crowding: Callable[[Tensor], Tensor]) -
 
     Args:
         units: `(N, D)`.
-        space: In full space the candidates are the neurons' opposites, in half space draws.
+        space: In half space the candidates are draws, in full space the neurons' opposites, too.
+            Draws alone are far from the emptiest place in many dimensions; opposites are all taken
+            where neurons are in balance.
         crowding: From cosines of neurons and candidates, `(N, K)`, to `(K,)`.
     """
+    draws = keras.random.normal((_DRAWS, units.shape[1]), seed=fresh_seed(units[:, 0], 0))
+    candidates = unit_vectors(ops.cast(draws, units.dtype))
     if space == "full":
-        candidates = -units
-    else:
-        draws = keras.random.normal((_DRAWS, units.shape[1]), seed=fresh_seed(units[:, 0], 0))
-        candidates = unit_vectors(ops.cast(draws, units.dtype))
+        # Of equally good ones the first is taken.
+        candidates = ops.concatenate([-units, candidates], axis=0)
     cosines = ops.matmul(units, ops.transpose(candidates))
     return ops.take(candidates, ops.argmin(crowding(cosines)), axis=0)
 

@@ -25,8 +25,6 @@ KINDS = {
     **SEARCHING,
     "mhe": lambda **given: mhe.MHE(**given),
     "mhe by angle": lambda **given: mhe.MHE(s=1, distance="angle", **given),
-    "separation": lambda **given: regularizers.Separation(**given),
-    "uniformity": lambda **given: regularizers.Uniformity(**given),
 }
 
 
@@ -108,12 +106,9 @@ def test_batches_of_unknown_size_as_of_known_size(kind, space):
             value = KINDS[kind](axis=0, space=space)(x)
         return value, tape.gradient(value, x)
 
-    for rows in (draw(1, 5), draw(2, 5), draw(12, 5), draw(0, 5)):
+    for rows in (draw(1, 5), draw(2, 5), draw(12, 5)):
         value, gradient = step(rows)
         assert gradient.shape == rows.shape
-        if len(rows) == 0:
-            assert np.isfinite(value) or kind in ("covering", "polarization", "separation")
-            continue
         x = tf.convert_to_tensor(rows)
         with tf.GradientTape() as tape:
             tape.watch(x)
