@@ -1,11 +1,13 @@
 """Tabulates complete runs of one program: means over their seeds as text, CSV and figure.
 
     python benchmarks/table.py runs/a/* runs/b/* --out runs/both
+    python benchmarks/table.py runs/a/* runs/undecayed/* --by weight_decay --out runs/both
 
 The program is the one in the runs' `config.json`. The programs themselves make such a table of the
 runs of one command; this one takes any others, such as two models with different learning rates.
 """
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ if __name__ == "__main__":
 
     start(__file__)
 
-from mhe.harness.comparisons import Comparison, stem
+from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.files import make_folder
 from mhe.harness.flags import LineParser, file_path, program
@@ -46,19 +48,28 @@ def make_parser() -> LineParser:
     parser.add_argument(
         "runs", type=file_path, nargs="+", metavar="RUN", help="the folder of a run"
     )
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        default=[],
+        metavar="FLAG",
+        help="further flags whose values make lines of their own, such as weight_decay "
+        "(default: none but those that the program compares)",
+    )
     parser.add_argument("--out", type=file_path, required=True, help="the folder to write to")
     return parser
 
 
-def comparison_of(runs: Sequence[Run]) -> Comparison:
+def comparison_of(runs: Sequence[Run], by: Sequence[str] = ()) -> Comparison:
     """Returns the comparison of the program that made the runs.
 
     Args:
         runs: The runs.
+        by: Further flags whose values make lines of their own.
 
     Raises:
         BadInput: If a run is incomplete, the runs are of several programs or of none that is
-            known, or differ in a flag that the program's tables share.
+            known, or differ in a flag that the program's tables share; if they lack one of `by`.
     """
     name = runs[0].config.get("program")
     if name not in PROGRAMS:
@@ -73,7 +84,13 @@ def comparison_of(runs: Sequence[Run]) -> Comparison:
         values = sorted({str(run.config[flag]) for run in runs})
         if len(values) > 1:
             raise BadInput(f"The runs must share one {flag}. Received: {', '.join(values)}")
-    return comparison
+    for flag in by:
+        for run in runs:
+            if flag not in run.config or flag in ("seed", "seeds"):
+                raise BadInput(f"--by must name a flag of {name}, not its seed. Received: {flag}")
+    known = {each.flag for each in comparison.varied}
+    further = [Varied(flag) for flag in dict.fromkeys(by) if flag not in known]
+    return dataclasses.replace(comparison, varied=[*comparison.varied, *further])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = make_parser().parse_args(argv)
     runs = [Run.resume(folder) for folder in args.runs]
-    comparison = comparison_of(runs)
+    comparison = comparison_of(runs, args.by)
     shared = {flag: str(runs[0].config[flag]) for flag in comparison.shared}
     if "dataset" in shared:
         shared["dataset"] = stem(shared["dataset"])

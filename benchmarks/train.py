@@ -34,7 +34,7 @@ from tasks import classification
 
 from mhe.callbacks import EnergyLogger, NormLogger
 from mhe.harness import figures, recipes
-from mhe.harness.comparisons import Comparison, Varied
+from mhe.harness.comparisons import Comparison, Varied, milliseconds_per_step
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import EPOCHS, Parser, integer, number, program
 from mhe.harness.run import Run
@@ -89,8 +89,11 @@ COMPARISON = Curves(
         "validation_accuracy": 100,
         "train_accuracy": 100,
         "energy": 1,
+        "smallest_angle": 1,
+        "ms_per_step": 1,
     },
     shared=["dataset"],
+    derived={"ms_per_step": milliseconds_per_step},
 )
 
 
@@ -299,9 +302,10 @@ class Task(ImageTask):
     def report(self, run: Run) -> dict[str, float]:
         """Draws `curves.png` and `angles.png` and returns the metrics of the last epoch."""
         figures.draw_curves(run.rows, run.folder / "curves.png", run.folder.name)
+        angles = classification.angles(self.model)
         figures.draw_angles(
             self.initial_angles,
-            classification.angles(self.model),
+            angles,
             run.folder / "angles.png",
             run.folder.name,
         )
@@ -312,6 +316,7 @@ class Task(ImageTask):
             "train_accuracy": last["accuracy"],
             "train_cross_entropy": last["cross_entropy"],
             "energy": last["energy"],
+            "smallest_angle": classification.mean_smallest_angle(angles),
             "steps": self.steps,
         }
 

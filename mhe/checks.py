@@ -130,6 +130,24 @@ def check_choice(name: str, value: Any, choices: Collection[Any], optional: bool
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raises a `ValueError` unless `value` is True or False.
+
+    Args:
+        name: The argument's name, for the error.
+        value: The value.
+
+    Example:
+
+    >>> check_flag("unit", True)
+    >>> check_flag("unit", 1)
+    Traceback (most recent call last):
+    ValueError: `unit` must be True or False. Received: unit=1
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+
+
 def check_same_length(**arrays: Any) -> None:
     """Raises a `ValueError` unless all arrays, given by name, have the same length.
 

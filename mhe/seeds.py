@@ -22,7 +22,7 @@ def fresh_seed(numbers: Tensor, seed: int) -> keras.random.SeedGenerator:
     It has no state, so it changes from step to step of a compiled training loop, too.
 
     Args:
-        numbers: Tensor `(N,)` of trained weights.
+        numbers: Tensor `(N,)` of trained weights or features.
         seed: Integer ≥ 0.
 
     Returns:
@@ -36,6 +36,7 @@ def fresh_seed(numbers: Tensor, seed: int) -> keras.random.SeedGenerator:
     """
     # Multiplying exposes the last digits, the first to change.
     digits = ops.cast(ops.stop_gradient(numbers), "float32") * 8191.0
-    digits = ops.sum(digits - ops.floor(digits)) * (2.0**20 / int(numbers.shape[0]))
+    count = ops.cast(ops.shape(numbers)[0], "float32")
+    digits = ops.sum(digits - ops.floor(digits)) * (2.0**20 / count)
     key = ops.stack([ops.cast(digits, "uint32"), ops.cast(seed % 2**32, "uint32")])
     return _TensorSeed(key)

@@ -3,7 +3,7 @@
 import argparse
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -180,3 +180,17 @@ def angles(model: keras.Model) -> dict[str, np.ndarray]:
         weight.path: pairwise_angles(weight.variable, weight.axis)
         for weight in neuron_weights(model)
     }
+
+
+def mean_smallest_angle(angles: Mapping[str, np.ndarray]) -> float:
+    """Returns the mean over layers of the smallest angle between two neurons, in radians.
+
+    Args:
+        angles: See `angles`.
+
+    Example:
+
+    >>> round(mean_smallest_angle({"a": np.array([1.0, 0.5]), "b": np.array([1.5])}), 6)
+    1.0
+    """
+    return float(np.mean([each.min() for each in angles.values()]))

@@ -53,7 +53,8 @@ def hyperspherical_energy(
         space: `"full"` or `"half"`.
         axis: The axis, or axes, that count the neurons. All others hold a neuron's numbers.
         reduction: `"mean"` over the ordered pairs, or `"sum"`.
-        block: Neurons per block. Defaults to `block_size(N)`.
+        block: Neurons per block. Defaults to `block_size(N)`. Where N is the size of a batch, not
+            known when a model is traced, all are in one.
 
     Returns:
         A scalar tensor: float64 for float64 weights where Keras computes in it, else float32.
@@ -79,9 +80,13 @@ def hyperspherical_energy(
     check_options(s, distance, space, reduction)
     vectors, layout = as_matrix(weights, axis)
     check_count("block", block, 1, optional=True)
+    variant = Variant.of(s, distance, space)
+    if not layout.is_counted(vectors):
+        excess = sum_of_excesses(vectors, layout, variant, block=1)
+        batch = ops.cast(ops.shape(vectors)[layout.axis], excess.dtype)
+        return energy_of_excess(excess, batch, variant, reduction)
     count, dims = layout.count_and_dims(vectors)
     block = block_size(count) if block is None else min(block, max(count, 1))
-    variant = Variant.of(s, distance, space)
 
     if count < 2 or dims == 0:
         # No pair whose energy could change; the zero keeps the gradient defined.
@@ -91,22 +96,33 @@ def hyperspherical_energy(
     return energy_of_excess(excess, count, variant, reduction)
 
 
-def energy_of_excess(excess: Tensor, count: int, variant: Variant, reduction: str) -> Tensor:
-    """The energy of `count` neurons, of which `excess` is the sum of their excesses."""
+def energy_of_excess(
+    excess: Tensor, count: int | Tensor, variant: Variant, reduction: str
+) -> Tensor:
+    """The energy of `count` neurons, of which `excess` is the sum of their excesses.
+
+    Args:
+        excess: A scalar.
+        count: A number, or a float scalar.
+        variant: Which energy.
+        reduction: As in `hyperspherical_energy`.
+    """
     scale = (2.0 if variant.half else 1.0) / (_pairs(count, variant) if reduction == "mean" else 1)
     return excess * scale + _energy_of_orthogonal(count, variant, reduction)
 
 
-def _pairs(count: int, variant: Variant) -> int:
+def _pairs(count: int | Tensor, variant: Variant) -> int | Tensor:
+    """The number of ordered pairs, or 1 if there is none."""
     points = 2 * count if variant.half else count
-    return points * (points - 1)
+    pairs = points * (points - 1)
+    return max(pairs, 1) if isinstance(pairs, int) else ops.maximum(pairs, 1.0)
 
 
-def _energy_of_orthogonal(count: int, variant: Variant, reduction: str) -> float:
+def _energy_of_orthogonal(count: int | Tensor, variant: Variant, reduction: str) -> float | Tensor:
     """The energy if all cosines were 0: what excesses are added to."""
     right = variant.orthogonal
     if not variant.half:
         total = count * (count - 1) * right
     else:
         total = 4 * count * (count - 1) * right + 2 * count * variant.antipodal
-    return total / max(_pairs(count, variant), 1) if reduction == "mean" else total
+    return total / _pairs(count, variant) if reduction == "mean" else total

@@ -23,8 +23,12 @@ class Layout(NamedTuple):
         """The axis that counts the vectors."""
         return 1 if self.in_columns else 0
 
+    def is_counted(self, vectors: Tensor) -> bool:
+        """Whether N is known; where TensorFlow traces a model, that of a batch may not be."""
+        return vectors.shape[self.axis] is not None
+
     def count_and_dims(self, vectors: Tensor) -> tuple[int, int]:
-        """N and D."""
+        """N, which must be known, and D."""
         first, second = (int(size) for size in vectors.shape)
         return (second, first) if self.in_columns else (first, second)
 
@@ -83,15 +87,16 @@ def as_matrix(weights: Tensor, axis: int | tuple[int, ...]) -> tuple[Tensor, Lay
     if not keras.backend.is_float_dtype(weights.dtype):
         weights = ops.cast(weights, "float32")
     shape = tuple(weights.shape)
-    if None in shape:
-        raise ValueError(
-            "Energies are of weights, whose shape is known; as an `activity_regularizer` they have "
-            f"no meaning. Received: a tensor of shape {shape}"
-        )
     axes = neuron_axes(axis, len(shape))
     in_order = tuple(range(len(shape)))
     others = tuple(a for a in in_order if a not in axes)
-    count = math.prod(shape[a] for a in axes)
+    if any(shape[a] is None for a in others):
+        raise ValueError(
+            "The numbers in a neuron must be known; for features, the axes that count neurons are "
+            f"those of the batch, such as axis=0. Received: axis={axis}, a tensor of shape {shape}"
+        )
+    is_counted = all(shape[a] is not None for a in axes)
+    count = math.prod(shape[a] for a in axes) if is_counted else -1
     dims = math.prod(shape[a] for a in others)
     if axes + others == in_order:
         return ops.reshape(weights, (count, dims)), Layout(in_columns=False)

@@ -55,8 +55,8 @@ def split_near(
         The cosines, with a 0 for each near pair, and what is then missing from the sums: the near
         pairs' excesses, and the parts of Σ_j slope_ij u_j orthogonal to u_i, `(Na, D)`.
     """
-    count, others = (int(size) for size in c.shape)
-    neighbors = min(_NEIGHBORS, others)
+    count, others = ops.shape(c)
+    neighbors = min(_NEIGHBORS, others) if c.shape[1] else ops.minimum(_NEIGHBORS, others)
     closeness, index = ops.top_k(_closeness(c, variant), neighbors, sorted=False)
     flat_index = ops.reshape(others * ops.arange(count, dtype=index.dtype)[:, None] + index, (-1,))
     cosines = ops.reshape(ops.take(ops.reshape(c, (-1,)), flat_index), (count, neighbors))
@@ -100,7 +100,7 @@ def _aside(a: Block, b: Block, index: Tensor, sign: Tensor) -> Tensor:
     Returns:
         Vectors `(Na, K, D)`.
     """
-    count, neighbors = (int(size) for size in index.shape)
+    count, neighbors = ops.shape(index)
     flat = ops.reshape(index, (-1,))
     vectors = ops.reshape(ops.take(b.rows, flat, axis=0), (count, neighbors, -1))
     inverse = ops.reshape(ops.take(b.inverse_norms, flat), (count, neighbors))

@@ -59,7 +59,10 @@ def block_size(neurons: int, memory: int = 2**25) -> int:
 
 
 def sum_of_excesses(vectors: Tensor, layout: Layout, variant: Variant, block: int) -> Tensor:
-    """Σ_{i≠j} h(c_ij) - h(0) over ordered pairs, differentiable along `vectors`."""
+    """Σ_{i≠j} h(c_ij) - h(0) over ordered pairs, differentiable along `vectors`.
+
+    Where the number of vectors is not known, all are in one block.
+    """
     return differentiable(lambda vectors: _evaluate(vectors, layout, variant, block), vectors)
 
 
@@ -74,6 +77,8 @@ def excess_and_slope(
 def _evaluate(
     vectors: Tensor, layout: Layout, variant: Variant, block: int
 ) -> tuple[Tensor, Pullback]:
+    if not layout.is_counted(vectors):
+        return _whole(vectors, layout, variant)
     count, dims = layout.count_and_dims(vectors)
     if block >= count and dims > _EXACT_DIMS:
         return _whole(vectors, layout, variant)
@@ -89,7 +94,7 @@ def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, P
     """
     gram = layout.gram(vectors, vectors)
     inverse = inverse_norms(ops.diagonal(gram))
-    off_diagonal = 1.0 - ops.eye(gram.shape[0], dtype=gram.dtype)
+    off_diagonal = 1.0 - ops.eye(ops.shape(gram)[0], dtype=gram.dtype)
     c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
 
     is_near = has_near(c, variant)

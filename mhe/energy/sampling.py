@@ -77,6 +77,11 @@ def sampled_energy(
     check_options(s, distance, space)
     check_count("sample", sample, 2)
     vectors, layout = as_matrix(weights, axis)
+    if not layout.is_counted(vectors):
+        raise ValueError(
+            "`sample` needs weights, whose neurons can be counted: a batch of features is itself a "
+            f"sample. Received: sample={sample}, a tensor of shape {tuple(vectors.shape)}"
+        )
     count, dims = layout.count_and_dims(vectors)
     if sample >= count or dims == 0:
         return hyperspherical_energy(vectors, s, distance, space, layout.axis, block=block)

@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class Comparison:
             and `--seeds`.
         reported: The metrics of `result.json` that the text and the figure show if runs have them,
             each with its factor: 100 for shares, which are shown in percent, else 1.
+        derived: Numbers that follow from a run besides its metrics, by name, each as a function of
+            the run that returns None where it has none. They may be among `reported`.
         shared: Flags in which all runs of one table must agree; the runs of one line agree in all
             but the seed.
 
@@ -74,6 +76,7 @@ class Comparison:
     varied: Sequence[Varied]
     reported: Mapping[str, int]
     shared: Sequence[str] = ()
+    derived: Mapping[str, Callable[[Run], float | None]] = field(default_factory=dict)
 
     def combinations(
         self,
@@ -218,8 +221,9 @@ class Comparison:
                 )
             line = dict(zip((each.title for each in self.varied), key, strict=True))
             line["seeds"] = len(metrics)
-            for name in metrics[0]:
-                values = np.array([each[name] for each in metrics])
+            columns = {name: [each[name] for each in metrics] for name in metrics[0]}
+            for name, numbers in {**columns, **self._derived(runs)}.items():
+                values = np.array(numbers)
                 line[name] = float(values.mean())
                 line[f"{name}_std"] = float(values.std(ddof=1)) if values.size > 1 else None
             lines.append(line)
@@ -315,12 +319,32 @@ class Comparison:
         self.draw(lines, out / "comparison.png", title)
         print(f"\n{self.text(lines)}\n\nTable and figure: {out}/table.csv, {out}/comparison.png")
 
+    def _derived(self, runs: Sequence[Run]) -> dict[str, list[float | None]]:
+        columns = {name: [function(run) for run in runs] for name, function in self.derived.items()}
+        return {name: numbers for name, numbers in columns.items() if None not in numbers}
+
     def _reported(self, lines: Sequence[Line]) -> dict[str, int]:
         return {
             name: factor
             for name, factor in self.reported.items()
             if any(name in line for line in lines)
         }
+
+
+def milliseconds_per_step(run: Run) -> float | None:
+    """Returns the time of an iteration, with its share of what an epoch ends with.
+
+    From the median epoch, as other work may slow some down; None for a run of no epochs, or one
+    that does not count its `steps`.
+
+    Args:
+        run: A complete run.
+    """
+    steps = run.result["metrics"].get("steps")
+    if not run.rows or not steps:
+        return None
+    median = float(np.median([row["seconds"] for row in run.rows]))
+    return 1000.0 * median * len(run.rows) / steps
 
 
 def stem(dataset: str) -> str:

@@ -11,6 +11,7 @@ from mhe.regularizers.nearest import NearestImagePull, nearest_images
 from mhe.regularizers.orthogonality import Orthogonality, orthogonality
 from mhe.regularizers.poles import Covering, Polarization, covering_distance, polarization
 from mhe.regularizers.rank import Rank, rank_loss
+from mhe.regularizers.relaxed_polarization import relaxed_polarization
 from mhe.regularizers.separation import Separation, smallest_distance
 from mhe.regularizers.sum import Sum, describe
 from mhe.regularizers.uniformity import Uniformity, uniformity
@@ -43,6 +44,7 @@ __all__ = [
     "polarization",
     "prototype_distances",
     "rank_loss",
+    "relaxed_polarization",
     "smallest_distance",
     "squared_distortion",
     "total_variation",

@@ -84,7 +84,7 @@ def compressed_energy(
         source = fresh_seed(fixed[:, 0], seed * projections + number)
         drawn = keras.random.normal((rows.shape[1], dims), seed=source)
         matrix = ops.cast(drawn, rows.dtype)
-        if projection != "random" and rows.shape[0] > 1:
+        if projection != "random" and rows.shape[0] != 1:
             moved = (
                 _loss_of_angles(fixed, dims)
                 if projection == "angle"
@@ -137,13 +137,12 @@ def _loss_of_angles(rows: Tensor, dims: int) -> Objective:
 def _negative_energy(rows: Tensor, dims: int, variant: Variant) -> Objective:
     """Minus the energy of mapped neurons, as a function of a map, flattened."""
     units = unit_vectors(rows)
+    layout = Layout(in_columns=False)
+    block = block_size(int(rows.shape[0])) if layout.is_counted(rows) else 1
 
     def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
         mapped = ops.matmul(units, ops.reshape(flat, (-1, dims)))
-        count = int(rows.shape[0])
-        value, pulls = excess_and_slope(
-            mapped, Layout(in_columns=False), variant, block_size(count)
-        )
+        value, pulls = excess_and_slope(mapped, layout, variant, block)
         return -value, -ops.reshape(ops.matmul(ops.transpose(units), pulls), (-1,))
 
     return objective
@@ -167,7 +166,8 @@ class CoMHE(OfNeurons):
         distance: `"euclidean"` or `"angle"`.
         steps: Number of steps that move a projection which is not random, at least 1.
         space: `"full"`, or `"half"` to count every neuron's opposite as well.
-        axis: The axis, or axes, of the weight that count its neurons; `mhe.attach` knows it.
+        axis: The axis, or axes, of the weight that count its neurons; 0 for features. `mhe.attach`
+            knows it for every layer.
 
     Raises:
         ValueError: If an argument is not one of the above; when called, if a neuron has fewer than

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mhe.checks import check_choice
+from mhe.checks import check_choice, check_flag
 from mhe.directions import unit_vectors
 from mhe.regularizers.base import OfNeurons
 from mhe.regularizers.distances import lengths
@@ -69,8 +69,7 @@ def orthogonality(
         networks?, NeurIPS 2018 ([arXiv:1810.09102](https://arxiv.org/abs/1810.09102)), section 3.
     """
     check_choice("kind", kind, KINDS)
-    if not isinstance(unit, bool):
-        raise ValueError(f"`unit` must be True or False. Received: unit={unit!r}")
+    check_flag("unit", unit)
     rows = neuron_rows(weights, axis)
     count, dims = rows.shape
     if count == 0 or dims == 0:
@@ -172,8 +171,7 @@ class Orthogonality(OfNeurons):
     ) -> None:
         super().__init__(strength, space, axis)
         check_choice("kind", kind, KINDS)
-        if not isinstance(unit, bool):
-            raise ValueError(f"`unit` must be True or False. Received: unit={unit!r}")
+        check_flag("unit", unit)
         self.kind = kind
         self.unit = unit
 

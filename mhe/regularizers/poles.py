@@ -6,19 +6,20 @@ from typing import Any
 import keras
 from keras import ops
 
-from mhe.checks import check_choice, check_count
+from mhe.checks import check_choice, check_count, check_flag
 from mhe.directions import unit_vectors
 from mhe.energy import DISTANCES, SPACES, check_options
 from mhe.energy.potential import Variant, excess_of_cosines, measures_of_cosines, potential
 from mhe.regularizers.base import OfNeurons
 from mhe.regularizers.inner import descend
 from mhe.regularizers.neurons import neuron_rows
+from mhe.regularizers.relaxed_polarization import relaxed_polarization
 from mhe.seeds import fresh_seed
 from mhe.types import Tensor
 
 # Neurons closer than this (squared distance) to a place count as being that far from it.
 _CLOSEST = 1e-6
-# Random directions among which a search in half space starts at the best.
+# Random directions among which a search starts at the best.
 _DRAWS = 32
 # How much more a place moves away from nearer neurons.
 _SHARPNESS = 30.0
@@ -34,10 +35,11 @@ def polarization(
 ) -> Tensor:
     """The least mean potential of the neurons over the sphere, min_v (1/N) Σ_i f_s(ρ(v, û_i)).
 
-    The search starts at the best of the neurons' opposites; in half space, where these are crowded
-    too, at the best of 32 random directions, which differ from step to step. It finds the pole only
-    approximately; for the pole that it finds the gradient is exact. Angles have a kink at a
-    neuron's opposite: if the pole is exactly there, that neuron has no gradient.
+    The search starts at the best of the neurons' opposites and of 32 random directions, which
+    differ from step to step; in half space, where opposites are crowded too, of those directions
+    alone. It finds the pole only approximately; for the pole that it finds the gradient is exact.
+    Angles have a kink at a neuron's opposite: if the pole is exactly there, that neuron has no
+    gradient.
 
     Args:
         weights: Tensor or variable of any shape and floating dtype.
@@ -152,10 +154,14 @@ class Polarization(OfNeurons):
         distance: `"euclidean"`, or `"angle"` in radians.
         steps: Number of steps of the search for the pole, at least 1.
         space: `"full"`, or `"half"` to count every neuron's opposite as well.
-        axis: The axis, or axes, of the weight that count its neurons; `mhe.attach` knows it.
+        axis: The axis, or axes, of the weight that count its neurons; 0 for features. `mhe.attach`
+            knows it for every layer.
+        relaxed: Whether to add `relaxed_polarization` instead, which needs no search: `s`,
+            `distance` and `steps` do not matter then. In full space alone, as neurons and their
+            opposites are always in balance.
 
     Raises:
-        ValueError: If an argument is not one of the above.
+        ValueError: If an argument is not one of the above, or `relaxed` is asked for in half space.
 
     Example:
 
@@ -176,20 +182,39 @@ class Polarization(OfNeurons):
         steps: int = 10,
         space: str = "full",
         axis: int | tuple[int, ...] = -1,
+        *,
+        relaxed: bool = False,
     ) -> None:
         super().__init__(strength, space, axis)
         check_options(s, distance, space)
         check_count("steps", steps, 1)
+        check_flag("relaxed", relaxed)
+        if relaxed and space == "half":
+            raise ValueError(
+                "`relaxed` needs `space` to be 'full': neurons and their opposites are always in "
+                "balance. Received: relaxed=True, space='half'"
+            )
         self.s = s
         self.distance = distance
         self.steps = steps
+        self.relaxed = relaxed
 
     def value(self, x: Tensor) -> Tensor:
-        """Minus the least potential of the neurons of `x`."""
+        """Minus the least potential of the neurons of `x`, or their relaxed polarization."""
+        if self.relaxed:
+            return relaxed_polarization(x, self.axis)
         return -polarization(x, self.s, self.distance, self.space, self.axis, self.steps)
 
     def own_config(self) -> dict[str, Any]:
         return {"s": self.s, "distance": self.distance, "steps": self.steps}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "relaxed": self.relaxed}
+
+    def __repr__(self) -> str:
+        if self.relaxed:
+            return f"Polarization({self.strength:g}, relaxed, {self.space})"
+        return super().__repr__()
 
 
 @keras.saving.register_keras_serializable(package="mhe")
@@ -204,7 +229,8 @@ class Covering(OfNeurons):
         distance: `"euclidean"`, or `"angle"` in radians.
         steps: Number of steps of the search for the place, at least 1.
         space: `"full"`, or `"half"` to count every neuron's opposite as well.
-        axis: The axis, or axes, of the weight that count its neurons; `mhe.attach` knows it.
+        axis: The axis, or axes, of the weight that count its neurons; 0 for features. `mhe.attach`
+            knows it for every layer.
 
     Raises:
         ValueError: If an argument is not one of the above.
@@ -247,14 +273,16 @@ def _emptiest(units: Tensor, space: str, crowding: Callable[[Tensor], Tensor]) -
 
     Args:
         units: `(N, D)`.
-        space: In full space the candidates are the neurons' opposites, in half space draws.
+        space: In half space the candidates are draws, in full space the neurons' opposites, too.
+            Draws alone are far from the emptiest place in many dimensions; opposites are all taken
+            where neurons are in balance.
         crowding: From cosines of neurons and candidates, `(N, K)`, to `(K,)`.
     """
+    draws = keras.random.normal((_DRAWS, units.shape[1]), seed=fresh_seed(units[:, 0], 0))
+    candidates = unit_vectors(ops.cast(draws, units.dtype))
     if space == "full":
-        candidates = -units
-    else:
-        draws = keras.random.normal((_DRAWS, units.shape[1]), seed=fresh_seed(units[:, 0], 0))
-        candidates = unit_vectors(ops.cast(draws, units.dtype))
+        # Of equally good ones the first is taken.
+        candidates = ops.concatenate([-units, candidates], axis=0)
     cosines = ops.matmul(units, ops.transpose(candidates))
     return ops.take(candidates, ops.argmin(crowding(cosines)), axis=0)
 

@@ -56,6 +56,26 @@ def test_a_table_is_of_complete_runs_that_share_what_they_must(table, tmp_path, 
         table.main([folders[0], *out])
 
 
+def test_further_flags_make_lines_of_their_own(table, tmp_path):
+    decays = (None, None, 0.0, 5e-4)
+    folders = [
+        str(made(tmp_path / str(seed), weight_decay=decay, seed=seed).folder)
+        for seed, decay in enumerate(decays)
+    ]
+    out = ["--out", str(tmp_path / "table")]
+    with pytest.raises(BadInput, match=r"differ in their seeds only.*--weight_decay"):
+        table.main([*folders, *out])
+    with pytest.raises(BadInput, match=r"--by must name a flag of .*x\.py.* Received: height"):
+        table.main([*folders, "--by", "height", *out])
+    with pytest.raises(BadInput, match=r"--by must name a flag .* Received: seed"):
+        table.main([*folders, "--by", "seed", *out])
+    table.main([*folders, "--by", "weight_decay", "model_name", *out])
+    with open(tmp_path / "table/table.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["weight_decay"] for line in lines] == ["", "0.0", "0.0005"]
+    assert [line["seeds"] for line in lines] == ["2", "1", "1"]
+
+
 def test_runs_of_two_programs_or_of_none_that_is_known_are_refused(table, tmp_path):
     known, other = made(tmp_path / "x"), made(tmp_path / "y", made_by="benchmarks/y.py")
     out = ["--out", str(tmp_path / "table")]

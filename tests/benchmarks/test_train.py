@@ -348,6 +348,7 @@ def test_interrupted_killed_and_resumed_it_ends_as_an_unbroken_run(
     assert described.items() <= result.items()
     assert result["metrics"]["test_accuracy"] == rows[-1]["val_accuracy"]
     assert result["metrics"]["steps"] == 11
+    assert 0 < result["metrics"]["smallest_angle"] < math.pi / 2
     assert result["seconds"] == pytest.approx(sum(row["seconds"] for row in rows), abs=0.01)
     left = {path.name for path in unbroken.iterdir()}
     assert left == {
@@ -513,6 +514,14 @@ def test_a_comparison_is_a_folder_of_runs_a_table_and_figures(
         accuracy = run.result["metrics"]["test_accuracy"]
         assert float(line["test_accuracy"]) == pytest.approx(accuracy)
         assert f"{100 * accuracy:.2f}" in printed
+        # Of the same layers in each, whether or not they have an energy.
+        assert {name for name in run.rows[0] if name.startswith("energy/")} == {
+            name for name in runs[0].rows[0] if name.startswith("energy/")
+        }
+        milliseconds = 1000 * run.rows[0]["seconds"] / run.result["metrics"]["steps"]
+        assert float(line["ms_per_step"]) == pytest.approx(milliseconds)
+        for column in ("energy", "smallest_angle", "ms_per_step"):
+            assert f"{float(line[column]):.3f}" in printed
     for figure in ("comparison.png", "curves.png"):
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
 

@@ -1,11 +1,12 @@
 """Lists of flags as runs, and runs as lines of a table."""
 
 import argparse
+import dataclasses
 
 import numpy as np
 import pytest
 
-from mhe.harness.comparisons import Comparison, Varied
+from mhe.harness.comparisons import Comparison, Varied, milliseconds_per_step
 from mhe.harness.errors import BadInput
 from mhe.harness.run import Run
 
@@ -47,6 +48,23 @@ def test_combinations_that_are_equal_are_one_run():
     ]
     one = found["a-dims3-rate0.25-seed5"]
     assert (one.model_name, one.dims, one.rates, one.seed, one.seeds) == ("a", 3, 0.25, 5, 1)
+
+
+def test_milliseconds_per_step_are_those_of_the_median_epoch(tmp_path):
+    one = dataclasses.replace(
+        ONE, reported={"ms_per_step": 1}, derived={"ms_per_step": milliseconds_per_step}
+    )
+    runs = [made(tmp_path / str(seed), seed, metrics={"steps": 30}) for seed in (0, 1)]
+    for run, seconds in zip(runs, ((2.0, 9.0, 3.0), (1.0, 1.0, 1.0)), strict=True):
+        run.rows = [{"epoch": i + 1, "seconds": each} for i, each in enumerate(seconds)]
+    (line,) = one.collect(runs)
+    # 3 epochs of 10 steps.
+    assert line["ms_per_step"] == pytest.approx((300 + 100) / 2)
+    assert "200.000 ± 141.421" in one.text([line])
+    bare = [made(tmp_path / "bare", 0, metrics={"steps": 30})]
+    (line,) = one.collect(bare)
+    assert "ms_per_step" not in line
+    assert milliseconds_per_step(made(tmp_path / "uncounted", 0, metrics={"cost": 1})) is None
 
 
 def test_missing_runs_are_made_and_broken_ones_resumed(tmp_path, capsys):

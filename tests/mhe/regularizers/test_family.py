@@ -36,7 +36,7 @@ FAMILY = {
     "separation by angle": lambda **given: regularizers.Separation(distance="angle", **given),
     "uniformity": lambda **given: regularizers.Uniformity(**given),
 }
-# These hold for weights of known shape alone, and take their time to compile.
+# These take their time to compile.
 SEARCHING = ("comhe", "covering", "polarization")
 family = pytest.mark.parametrize("make", FAMILY.values(), ids=FAMILY)
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
