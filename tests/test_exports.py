@@ -220,6 +220,14 @@ def test_episodes_of_other_sizes_than_any_before(form, export):
         np.testing.assert_allclose(run(query, support), logits, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="the others take episodes of any size")
+def test_jax_says_that_episodes_need_a_size(tmp_path):
+    backbone = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    model = mhe.fewshot.PrototypicalNetwork(backbone)
+    with pytest.raises(ValueError, match="pass `input_signature`.* Received: none"):
+        model.export(str(tmp_path / "program"))
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_face_models_and_embedders(form, export):
     shape = (16, 16, 1)

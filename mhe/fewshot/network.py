@@ -208,9 +208,19 @@ class PrototypicalNetwork(keras.Model):
     def export(self, *args: Any, **kwargs: Any) -> None:
         """Exports the program from episodes to logits, as `keras.Model.export` does.
 
-        Without an `input_signature` it takes episodes of any number of classes and images. To serve
-        embeddings, export the backbone.
+        Without an `input_signature` it takes episodes of any number of classes and images. On JAX,
+        where support and query of unknown numbers cannot be told to have as many classes, it needs
+        one. To serve embeddings, export the backbone.
+
+        Raises:
+            ValueError: On JAX without an `input_signature`.
         """
+        if keras.backend.backend() == "jax" and kwargs.get("input_signature") is None:
+            raise ValueError(
+                "On JAX an episode's numbers of classes and images are fixed when it is exported: "
+                "pass `input_signature`, such as [{'support': keras.InputSpec(shape=(1, 5, 1, …)), "
+                "'query': keras.InputSpec(shape=(1, 5, 15, …))}]. Received: none"
+            )
         keras_internals.call_on_zeros(self)
         super().export(*args, **kwargs)
 
