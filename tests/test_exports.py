@@ -224,7 +224,7 @@ def test_episodes_of_other_sizes_than_any_before(form, export):
 def test_jax_says_that_episodes_need_a_size(tmp_path):
     backbone = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
     model = mhe.fewshot.PrototypicalNetwork(backbone)
-    with pytest.raises(ValueError, match="pass `input_signature`.* Received: none"):
+    with pytest.raises(ValueError, match="pass `input_signature`"):
         model.export(str(tmp_path / "program"))
 
 
