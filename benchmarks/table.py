@@ -21,7 +21,7 @@ if __name__ == "__main__":
 from mhe.harness.comparisons import Comparison, Varied, stem
 from mhe.harness.errors import BadInput
 from mhe.harness.files import make_folder
-from mhe.harness.flags import LineParser, file_path, program
+from mhe.harness.flags import LineParser, file_path, plain_text, program
 from mhe.harness.run import Run
 
 # The module of each program that makes runs. Those in benchmarks/ lie beside this file.
@@ -50,8 +50,8 @@ def make_parser() -> LineParser:
     )
     parser.add_argument(
         "--by",
+        type=plain_text,
         nargs="+",
-        default=[],
         metavar="FLAG",
         help="further flags whose values make lines of their own, such as weight_decay "
         "(default: none but those that the program compares)",
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = make_parser().parse_args(argv)
     runs = [Run.resume(folder) for folder in args.runs]
-    comparison = comparison_of(runs, args.by)
+    comparison = comparison_of(runs, args.by or ())
     shared = {flag: str(runs[0].config[flag]) for flag in comparison.shared}
     if "dataset" in shared:
         shared["dataset"] = stem(shared["dataset"])

@@ -226,6 +226,7 @@ class Task(training.Task):
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)
         self.data = recipes.load(args)
+        self.summary = self.data.in_words()
         self.images, _ = self.data.train
         self.steps_per_epoch, self.steps = args.snapshot_every, args.steps
         # Refuses too few images before the run has a folder.

@@ -114,9 +114,7 @@ def test(args: argparse.Namespace) -> dict[str, Any]:
     """
     started = time.monotonic()
     figures.require_matplotlib()
-    data = (
-        None if args.pairs is None and args.ijb is not None and not args.data_dir else data_of(args)
-    )
+    data = data_of(args)
     model, run = trained.load_model(args.run)
     folder = _folder(args, run)
     require_unused(folder)
@@ -261,17 +259,22 @@ def _warn_of_alignment(run: Run, protocol: Protocol) -> None:
         )
 
 
-def data_of(args: argparse.Namespace) -> str:
+def data_of(args: argparse.Namespace) -> str | None:
     """Returns what holds the images: `--data_dir`, or the first .bin of `--pairs`.
+
+    Returns:
+        Its path; None if there are templates alone, which `--ijb` holds.
 
     Raises:
         BadInput: If it is neither or both.
 
     Example:
 
-    >>> data_of(argparse.Namespace(data_dir=None, pairs=["lfw.bin"], landmarks=None))
+    >>> data_of(argparse.Namespace(data_dir=None, pairs=["lfw.bin"], landmarks=None, ijb=None))
     'lfw.bin'
     """
+    if args.ijb is not None and args.pairs is None and args.data_dir is None:
+        return None
     sets = [each for each in args.pairs or [] if faces.validation_sets.is_validation_set(each)]
     if args.pairs is None or len(sets) < len(args.pairs):
         if args.data_dir is None:

@@ -370,8 +370,6 @@ def jit_compile() -> bool | str:
 def load(args: argparse.Namespace, whole: str | None = None) -> Dataset:
     """Loads the images of a run: those of `--dataset`, reduced according to other flags.
 
-    Prints how many there are, and whether they are in memory or streamed from disk.
-
     Args:
         args: The resolved flags.
         whole: The flags that need all images in memory, if any.
@@ -390,7 +388,6 @@ def load(args: argparse.Namespace, whole: str | None = None) -> Dataset:
             f"{whole} needs all images in memory, which --memory has to allow. "
             f"Received: {data.in_words()}"
         )
-    print(data.in_words())
     # Not every program has the flag.
     share = vars(args).get("validation")
     if share:

@@ -20,6 +20,7 @@ from mhe.harness import recipes
 from mhe.harness.batches import Batches
 from mhe.harness.callbacks import ChanceWarning, run_callbacks
 from mhe.harness.comparisons import Comparison, stem
+from mhe.harness.datasets import images_in_words
 from mhe.harness.errors import BadInput, Diverged, within_memory
 from mhe.harness.events import require_tensorboardx
 from mhe.harness.figures import require_matplotlib
@@ -51,6 +52,7 @@ class Task(abc.ABC):
         validation: What `fit` evaluates after each epoch, or None.
         config: Entries of `config.json` besides the flags.
         result: Entries of `result.json` besides the metrics.
+        summary: What is printed about the data before training.
         divergence: Errors in training or reporting that mean that the training diverged.
     """
 
@@ -64,6 +66,7 @@ class Task(abc.ABC):
         self.validation: keras.utils.PyDataset | None = None
         self.config: dict[str, Any] = {}
         self.result: dict[str, Any] = {}
+        self.summary = ""
 
     @property
     def epochs(self) -> int:
@@ -122,6 +125,7 @@ class ImageTask(Task):
     def use(self, train: tuple[Any, Any], test: tuple[Any, Any] | None) -> None:
         """Sets the images to train on and, if any, to evaluate on, and the number of iterations."""
         self.train = train
+        self.summary = images_in_words(train[0], None if test is None else test[0])
         count, size = len(train[0]), self.args.batch_size
         if self.drop_remainder and count < size:
             raise BadInput(
@@ -275,6 +279,8 @@ class Program:
             run = Run.start_or_resume(
                 run, parser.prog, args, excluded=parser.excluded, **task.config
             )
+            if task.summary:
+                print(task.summary)
             with run:
                 task.prepare_run(run)
                 done = run.restore(task.model)

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from mhe.harness.datasets.dataset import Dataset
+from mhe.harness.datasets.dataset import Dataset, images_in_words
 from mhe.harness.datasets.few_shot import (
     ClassSplit,
     split_classes,
@@ -36,6 +36,7 @@ __all__ = [
     "balanced_subset",
     "halves",
     "held_out",
+    "images_in_words",
     "load",
     "load_one_shot_runs",
     "long_tailed",

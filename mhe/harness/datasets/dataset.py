@@ -41,13 +41,7 @@ class Dataset:
         >>> Dataset("mine", (images, labels), (images[:2], labels[:2]), ("a", "b")).in_words()
         '4 training and 2 test images of 8x8 pixels, in memory (0.00 GiB)'
         """
-        images, tested = self.train[0], self.test[0]
-        size = (math.prod(images.shape) + math.prod(tested.shape)) / 2**30
-        where = f"in memory ({size:.2f} GiB)"
-        if isinstance(images, StreamedImages):
-            where = f"streamed from disk ({size:.2f} GiB decoded)"
-        sides = in_words(images.shape[1:3])
-        return f"{len(images):,} training and {len(tested):,} test images of {sides}, {where}"
+        return images_in_words(self.train[0], self.test[0])
 
     def require_classes(self) -> None:
         """Refuses a dataset on which classification makes no sense.
@@ -68,3 +62,23 @@ class Dataset:
                 f"{np.unique(self.train[1]).size} classes to train on, "
                 f"{np.unique(self.test[1]).size} others to test on"
             )
+
+
+def images_in_words(images: Tensor, tested: Tensor | None = None) -> str:
+    """Says how many images there are to train and to test on, and whether they are in memory.
+
+    Args:
+        images: The training images `(N, H, W, C)`.
+        tested: The test images, if any.
+
+    Example:
+
+    >>> images_in_words(np.zeros((4, 8, 8, 1), "uint8"))
+    '4 training images of 8x8 pixels, in memory (0.00 GiB)'
+    """
+    size = sum(math.prod(each.shape) for each in (images, tested) if each is not None) / 2**30
+    where = f"in memory ({size:.2f} GiB)"
+    if isinstance(images, StreamedImages):
+        where = f"streamed from disk ({size:.2f} GiB decoded)"
+    count = f"{len(images):,} training" + ("" if tested is None else f" and {len(tested):,} test")
+    return f"{count} images of {in_words(images.shape[1:3])}, {where}"

@@ -233,8 +233,8 @@ def test_bad_arguments(options, words):
         mhe.MHE(**options)
 
 
-def test_energies_of_activations_are_refused():
-    with pytest.raises(ValueError, match=r"as an `activity_regularizer`.*\(None, 4\)"):
+def test_activations_need_the_axis_of_the_batch():
+    with pytest.raises(ValueError, match=r"such as axis=0.*\(None, 4\)"):
         mhe.MHE()(keras.KerasTensor((None, 4)))
 
 
