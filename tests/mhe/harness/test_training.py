@@ -178,7 +178,8 @@ def test_a_run_is_complete_and_says_where(tmp_path, capsys, made):
     }
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"config.json", "log.csv", "result.json", "checkpoints", "tensorboard"}
-    first, second, last = capsys.readouterr().out.splitlines()
+    summary, first, second, last = capsys.readouterr().out.splitlines()
+    assert summary == "12 training and 8 test images of 4x4 pixels, in memory (0.00 GiB)"
     assert first.startswith("epoch 1/2  loss ")
     assert second.startswith("epoch 2/2  loss ")
     assert (
