@@ -34,7 +34,7 @@ from mhe.arrays import read_array
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput, CannotWrite, within_memory
 from mhe.harness.files import PARTIAL, make_folder, read_json, write_array, write_json
-from mhe.harness.flags import BATCH_SIZE, LineParser, file_path, program
+from mhe.harness.flags import LineParser, file_path, program
 from mhe.harness.lock import locked
 from sphereface_plus import faces
 from sphereface_plus.faces.batches import Landmarks
@@ -61,15 +61,7 @@ def make_parser() -> LineParser:
         "network, or with the backbone alone",
     )
     people_flags.add(parser, "default: none, and one must be named", with_names=True)
-    parser.add_argument(
-        "--mirror",
-        choices=["concatenate", "none"],
-        default="concatenate",
-        help="whether to append the embedding of the mirror image",
-    )
-    parser.add_argument(
-        "--batch_size", type=BATCH_SIZE, default=128, help="number of images to embed at once"
-    )
+    people_flags.add_embedding(parser)
     parser.add_argument(
         "--out",
         type=file_path,

@@ -30,12 +30,12 @@ from tqdm import tqdm
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput, as_bad_input, within_memory
 from mhe.harness.files import make_folder, write_csv, write_json
-from mhe.harness.flags import BATCH_SIZE, LineParser, file_path, number, program
+from mhe.harness.flags import LineParser, file_path, number, program
 from mhe.harness.run import require_unused
 from sphereface_plus.faces import find_faces, find_people
 from sphereface_plus.faces.people import some
 from sphereface_plus.identification import Search, nearest, search, stranger_scores, threshold_at
-from sphereface_plus.program import embedders, tables
+from sphereface_plus.program import embedders, people_flags, tables
 from sphereface_plus.program.tables import Table
 
 
@@ -80,18 +80,7 @@ def make_parser() -> LineParser:
         type=number(-1, 1),
         help="the cosine above which a probe is accepted (default: set by --far)",
     )
-    parser.add_argument(
-        "--mirror",
-        choices=["concatenate", "none"],
-        default="concatenate",
-        help="with --run: whether to append the embedding of the mirror image",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=BATCH_SIZE,
-        default=128,
-        help="with --run: number of images to embed at once",
-    )
+    people_flags.add_embedding(parser, "with --run: ")
     parser.add_argument(
         "--out",
         type=file_path,

@@ -32,7 +32,7 @@ from mhe.harness import figures
 from mhe.harness.comparisons import stem
 from mhe.harness.errors import BadInput, as_bad_input, within_memory
 from mhe.harness.files import make_folder
-from mhe.harness.flags import BATCH_SIZE, LineParser, file_path, program
+from mhe.harness.flags import LineParser, file_path, program
 from mhe.harness.reports import write_report
 from mhe.harness.run import Run, require_unused
 from sphereface_plus import faces
@@ -71,15 +71,7 @@ def make_parser() -> LineParser:
         help="IJB-B or IJB-C as InsightFace lays it out, a folder with loose_crop/ and meta/; "
         "embeddings of mirror images are added there, as in its published rates (default: none)",
     )
-    parser.add_argument(
-        "--mirror",
-        choices=["concatenate", "none"],
-        default="concatenate",
-        help="whether to append the embedding of the mirror image",
-    )
-    parser.add_argument(
-        "--batch_size", type=BATCH_SIZE, default=128, help="number of images to embed at once"
-    )
+    people_flags.add_embedding(parser)
     parser.add_argument(
         "--out",
         type=file_path,

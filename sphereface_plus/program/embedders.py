@@ -22,6 +22,29 @@ from sphereface_plus.program import trained
 _CHANGING = {"shared_object_id"}
 
 
+def in_order(
+    backbone: keras.Model, people: People, landmarks: Landmarks | None, batch_size: int
+) -> FaceBatches:
+    """Returns the faces of people in their order, of the size that a network takes.
+
+    Args:
+        backbone: The network from faces to embeddings.
+        people: The people.
+        landmarks: Five points per image to align the faces by, or None.
+        batch_size: Number of images in a batch.
+    """
+    height, width, channels = backbone.input_shape[1:]
+    return FaceBatches(
+        people,
+        batch_size,
+        size=(height, width),
+        channels=channels,
+        landmarks=landmarks,
+        flip=False,
+        shuffle=False,
+    )
+
+
 @dataclass(frozen=True)
 class Embedder:
     """A network from faces to embeddings.
@@ -50,16 +73,7 @@ class Embedder:
             landmarks: Five points per image to align the faces by, or None.
             batch_size: Number of images to embed at once.
         """
-        height, width, channels = self.backbone.input_shape[1:]
-        return FaceBatches(
-            people,
-            batch_size,
-            size=(height, width),
-            channels=channels,
-            landmarks=landmarks,
-            flip=False,
-            shuffle=False,
-        )
+        return in_order(self.backbone, people, landmarks, batch_size)
 
     def embed(
         self,

@@ -9,11 +9,12 @@ import numpy as np
 from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.files import write_csv
 from sphereface_plus.face_model import FaceModel
-from sphereface_plus.faces import FaceBatches, People, load
+from sphereface_plus.faces import People, load
 from sphereface_plus.faces.batches import Landmarks
 from sphereface_plus.identification import Identification, identify
 from sphereface_plus.pairs import Pairs
 from sphereface_plus.program import figures
+from sphereface_plus.program.embedders import in_order
 from sphereface_plus.verification import (
     Verification,
     all_pairs,
@@ -196,16 +197,7 @@ def evaluate(
     Raises:
         BadInput: If there are too few pairs, or an embedding is zero or not finite.
     """
-    height, width, channels = model.backbone.input_shape[1:]
-    batches = FaceBatches(
-        people,
-        batch_size,
-        size=(height, width),
-        channels=channels,
-        landmarks=landmarks,
-        flip=False,
-        shuffle=False,
-    )
+    batches = in_order(model.backbone, people, landmarks, batch_size)
     embeddings, labels = model.embed(batches, mirror=mirror), people.labels
     identification = None
     with as_bad_input(f"{people.source} cannot be scored"):
@@ -225,6 +217,7 @@ def evaluate(
         verified = verify_scores(scores, same, folds)
     rows = _hardest(scores, same)
     images = pairs.rows[rows] if pairs is not None else _pairs_at(rows, len(labels))
+    height, width, channels = model.backbone.input_shape[1:]
     shown = load(people, images.ravel(), (height, width), channels, landmarks)
     hardest = [
         HardPair(

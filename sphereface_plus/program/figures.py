@@ -15,6 +15,17 @@ _BINS = 100
 _MOST_POINTS = 2000
 
 
+def _corners(curve: RocCurve) -> tuple[np.ndarray, np.ndarray]:
+    """Rates of false and of true accepts, from one false accept on, for an axis of logarithms.
+
+    They are the corners of steps, as no threshold is between two, thinned to the resolution of a
+    screen.
+    """
+    counts = np.unique(np.geomspace(1, curve.different, _MOST_POINTS).round().astype(np.int64))
+    places = np.searchsorted(curve.false_accepts, counts, side="right") - 1
+    return counts / curve.different, curve.tar[places]
+
+
 def draw_roc(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") -> None:
     """Draws ROC curves with a logarithmic axis of false accept rates.
 
@@ -37,11 +48,8 @@ def draw_roc(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") 
     figure = canvas.blank(6, 5, title)
     axes = figure.subplots()
     for name, curve in curves.items():
-        # Steps, as no threshold is between two corners; thinned to the resolution of a screen.
-        counts = np.unique(np.geomspace(1, curve.different, _MOST_POINTS).round().astype(np.int64))
-        places = np.searchsorted(curve.false_accepts, counts, side="right") - 1
-        label = f"{name} (AUC {curve.auc:.4f})"
-        axes.step(counts / curve.different, curve.tar[places], where="post", label=label)
+        far, tar = _corners(curve)
+        axes.step(far, tar, where="post", label=f"{name} (AUC {curve.auc:.4f})")
     axes.set_xscale("log")
     axes.set_ylim(0, 1.02)
     canvas.label(axes, "false accept rate", "true accept rate")
@@ -72,12 +80,10 @@ def draw_det(curves: Mapping[str, RocCurve], path: str | Path, title: str = "") 
     figure = canvas.blank(6, 5, title)
     axes = figure.subplots()
     for name, curve in curves.items():
-        counts = np.unique(np.geomspace(1, curve.different, _MOST_POINTS).round().astype(np.int64))
-        places = np.searchsorted(curve.false_accepts, counts, side="right") - 1
+        far, tar = _corners(curve)
         # Where nobody is rejected there is nothing to draw.
-        rejects = np.where(curve.tar[places] < 1, 1 - curve.tar[places], np.nan)
-        label = f"{name} (EER {curve.eer:.4f})"
-        axes.step(counts / curve.different, rejects, where="post", label=label)
+        rejects = np.where(tar < 1, 1 - tar, np.nan)
+        axes.step(far, rejects, where="post", label=f"{name} (EER {curve.eer:.4f})")
     axes.set_xscale("log")
     axes.set_yscale("log")
     # Also where nothing is drawn, as all pairs are told apart.

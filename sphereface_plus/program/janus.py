@@ -18,10 +18,11 @@ import numpy as np
 from mhe.harness.errors import BadInput, as_bad_input
 from sphereface_plus import ijb
 from sphereface_plus.face_model import FaceModel
-from sphereface_plus.faces import FaceBatches, People, find_faces
+from sphereface_plus.faces import People, find_faces
 from sphereface_plus.faces.people import some
 from sphereface_plus.identification import Identification, Search
 from sphereface_plus.program import figures
+from sphereface_plus.program.embedders import in_order
 from sphereface_plus.verification import RocCurve
 from sphereface_plus.verification.protocol import FARS
 
@@ -205,16 +206,7 @@ def evaluate(
     Raises:
         BadInput: If a template has no images, or an embedding is zero or not finite.
     """
-    height, width, channels = model.backbone.input_shape[1:]
-    batches = FaceBatches(
-        benchmark.people,
-        batch_size,
-        size=(height, width),
-        channels=channels,
-        landmarks=benchmark.landmarks,
-        flip=False,
-        shuffle=False,
-    )
+    batches = in_order(model.backbone, benchmark.people, benchmark.landmarks, batch_size)
     embeddings = model.embed(batches, mirror=mirror)
     if mirror:
         embeddings = embeddings.reshape(len(embeddings), 2, -1).sum(axis=1)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mhe.harness.flags import LineParser, file_path, plain_text
+from mhe.harness.flags import BATCH_SIZE, LineParser, file_path, plain_text
 from sphereface_plus.faces import People, find_faces, find_people, records, validation_sets
 
 
@@ -61,6 +61,34 @@ def add(parser: LineParser, otherwise: str, *, with_names: bool = False) -> None
         help="a text file with a line per image: its name, and x and y of both eyes, the nose and "
         "both corners of the mouth, to align the faces by (default: crop the center of every "
         "image)",
+    )
+
+
+def add_embedding(parser: LineParser, only: str = "") -> None:
+    """Adds the flags that say how faces are embedded.
+
+    Args:
+        parser: A program's parser.
+        only: What the help begins with where they do not always apply.
+
+    Example:
+
+    >>> parser = LineParser()
+    >>> add_embedding(parser)
+    >>> parser.parse_args([])
+    Namespace(mirror='concatenate', batch_size=128)
+    """
+    parser.add_argument(
+        "--mirror",
+        choices=["concatenate", "none"],
+        default="concatenate",
+        help=f"{only}whether to append the embedding of the mirror image",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=BATCH_SIZE,
+        default=128,
+        help=f"{only}number of images to embed at once",
     )
 
 
