@@ -21,6 +21,7 @@ within each round; `ratio` is the median of their ratios round by round, `ratio_
 goes on with what is missing. A case that runs out of memory has a row that says so.
 """
 
+import argparse
 import importlib.util
 import os
 import sys
@@ -39,10 +40,9 @@ if __name__ == "__main__":
 
 from gpu import pictures, plan
 from gpu.session import FAILED, Session
-from timing.flags import timing_parser
+from timing.flags import require_installed, timing_parser
 
 from mhe.harness import figures
-from mhe.harness.errors import BadInput
 from mhe.harness.flags import LineParser, number, program
 
 BACKENDS = ("torch", "jax", "tensorflow")
@@ -119,6 +119,18 @@ def _notes(session: Session, part: plan.Part, backend: str) -> str:
     return "".join(f"; {each}" for each in words)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Refuses backends that are not installed.
+
+    Args:
+        args: The flags.
+
+    Raises:
+        BadInput: If there is one.
+    """
+    require_installed(args.backends, INSTALLED)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the flags ask for, and writes rows, tables and pictures to the folder.
 
@@ -126,10 +138,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The flags; those of the process by default.
     """
     began = time.time()
-    flags = vars(make_parser().parse_args(argv))
-    for name in flags["backends"]:
-        if name not in INSTALLED:
-            raise BadInput(f"--backends {name} is not installed. Installed: {', '.join(INSTALLED)}")
+    args = make_parser().parse_args(argv)
+    check(args)
+    flags = vars(args)
     figures.require_matplotlib()
     seconds = 60 * flags["minutes"]
     share, most = PICTURES

@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
     start(__file__)
 
-from timing.flags import add_rounds, numbers, size, timing_parser
+from timing.flags import add_rounds, numbers, require_installed, size, timing_parser
 from timing.report import (
     compare,
     draw,
@@ -43,7 +43,6 @@ from timing.report import (
 from timing.results import Results, Row, progress
 
 from mhe.harness import figures
-from mhe.harness.errors import BadInput
 from mhe.harness.flags import COUNT, SEVERAL, SIDE, WIDTH, LineParser, number, program
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -325,9 +324,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If there is one.
     """
-    for name in args.backends:
-        if name not in INSTALLED:
-            raise BadInput(f"--backends {name} is not installed. Installed: {', '.join(INSTALLED)}")
+    require_installed(args.backends, INSTALLED)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,8 +1,9 @@
 """The flags of the timing programs."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from mhe.harness.errors import BadInput
 from mhe.harness.flags import COUNT, SECONDS, SEED, LineParser, file_path
 from mhe.text import brief
 
@@ -29,6 +30,25 @@ def timing_parser(name: str, description: str, out: str, seeded: str) -> LinePar
     parser.add_argument("--seed", type=SEED, default=0, help=f"seed of the {seeded}")
     parser.add_argument("--out", type=file_path, default=f"runs/{name}", help=out)
     return parser
+
+
+def require_installed(names: Sequence[str], installed: Sequence[str]) -> None:
+    """Refuses a value of `--backends` that is not installed.
+
+    Args:
+        names: The values.
+        installed: The backends that are.
+
+    Raises:
+        BadInput: If there is one.
+
+    Example:
+
+    >>> require_installed(["jax"], ["jax", "torch"])
+    """
+    for name in names:
+        if name not in installed:
+            raise BadInput(f"--backends {name} is not installed. Installed: {', '.join(installed)}")
 
 
 def add_rounds(parser: LineParser, rounds: int, seconds: float, per: str) -> None:
