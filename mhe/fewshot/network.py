@@ -215,7 +215,9 @@ class PrototypicalNetwork(keras.Model):
         Raises:
             ValueError: On JAX without an `input_signature`.
         """
-        if keras.backend.backend() == "jax" and kwargs.get("input_signature") is None:
+        # The fourth argument of Keras's method.
+        signature = args[3] if len(args) > 3 else kwargs.get("input_signature")
+        if keras.backend.backend() == "jax" and signature is None:
             raise ValueError(
                 "On JAX an episode's numbers of classes and images are fixed when it is exported: "
                 "pass `input_signature`, such as [{'support': keras.InputSpec(shape=(1, 5, 1, …)), "
