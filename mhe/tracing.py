@@ -42,6 +42,25 @@ def _has_value(condition: Tensor) -> bool:
     return False
 
 
+def not_translated(function: Callable[..., T]) -> Callable[..., T]:
+    """A function whose source TensorFlow does not translate, since it holds no Python control flow.
+
+    `ops.map` translates its function, and all that this calls, wherever it is not part of a
+    compiled step: that takes longer than most energies do.
+
+    Example:
+
+    >>> not_translated(abs)(-2)
+    2
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    # Keras has no name for this.
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(function)
+
+
 def keeps_one_branch() -> bool:
     """Whether what runs now is recorded for an export that cannot hold both branches.
 

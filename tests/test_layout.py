@@ -67,6 +67,7 @@ BACKEND_SPOTS = {
     ("mhe/layers/distance.py", "tensorflow"),
     ("mhe/tracing.py", "jax"),
     ("mhe/tracing.py", "torch"),
+    ("mhe/tracing.py", "tensorflow"),
 }
 # Faces on disk are read as the harness reads datasets: from folders and zips, in its batches.
 ON_THE_HARNESS = {

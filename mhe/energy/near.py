@@ -6,12 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mhe.energy.potential import (
-    Variant,
-    measures_of_cosines,
-    measures_of_distances,
-    potential,
-)
+from mhe.energy.potential import Variant, measures_of_distances, potential
 from mhe.types import Tensor
 
 # Float32 cosines of matrix products are known to about 1e-7, which is enough at distances above
@@ -58,7 +53,8 @@ def split_near(
     count, others = ops.shape(c)
     neighbors = min(_NEIGHBORS, others) if c.shape[1] else ops.minimum(_NEIGHBORS, others)
     closeness, index = ops.top_k(_closeness(c, variant), neighbors, sorted=False)
-    flat_index = ops.reshape(others * ops.arange(count, dtype=index.dtype)[:, None] + index, (-1,))
+    starts = others * ops.arange(count, dtype=index.dtype)
+    flat_index = ops.reshape(ops.expand_dims(starts, -1) + index, (-1,))
     cosines = ops.reshape(ops.take(ops.reshape(c, (-1,)), flat_index), (count, neighbors))
     is_near = closeness > _least_near(in_differences)
     # Of pairs that only fill up the eight, some distance at which everything is finite.
@@ -71,14 +67,15 @@ def split_near(
     cosine = sign * cosine
     excess, slope = potential(cosine, measures_of_distances(x, y, variant), variant)
     # A pair whose cosine is set to 0 still has the slope at 0.
-    at_0 = ops.zeros_like(cosine)
-    _, left = potential(at_0, measures_of_cosines(at_0, variant), variant)
-    slope, left = ops.where(is_near, slope - left, 0.0), ops.where(is_near, left * cosine, 0.0)
-    pull = ops.sum(slope[:, :, None] * aside, axis=1)
-    pull = pull - ops.sum(left, axis=1)[:, None] * (a.rows * a.inverse_norms[:, None])
+    left = variant.slope_of_orthogonal
+    slope = ops.where(is_near, slope - left, 0.0)
+    pull = ops.sum(ops.expand_dims(slope, -1) * aside, axis=1)
+    if left:
+        along = left * ops.sum(ops.where(is_near, cosine, 0.0), axis=1, keepdims=True)
+        pull = pull - along * (a.rows * ops.expand_dims(a.inverse_norms, -1))
     far = ops.scatter_update(
         ops.reshape(c, (-1,)),
-        flat_index[:, None],
+        ops.expand_dims(flat_index, -1),
         ops.reshape(ops.where(is_near, 0.0, cosines), (-1,)),
     )
     return ops.reshape(far, (count, others)), ops.sum(ops.where(is_near, excess, 0.0)), pull
@@ -104,14 +101,15 @@ def _aside(a: Block, b: Block, index: Tensor, sign: Tensor) -> Tensor:
     flat = ops.reshape(index, (-1,))
     vectors = ops.reshape(ops.take(b.rows, flat, axis=0), (count, neighbors, -1))
     inverse = ops.reshape(ops.take(b.inverse_norms, flat), (count, neighbors))
-    ratio = a.inverse_norms[:, None] / ops.where(inverse > 0, inverse, 1.0)
+    a_inverse = ops.expand_dims(a.inverse_norms, -1)
+    ratio = a_inverse / ops.where(inverse > 0, inverse, 1.0)
     ratio = ops.stop_gradient(sign * _leading(ops.minimum(ratio, _LARGEST_RATIO), bits=8))
     high = _leading(a.rows, bits=16)
     low = a.rows - high
-    ratio = ratio[:, :, None]
-    difference = (vectors - ratio * high[:, None]) - ratio * low[:, None]
-    difference = difference * inverse[:, :, None]
-    units = (a.rows * a.inverse_norms[:, None])[:, None]
+    ratio = ops.expand_dims(ratio, -1)
+    high, low, units = (ops.expand_dims(each, 1) for each in (high, low, a.rows * a_inverse))
+    difference = (vectors - ratio * high) - ratio * low
+    difference = difference * ops.expand_dims(inverse, -1)
     return difference - units * ops.sum(difference * units, axis=-1, keepdims=True)
 
 

@@ -17,7 +17,7 @@ from mhe.energy.potential import (
 )
 from mhe.energy.pullback import Pullback, differentiable
 from mhe.energy.units import inverse_norms, sum_by_rows, tangential
-from mhe.tracing import branch
+from mhe.tracing import branch, not_translated
 from mhe.types import Tensor
 
 # Up to this many dimensions distances come from differences instead of cosines: near pairs are
@@ -95,22 +95,26 @@ def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, P
     gram = layout.gram(vectors, vectors)
     inverse = inverse_norms(ops.diagonal(gram))
     off_diagonal = 1.0 - ops.eye(ops.shape(gram)[0], dtype=gram.dtype)
-    c = gram * (inverse[:, None] * (inverse[None, :] * off_diagonal))
+    c = gram * (ops.expand_dims(inverse, -1) * (inverse * off_diagonal))
 
     is_near = has_near(c, variant)
 
     def near() -> tuple[Tensor, Tensor, Tensor]:
         block = Block(layout.rows(vectors), inverse)
-        return split_near(c, block, block, variant)
+        far, excess, pull = split_near(c, block, block, variant)
+        return far, excess, layout.rows(pull)
 
-    far, excess_of_near = branch(is_near, lambda: near()[:2], lambda: (c, ops.zeros((), c.dtype)))
+    # Where no pair is near the third is not used: the vectors cost nothing.
+    far, excess_of_near, near_pull = branch(
+        is_near, near, lambda: (c, ops.zeros((), c.dtype), vectors)
+    )
     excess, slope = potential(far, measures_of_cosines(far, variant), variant)
     slope = slope * off_diagonal
 
     def pullback(upstream: Tensor) -> Tensor:
         projected = slope - ops.diag(ops.sum(slope * far, axis=1))
         scale = 2.0 * upstream * inverse
-        coefficients = _finite(projected * scale[:, None] * inverse[None, :])
+        coefficients = _finite(projected * ops.expand_dims(scale, -1) * inverse)
 
         def without_near() -> Tensor:
             # Symmetric, so neither layout needs a transpose.
@@ -119,8 +123,8 @@ def _whole(vectors: Tensor, layout: Layout, variant: Variant) -> tuple[Tensor, P
             return ops.matmul(coefficients, vectors)
 
         def with_near() -> Tensor:
-            near_pull = _finite(near()[2] * scale[:, None])
-            return layout.mix(coefficients, vectors) + layout.rows(near_pull)
+            near = _finite(near_pull * layout.per_vector(scale))
+            return layout.mix(coefficients, vectors) + near
 
         return branch(is_near, with_near, without_near)
 
@@ -189,7 +193,10 @@ def _unrolled(
 def _looped(
     vectors: Tensor, units: Tensor, inverse: Tensor, layout: Layout, variant: Variant, block: int
 ) -> tuple[Tensor, Tensor]:
-    """Every ordered pair of blocks, in two nested loops that hold one pair at a time."""
+    """Every ordered pair of blocks, in two nested loops that hold one pair at a time.
+
+    A single block needs no loop, which would take longer to trace than all else.
+    """
     count, dims = layout.count_and_dims(units)
     blocks = -(-count // block)
     padding = blocks * block - count
@@ -227,9 +234,13 @@ def _looped(
             value = value + sum_by_rows(excess) + excess_of_near
             return value, pull + layout.mix(slope, other) + layout.rows(pull_of_near)
 
-        return ops.fori_loop(0, blocks, add, (ops.zeros((), dtype), ops.zeros_like(mine)))
+        nothing = ops.zeros((), dtype), ops.zeros_like(mine)
+        return ops.fori_loop(0, blocks, add, nothing) if blocks > 1 else add(i, nothing)
 
-    values, pulls = ops.map(row, ops.arange(blocks, dtype="int32"))
+    if blocks == 1:
+        value, pull = row(ops.zeros((), "int32"))
+        return value, layout.block(pull, 0, count)
+    values, pulls = ops.map(not_translated(row), ops.arange(blocks, dtype="int32"))
     return ops.sum(values), layout.join(pulls, count)
 
 

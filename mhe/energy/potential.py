@@ -41,6 +41,16 @@ class Variant(NamedTuple):
         """The potential of a neuron and its opposite."""
         return self._at(math.sqrt(4.0), math.pi)
 
+    @property
+    def slope_of_orthogonal(self) -> float:
+        """The derivative of `potential` along the cosine at 0."""
+        if self.half:
+            return 0.0
+        s = self.s or 1.0
+        if self.distance == "euclidean":
+            return s * 2.0 ** (-self.s / 2 - 1)
+        return s * (math.pi / 2) ** (-self.s - 1)
+
     def _at(self, chord: float, angle: float) -> float:
         rho = chord if self.distance == "euclidean" else angle
         return -math.log(rho) if self.s == 0 else rho**-self.s
