@@ -213,7 +213,28 @@ class Program:
         if run is None:
             self.resolve_defaults(args)
             self.check(args)
+        else:
+            self._refuse_missing_values(args, run)
         return args, run
+
+    def _runs(self, args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+        """The flags of each run by the name of the run."""
+        return (self.expand_runs or self.comparison.combinations)(args)
+
+    def _refuse_missing_values(self, args: argparse.Namespace, run: Run) -> None:
+        """Refuses a run's config with null for a flag whose default depends on others.
+
+        A run's config has what the default was, so that there is nothing left to resolve.
+        """
+        resolved = argparse.Namespace(**vars(args))
+        self.resolve_defaults(resolved)
+        (expected,) = self._runs(resolved).values()
+        for name, value in vars(args).items():
+            if value is None and getattr(expected, name) is not None:
+                raise BadInput(
+                    f"{run.folder / 'config.json'} cannot be used: --{name} must have a value. "
+                    "Received: null"
+                )
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Trains, resumes or compares.
@@ -230,7 +251,7 @@ class Program:
             run.mend_log()
             if self.revisit(args, run):
                 return
-        runs = (self.expand_runs or self.comparison.combinations)(args)
+        runs = self._runs(args)
         if run is None and args.out is None:
             single = self.name_single_runs and len(runs) == 1
             end = next(iter(runs)) if single else self.folder.format(**vars(args))

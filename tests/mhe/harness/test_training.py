@@ -278,6 +278,36 @@ def test_a_finished_run_has_nothing_to_do(tmp_path, capsys, made):
         make_program().main(["--resume", str(tmp_path), "--epochs", "3"])
 
 
+def test_null_is_no_value_for_a_flag_whose_default_depends_on_others(tmp_path):
+    def resolve(args):
+        args.base_lr = 0.3 if args.base_lr is None else args.base_lr
+
+    # Runs of model b have no rate of their own.
+    def expand(args):
+        runs = COMPARISON.combinations(args)
+        for flags in runs.values():
+            if flags.model_name == "b":
+                flags.base_lr = None
+        return runs
+
+    def parser():
+        made = make_parser()
+        made.set_defaults(base_lr=None)
+        return made
+
+    own = Program(
+        parser, Tiny, COMPARISON, folder="tiny", resolve_defaults=resolve, expand_runs=expand
+    )
+    train(tmp_path, "--epochs", "1")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "base_lr": None}))
+    with pytest.raises(BadInput, match=r"config\.json cannot be used: --base_lr must have a value"):
+        own.parse(["--resume", str(tmp_path)])
+    path.write_text(json.dumps({**config, "base_lr": None, "model_name": "b"}))
+    assert own.parse(["--resume", str(tmp_path)])[0].base_lr is None
+
+
 def test_validation_images_are_reported_as_such(tmp_path, capsys):
     train(tmp_path, "--validation", "0.25", "--epochs", "1")
     assert list(Run.resume(tmp_path).result["metrics"]) == ["validation_accuracy", "steps"]
@@ -426,7 +456,7 @@ def test_a_model_too_large_for_the_memory_names_the_flags(tmp_path, monkeypatch,
     assert not (tmp_path / "run").exists()
 
 
-def test_defaults_are_resolved_and_checked_for_new_runs_only(tmp_path):
+def test_defaults_are_resolved_and_checked_for_new_runs(tmp_path):
     calls = []
 
     def resolve(args):
@@ -446,7 +476,8 @@ def test_defaults_are_resolved_and_checked_for_new_runs_only(tmp_path):
     assert Run.resume(tmp_path).config["steps"] == 2
     (tmp_path / "result.json").unlink()
     one.main(["--resume", str(tmp_path)])
-    assert calls == ["resolve", "check 2"] * 2
+    # Of the resumed run, only to find flags that lack a value.
+    assert calls == [*["resolve", "check 2"] * 2, "resolve"]
 
 
 @pytest.mark.parametrize(
