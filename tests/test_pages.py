@@ -57,10 +57,8 @@ def test_the_readme_fits_and_its_links_lead_somewhere():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="compiling its models one by one takes half a minute; their parts are tested on JAX",
-)
+# The steps of its large models take minutes to compile; their parts are tested on every backend.
+@pytest.mark.one_backend
 @pytest.mark.usefixtures("weights_from_numpy")
 def test_python_blocks_run_in_order(capsys):
     namespace = {}

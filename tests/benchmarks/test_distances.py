@@ -21,6 +21,7 @@ def test_doctests(benchmark):
     assert doctest.testmod(benchmark).failed == 0
 
 
+@pytest.mark.one_backend
 def test_a_row_for_every_distance(benchmark, tmp_path, capsys, clock):
     flags = ["--embeddings", "3", "--classes", "5", "--dims", "4", "--rounds", "3"]
     flags += ["--distances", "euclidean", "--out", str(tmp_path)]

@@ -37,6 +37,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.one_backend
 def test_a_part_from_end_to_end(speed, in_this_process, tmp_path, capsys):
     out = tmp_path / "gpu"
     flags = ["--toy", "--parts", "distances", "--out", str(out)]

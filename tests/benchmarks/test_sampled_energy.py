@@ -60,6 +60,7 @@ def test_from_end_to_end(benchmark, tmp_path, capsys):
     assert "nothing in it is overwritten" in capsys.readouterr().err
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("distance", ["euclidean", "angle"])
 @pytest.mark.parametrize("space", ["full", "half"])
 def test_plain_estimate_is_the_mean_over_the_sample(part, space, distance):

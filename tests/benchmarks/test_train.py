@@ -368,6 +368,7 @@ def test_interrupted_killed_and_resumed_it_ends_as_an_unbroken_run(
     assert "is not empty" in capsys.readouterr().err
 
 
+@pytest.mark.one_backend
 def test_a_loss_that_is_no_number_ends_the_run(train, small, tmp_path, capsys):
     out = tmp_path / "run"
     flags = [*SMALL, "--base_lr", "1e30", "--out", str(out)]

@@ -19,7 +19,7 @@ import mhe
 
 # Mirrored variables are traced once a device, which takes its time.
 DEVICES = 2 if keras.backend.backend() == "tensorflow" else 4
-IN, HIDDEN, OUT, BATCH = 8, 28, 4, 8
+IN, HIDDEN, OUT, BATCH = 12, 28, 4, 8
 STRENGTH = 2.0
 HIDDEN_ENERGY = {"s": 2, "distance": "euclidean", "space": "half", "axis": -1}
 OUT_ENERGY = {"s": 1, "distance": "angle", "space": "full", "axis": -1}
@@ -291,7 +291,7 @@ def tensorflow_checks():
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(DEVICES)])
 
     def epochs():
-        model = network(STRENGTH, block=8)
+        model = network(STRENGTH, block=None)
         model.compile(keras.optimizers.SGD(0.05), "mse")
         return fit(model, epochs=3).history["loss"]
 

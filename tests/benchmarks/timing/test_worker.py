@@ -28,6 +28,7 @@ def test_published_formula_is_left_out_where_it_does_not_fit(worker):
         assert {row["mode"] for row in rows} == set(worker.backend.modes())
 
 
+@pytest.mark.one_backend
 def test_running_out_of_memory_costs_only_the_published_formula(worker, monkeypatch):
     def exhausted(weights, **options):
         raise MemoryError("no memory")

@@ -12,7 +12,7 @@ from mhe import MHE, StrengthSchedule
 from mhe.regularizers import MinimalAngle
 
 pytestmark = pytest.mark.usefixtures("weights_from_numpy")
-X, Y = np.ones((8, 3), "float32"), np.ones((8, 2), "float32")
+X, Y = np.ones((8, 9), "float32"), np.ones((8, 2), "float32")
 
 
 class Counted(MHE):
@@ -30,8 +30,8 @@ def number(tensor):
 
 
 def mlp(regularizer=None, **options):
-    hidden = layers.Dense(4, kernel_regularizer=regularizer, name="hidden")
-    model = keras.Sequential([keras.Input((3,)), hidden, layers.Dense(2, name="logits")])
+    hidden = layers.Dense(10, kernel_regularizer=regularizer, name="hidden")
+    model = keras.Sequential([keras.Input((9,)), hidden, layers.Dense(2, name="logits")])
     model.compile(keras.optimizers.SGD(0.1, **options), "mse")
     return model
 

@@ -80,9 +80,12 @@ def degenerate():
 
 @pytest.mark.parametrize("name", list(degenerate()))
 def test_degenerate_neurons_stay_finite(name, value_and_gradient):
+    variants = [*VARIANTS[:12], (0.5, "angle", "full"), (20, "euclidean", "half")]
     for dims, block in ((12, None), (2, None), (12, 2)):
         weights = degenerate()[name][:dims]
-        for variant in [*VARIANTS[:12], (0.5, "angle", "full"), (20, "euclidean", "half")]:
+        # Nothing but the order of summation is other here, and each takes its time to compile.
+        is_same = keras.backend.backend() != "torch" and (dims, block) != (12, None)
+        for variant in variants[::5] if is_same else variants:
             value, gradient = value_and_gradient(
                 lambda w, v=variant, b=block: mhe.hyperspherical_energy(w, *v, block=b),
                 weights,
