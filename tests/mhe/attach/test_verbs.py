@@ -422,11 +422,11 @@ def test_the_table_can_be_read():
     model = mlp(kernel_regularizer=keras.regularizers.L2(0.5))
     table = attach(model, MHE(2.0), head=MHE(10.0, space="full"))
     assert str(table) == (
-        "weight         shape  neurons   regularizer                    kept        "
+        "weight         shape  neurons    regularizer                    kept        "
         "trained  saved\n"
-        "hidden/kernel  6x8    8 in 6-d  MHE(2, s=2, euclidean, half)   L2(l2=0.5)  yes      yes\n"
-        "middle/kernel  8x7    7 in 8-d  MHE(2, s=2, euclidean, half)   -           yes      yes\n"
-        "logits/kernel  7x3    3 in 7-d  MHE(10, s=2, euclidean, full)  -           yes      yes"
+        "hidden/kernel  9x10   10 in 9-d  MHE(2, s=2, euclidean, half)   L2(l2=0.5)  yes      yes\n"
+        "middle/kernel  10x9   9 in 10-d  MHE(2, s=2, euclidean, half)   -           yes      yes\n"
+        "logits/kernel  9x3    3 in 9-d   MHE(10, s=2, euclidean, full)  -           yes      yes"
     )
     assert isinstance(table[1:], Attachments)
     assert str(table[3:]) == "nothing attached"
