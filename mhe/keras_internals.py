@@ -7,7 +7,7 @@ version of Keras breaks the library, look here first.
 import contextlib
 import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -164,8 +164,12 @@ def added_losses(layer: Layer) -> list[Tensor]:
     return layer._losses
 
 
-def call_in_compute_loss(layer: Layer, *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
-    """Calls a layer from `compute_loss`: its outputs, and the added losses that Keras would miss.
+def call_in_compute_loss(
+    layer: Callable[..., Any], *args: Any, **kwargs: Any
+) -> tuple[Any, list[Tensor]]:
+    """Calls a layer, or a method of one, from `compute_loss`.
+
+    Returns its outputs, and the added losses that Keras would miss.
 
     JAX's training step collects what `add_loss` is given in the forward pass only.
     """
