@@ -11,7 +11,13 @@ from mhe.energy.pullback import Pullback, differentiable
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
 from sphereface_plus.heads.logits import replaced
-from sphereface_plus.heads.products import along_kernel, class_products, inverse_lengths, is_large
+from sphereface_plus.heads.products import (
+    along_kernel,
+    along_vectors,
+    class_products,
+    inverse_lengths,
+    is_large,
+)
 
 # Parts of a batch in which large arrays are gone through: see `is_large`.
 _PARTS = 8
@@ -93,8 +99,8 @@ def products_and_energies(
             shares = shares + ops.sum(along_products * products, axis=0)
             scaled = along_products * inverse[None, :]
             both = [(vectors, scaled), factors]
-            along_vectors = ops.matmul(scaled, ops.transpose(kernel))
-            return along_vectors, along_kernel(both, kernel, shares * squares, columns)
+            gradient = along_kernel(both, kernel, shares * squares, columns)
+            return along_vectors(scaled, kernel), gradient
 
         return (products, found.energies), backward
 
@@ -168,7 +174,7 @@ class _Found(NamedTuple):
             shares = shares + ops.sum(part * cosine, axis=0)
             parts.append(part * self.inverse[None, :])
         scaled = ops.concatenate(parts)
-        along_own = ops.matmul(scaled, ops.transpose(self.kernel))
+        along_own = along_vectors(scaled, self.kernel)
         radial = ops.sum(self.own * along_own, axis=1)
         radial = ops.where(ops.take(self.squares, self.index) > 0, radial, 0.0)
         along_own = along_own - radial[:, None] * self.own

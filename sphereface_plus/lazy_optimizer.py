@@ -1,0 +1,146 @@
+"""An optimizer that leaves the vectors of classes that are not drawn alone, momentum and all."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from mhe import keras_internals
+from mhe.types import Tensor
+
+
+@keras.saving.register_keras_serializable(package="sphereface_plus")
+class LazyOptimizer(keras.optimizers.Optimizer):
+    """Moves the vectors of classes that a step has drawn, and nothing of the others.
+
+    With `sample=share` a head looks at some classes only in a step: the gradient of the others is
+    0. An optimizer with momentum still moves their vectors by what is left of their last gradients,
+    Adam by its moments, AdamW also by weight decay; and all let their momentum fade. This one keeps
+    vector and momentum of a class as they are until it is drawn again. What is counted in steps,
+    such as a schedule or the bias correction of Adam, goes on for all.
+
+    It acts on the class vectors of heads with `sample` alone, on those whose gradient is exactly 0:
+    a regularizer of the kernel, which has a gradient for all of them, moves all of them. All other
+    weights are updated as by the inner optimizer. During an update it holds another copy of the
+    class vectors and of what the optimizer keeps for them.
+
+    Args:
+        inner_optimizer: A Keras optimizer, or its name. It must not accumulate gradients or average
+            weights, and must keep its state for each number of a weight, as SGD, Adam, AdamW and
+            RMSprop do, but not Adafactor.
+        name: As in Keras's optimizers.
+
+    Raises:
+        ValueError: If it is no such optimizer; in training, if there is more than one replica of
+            TensorFlow's.
+
+    Example:
+
+    >>> import keras, sphereface_plus
+    >>> head = sphereface_plus.CosFace(1000, sample=0.1)
+    >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16)])
+    >>> model = sphereface_plus.FaceModel(backbone, head)
+    >>> model.compile(sphereface_plus.LazyOptimizer(keras.optimizers.SGD(0.1, momentum=0.9)))
+
+    Reference:
+        An et al., Killing two birds with one stone: efficient and robust training of face
+        recognition CNNs by Partial FC, CVPR 2022
+        ([arXiv:2203.15565](https://arxiv.org/abs/2203.15565)), whose code updates class vectors and
+        momentum of the classes drawn alone.
+    """
+
+    def __init__(self, inner_optimizer: Any, name: str | None = None) -> None:
+        if isinstance(inner_optimizer, str):
+            inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                "`inner_optimizer` must be a Keras optimizer, or its name. "
+                f"Received: {inner_optimizer!r}"
+            )
+        if inner_optimizer.built:
+            raise ValueError(
+                "`inner_optimizer` must be new. Received: one that has its variables already"
+            )
+        for option in ("gradient_accumulation_steps", "use_ema"):
+            if getattr(inner_optimizer, option):
+                raise ValueError(
+                    "`inner_optimizer` must not accumulate gradients or average weights. "
+                    f"Received: {option}={getattr(inner_optimizer, option)}"
+                )
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = inner_optimizer
+
+    # Class vectors and the inner optimizer's state of them, for each of the variables.
+    _kept: list[list[keras.Variable]]
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes the state of the inner optimizer."""
+        states = keras_internals.build_optimizer(self.inner_optimizer, variables)
+        # Out of sight of Keras, which would take them for variables of this optimizer's own.
+        vars(self)["_kept"] = [
+            [variable, *state] if getattr(variable, "drawn_by_column", False) else []
+            for variable, state in zip(variables, states, strict=True)
+        ]
+        super().build(variables)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Those of both optimizers."""
+        return [*self._variables, *self.inner_optimizer.variables]
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Applies gradients as the inner optimizer does, except to classes that have none."""
+        if not self.built:
+            self.build(list(trainable_variables))
+        _, replicas = keras_internals.replica()
+        if replicas > 1:
+            raise ValueError(
+                f"`LazyOptimizer` trains on one replica. Received: {replicas} replicas"
+            )
+        variables = (
+            self._trainable_variables if trainable_variables is None else trainable_variables
+        )
+        before = []
+        for gradient, variable in zip(grads, variables, strict=True):
+            kept = self._kept[self._get_variable_index(variable)]
+            if gradient is not None and kept:
+                moved = ops.any(ops.not_equal(gradient, 0.0), axis=0)
+                before += [(each, moved, _copy(each)) for each in kept]
+        self.inner_optimizer.apply(grads, trainable_variables)
+        for variable, moved, value in before:
+            variable.assign(ops.where(moved[None, :], ops.convert_to_tensor(variable), value))
+        self._iterations.assign_add(1)
+
+    @property
+    def learning_rate(self) -> Any:
+        """That of the inner optimizer."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        self.inner_optimizer.learning_rate = learning_rate
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """As the inner optimizer."""
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """As the inner optimizer."""
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self) -> dict[str, Any]:
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
+        return {"name": self.name, "inner_optimizer": inner}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "LazyOptimizer":
+        inner = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects)
+        return cls(inner, config["name"])
+
+
+def _copy(variable: keras.Variable) -> Tensor:
+    """The value of a variable, also after that is changed in place."""
+    return ops.copy(ops.convert_to_tensor(variable))
