@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mhe import keras_internals
+from mhe import checks, keras_internals
 from mhe.types import Tensor
 
 
@@ -20,20 +20,23 @@ class LazyOptimizer(keras.optimizers.Optimizer):
     vector and momentum of a class as they are until it is drawn again. What is counted in steps,
     such as a schedule or the bias correction of Adam, goes on for all.
 
-    It acts on the class vectors of heads with `sample` alone, on those whose gradient is exactly 0:
-    a regularizer of the kernel, which has a gradient for all of them, moves all of them. All other
-    weights are updated as by the inner optimizer. During an update it holds another copy of the
-    class vectors and of what the optimizer keeps for them.
+    It acts on the class vectors of heads with `sample` alone, and keeps those whose gradient is
+    exactly 0. A regularizer of the kernel has a gradient for all of them, so all of them move;
+    `l2` is one for the classes drawn. All other weights are updated as by the inner optimizer.
+    During an update it holds another copy of the class vectors and of what the optimizer keeps for
+    them.
 
     Args:
         inner_optimizer: A Keras optimizer, or its name. It must not accumulate gradients or average
             weights, and must keep its state for each number of a weight, as SGD, Adam, AdamW and
             RMSprop do, but not Adafactor.
+        l2: Adds the gradient of l2·‖w‖², 2·l2·w, to that of each class vector that has one. It is
+            what `keras.regularizers.L2(l2)` adds to all, and no part of the loss that is logged.
         name: As in Keras's optimizers.
 
     Raises:
-        ValueError: If it is no such optimizer; in training, if there is more than one replica of
-            TensorFlow's.
+        ValueError: If it is no such optimizer, or `l2` is negative; in training, if there is more
+            than one replica of TensorFlow's.
 
     Example:
 
@@ -50,7 +53,8 @@ class LazyOptimizer(keras.optimizers.Optimizer):
         momentum of the classes drawn alone.
     """
 
-    def __init__(self, inner_optimizer: Any, name: str | None = None) -> None:
+    def __init__(self, inner_optimizer: Any, l2: float = 0.0, name: str | None = None) -> None:
+        checks.check_number("l2", l2, least=0)
         if isinstance(inner_optimizer, str):
             inner_optimizer = keras.optimizers.get(inner_optimizer)
         if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
@@ -70,6 +74,7 @@ class LazyOptimizer(keras.optimizers.Optimizer):
                 )
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner_optimizer
+        self.l2 = float(l2)
 
     # Class vectors and the inner optimizer's state of them, for each of the variables.
     _kept: list[list[keras.Variable]]
@@ -78,7 +83,7 @@ class LazyOptimizer(keras.optimizers.Optimizer):
         """Makes the state of the inner optimizer."""
         states = keras_internals.build_optimizer(self.inner_optimizer, variables)
         # Out of sight of Keras, which would take them for variables of this optimizer's own.
-        vars(self)["_kept"] = [
+        self.__dict__["_kept"] = [
             [variable, *state] if getattr(variable, "drawn_by_column", False) else []
             for variable, state in zip(variables, states, strict=True)
         ]
@@ -98,18 +103,20 @@ class LazyOptimizer(keras.optimizers.Optimizer):
             raise ValueError(
                 f"`LazyOptimizer` trains on one replica. Received: {replicas} replicas"
             )
-        variables = (
-            self._trainable_variables if trainable_variables is None else trainable_variables
-        )
-        before = []
-        for gradient, variable in zip(grads, variables, strict=True):
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
+        gradients, before = list(grads), []
+        for place, variable in enumerate(trainable_variables):
             kept = self._kept[self._get_variable_index(variable)]
-            if gradient is not None and kept:
-                moved = ops.any(ops.not_equal(gradient, 0.0), axis=0)
+            if gradients[place] is not None and kept:
+                moved = ops.any(ops.not_equal(gradients[place], 0.0), axis=0)[None, :]
                 before += [(each, moved, _copy(each)) for each in kept]
-        self.inner_optimizer.apply(grads, trainable_variables)
+                if self.l2:
+                    decay = ops.where(moved, 2 * self.l2 * ops.convert_to_tensor(variable), 0.0)
+                    gradients[place] = gradients[place] + decay
+        self.inner_optimizer.apply(gradients, trainable_variables)
         for variable, moved, value in before:
-            variable.assign(ops.where(moved[None, :], ops.convert_to_tensor(variable), value))
+            variable.assign(ops.where(moved, ops.convert_to_tensor(variable), value))
         self._iterations.assign_add(1)
 
     @property
@@ -131,14 +138,14 @@ class LazyOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
-        return {"name": self.name, "inner_optimizer": inner}
+        return {"inner_optimizer": inner, "l2": self.l2, "name": self.name}
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "LazyOptimizer":
         inner = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects)
-        return cls(inner, config["name"])
+        return cls(**{**config, "inner_optimizer": inner})
 
 
 def _copy(variable: keras.Variable) -> Tensor:

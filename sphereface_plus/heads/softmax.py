@@ -151,7 +151,7 @@ class SoftmaxHead(MarginHead):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         super().build(input_shape)
         # `LazyOptimizer` looks for it.
-        self.kernel.drawn_by_column = self._drawn is not None
+        self.kernel.drawn_by_column = self.sample is not None
 
     def directions(self, features: Tensor) -> Tensor:
         """What class vectors are multiplied with, `(B, dims)`: unit features, for cosines."""

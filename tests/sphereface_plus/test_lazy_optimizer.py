@@ -47,7 +47,8 @@ def test_vectors_and_momentum_wait_for_the_next_gradient(kind):
     inner, follow, count = make(kind)
     marked, other = keras.Variable(START, name="marked"), keras.Variable(START, name="other")
     marked.drawn_by_column = True
-    optimizer = LazyOptimizer(inner)
+    l2 = 0.05
+    optimizer = LazyOptimizer(inner, l2)
     optimizer.build([marked, other])
     lazy = [START.astype("float64"), *np.zeros((count, 3, 4))]
     eager = [START.astype("float64"), *np.zeros((count, 3, 4))]
@@ -55,7 +56,7 @@ def test_vectors_and_momentum_wait_for_the_next_gradient(kind):
         optimizer.apply([ops.convert_to_tensor(step)] * 2, [marked, other])
         moved = step.any(axis=0)
         columns = [each[:, moved] for each in lazy]
-        follow(step[:, moved].astype("float64"), number, *columns)
+        follow(step[:, moved] + 2 * l2 * columns[0], number, *columns)
         for each, column in zip(lazy, columns, strict=True):
             each[:, moved] = column
         follow(step.astype("float64"), number, *eager)
@@ -83,7 +84,7 @@ def test_classes_not_drawn_stay_in_fit_and_after_loading(tmp_path, jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
         pytest.skip("its compiler needs one for C++")
     head = heads.CosFace(8, 5.0, 0.2, sample=0.25, seed=0)
-    optimizer = LazyOptimizer(keras.optimizers.SGD(0.1, momentum=0.9))
+    optimizer = LazyOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), l2=1e-3)
     model = model_of(optimizer, head, jit_compile=jit_compile)
     x = np.random.default_rng(2).normal(size=(2, 3)).astype("float32")
     model.fit(x, np.array([0, 1]), epochs=2, verbose=0)
@@ -103,6 +104,7 @@ def test_classes_not_drawn_stay_in_fit_and_after_loading(tmp_path, jit_compile):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(loaded.optimizer, LazyOptimizer)
+    assert loaded.optimizer.l2 == 1e-3
     assert float(array(loaded.optimizer.learning_rate)) == pytest.approx(0.1)
     for each in (model, loaded):
         each.optimizer.learning_rate = 0.05
@@ -129,6 +131,8 @@ def test_under_loss_scaling(tmp_path):
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"a Keras optimizer, or its name. Received: 3"):
         LazyOptimizer(3)
+    with pytest.raises(ValueError, match=r"`l2`.*>= 0. Received: l2=-1"):
+        LazyOptimizer("sgd", l2=-1)
     for options in ({"gradient_accumulation_steps": 2}, {"use_ema": True}):
         with pytest.raises(ValueError, match=f"Received: {next(iter(options))}="):
             LazyOptimizer(keras.optimizers.SGD(**options))
