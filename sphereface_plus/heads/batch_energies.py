@@ -84,7 +84,7 @@ def products_and_energies(
     (array([[1., 1.]], dtype=float32), array([0.5], dtype=float32))
     """
     vectors = at_least_float32(vectors)
-    kernel = ops.cast(ops.convert_to_tensor(kernel), vectors.dtype)
+    kernel = ops.cast(kernel, vectors.dtype)
     if keras.backend.backend() != "tensorflow":
         return class_products(vectors, kernel), batch_energies(kernel, index, variant)
 

@@ -7,6 +7,7 @@ from keras import ops
 import mhe
 from mhe.energy import check_options
 from mhe.energy.potential import Variant
+from mhe.precision import at_least_float32
 from mhe.types import Tensor
 from sphereface_plus.heads.batch_energies import batch_energies
 
@@ -55,7 +56,7 @@ def class_energies(
     check_options(s, distance, space)
     variant = Variant.of(s, distance, space)
     index = ops.convert_to_tensor(labels, "int32")
-    return batch_energies(ops.convert_to_tensor(kernel), index, variant)
+    return batch_energies(at_least_float32(kernel), index, variant)
 
 
 def check_energy(energy: Any, energy_over: str, subcenters: int = 1) -> None:
