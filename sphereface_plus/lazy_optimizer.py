@@ -136,6 +136,16 @@ class LazyOptimizer(keras.optimizers.Optimizer):
         """As the inner optimizer."""
         self.inner_optimizer.finalize_variable_values(var_list)
 
+    def save_own_variables(self, store: Any) -> None:
+        """Saves its own variables; Keras saves those of the inner optimizer by themselves."""
+        for place, variable in enumerate(self._variables):
+            store[str(place)] = ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saves."""
+        for place, variable in enumerate(self._variables):
+            variable.assign(store[str(place)])
+
     def get_config(self) -> dict[str, Any]:
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
         return {"inner_optimizer": inner, "l2": self.l2, "name": self.name}
