@@ -144,13 +144,18 @@ def along_kernel(
         # Columns that occur more than once get the sum of all each time.
         equal = ops.cast(ops.equal(index[:, None], index[None, :]), added.dtype)
         added = ops.matmul(added, equal)
+        is_first = ops.equal(ops.argmax(equal, axis=1), ops.arange(ops.shape(index)[0]))
 
     def of_rows(rows: slice) -> Tensor:
         product = sum(ops.matmul(ops.transpose(each[:, rows]), up) for each, up in factors)
         product = product - kernel[rows] * shares[None, :]
         if columns is None:
             return product
-        return _with_columns(product, index, ops.take(product, index, axis=1) + added[rows])
+        changed = ops.take(product, index, axis=1) + added[rows]
+        if keras.backend.backend() != "jax":
+            # In a second derivative one of equal columns stands for all. JAX sees to that itself.
+            changed = ops.where(is_first[None, :], changed, ops.stop_gradient(changed))
+        return _with_columns(product, index, changed)
 
     if not is_large(kernel):
         return of_rows(slice(None))

@@ -84,6 +84,34 @@ def test_both_follow_the_float64_formulas(
     np.testing.assert_allclose(found, reference_gradient(expected, units), rtol=1e-4, atol=2e-4)
 
 
+def test_second_derivative(packed, second_derivative, reference_gradient):
+    """Also where two samples are of one class."""
+    batch, rng = len(LABELS), np.random.default_rng(6)
+    factors, weights = rng.normal(size=(batch, CLASSES)), rng.normal(size=batch)
+    direction = rng.normal(size=packed.shape)
+    units = packed / np.linalg.norm(packed, axis=1, keepdims=True)
+
+    def total(at):
+        index, variant = ops.convert_to_tensor(LABELS, "int32"), Variant.of(2, "angle", "full")
+        kernel = ops.transpose(at[batch:])
+        found, energies = products_and_energies(at[:batch], kernel, index, variant)
+        value = ops.sum(found * ops.convert_to_tensor(factors, "float32"))
+        return value + ops.sum(energies * ops.convert_to_tensor(weights, "float32"))
+
+    def slope(at):
+        def reference(at):
+            kernel = at[batch:].T
+            cosines = at[:batch] @ (kernel / np.linalg.norm(kernel, axis=0))
+            energies = energies_of(kernel, 2, "angle", "full")
+            return np.sum(cosines * factors) + np.sum(energies * weights)
+
+        return np.sum(reference_gradient(reference, at, 1e-4) * direction)
+
+    along = second_derivative(total, units, direction.astype("float32"))
+    expected = reference_gradient(slope, units, 1e-4)
+    assert np.linalg.norm(along - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
 def test_equal_opposite_and_zero_class_vectors(packed, gradient_step):
     """Values and gradients are finite, and a zero vector can leave zero."""
     kernel = packed[len(LABELS) :].T.copy()
