@@ -1,13 +1,16 @@
 """Measures a training step of every face head over very many classes, next to a plain softmax.
 
 A step is one of `fit`: features, logits, loss, all gradients, and SGD with momentum. The features
-come from a dense layer, so that their gradient is needed too. Each head is measured in a process of
-its own, on the backend that `KERAS_BACKEND` names: the median time of several steps, the increase
-of peak memory by building and training, and the peak of the whole process. Prints a table with the
-ratios to the plain softmax, and writes a CSV.
+come from a dense layer, so that their gradient is needed too. `--class_share` adds a row for each
+softmax head that looks at a share of the classes in a step (Partial FC), trained by
+`LazyOptimizer` as in `sphereface_plus/train.py`; with `--momentum 0` by SGD alone. Each head is
+measured in a process of its own, on the backend that `KERAS_BACKEND` names: the median time of
+several steps, the increase of peak memory by building and training, and the peak of the whole
+process. Prints a table with the ratios to the plain softmax, and writes a CSV.
 """
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -32,23 +35,20 @@ import mhe
 from mhe.harness.files import write_csv
 from mhe.harness.flags import ANY_DIMS, BATCH_SIZE, COUNT, LineParser, integer, number, program
 from mhe.harness.tables import text_table
-from sphereface_plus import FaceModel, heads
+from sphereface_plus import FaceModel, LazyOptimizer, heads
 
 # The head that all others are compared with.
 PLAIN = "softmax"
 
 
-def _sphereface_plus(**options: Any) -> Callable[[int], keras.layers.Layer]:
-    return lambda classes: heads.SphereFacePlus(classes, **options)
-
-
-HEADS: dict[str, Callable[[int], keras.layers.Layer]] = {
-    PLAIN: lambda classes: keras.layers.Dense(classes, use_bias=False),
+HEADS: dict[str, Callable[..., keras.layers.Layer]] = {
+    PLAIN: functools.partial(keras.layers.Dense, use_bias=False),
     "normface": heads.NormFace,
     "sphereface": heads.SphereFace,
-    "sphereface_plus_batch": _sphereface_plus(energy_over="batch"),
-    "sphereface_plus_sample": _sphereface_plus(
-        energy=mhe.MHE(1.0, s=2, distance="angle", space="full", sample=1024)
+    "sphereface_plus_batch": functools.partial(heads.SphereFacePlus, energy_over="batch"),
+    "sphereface_plus_sample": functools.partial(
+        heads.SphereFacePlus,
+        energy=mhe.MHE(1.0, s=2, distance="angle", space="full", sample=1024),
     ),
     "sphereface_plus_all": heads.SphereFacePlus,
     "sphereface_r": heads.SphereFaceR,
@@ -56,6 +56,8 @@ HEADS: dict[str, Callable[[int], keras.layers.Layer]] = {
     "cosface": heads.CosFace,
     "arcface": heads.ArcFace,
 }
+# Those that can look at a share of the classes, and have no energy of all.
+SAMPLED = ("normface", "sphereface", "sphereface_r", "cosface", "arcface")
 
 COLUMNS = (
     *("backend", "device", "head", "classes", "dims", "batch", "median_ms", "min_ms", "spread_ms"),
@@ -85,6 +87,16 @@ def make_parser() -> LineParser:
     parser.add_argument("--dims", type=ANY_DIMS, default=512, help="dimensions of a feature")
     parser.add_argument("--batch_size", type=BATCH_SIZE, default=128, help="features per step")
     parser.add_argument("--steps", type=COUNT, default=7, help="timed steps, after a warm-up")
+    parser.add_argument(
+        "--class_share",
+        type=number(0, 1, above=True),
+        metavar="SHARE",
+        help=f"also measure those of {', '.join(SAMPLED)} in --heads with this share of the "
+        "classes in a step, as in Partial FC; their rows are named HEAD_SHARE (default: none)",
+    )
+    parser.add_argument(
+        "--momentum", type=number(0, 1), default=0.9, help="of SGD; 0 for plain SGD"
+    )
     parser.add_argument(
         "--limit_gib",
         type=number(0, above=True),
@@ -119,18 +131,23 @@ class Clock(keras.callbacks.Callback):
 
 
 def build(flags: Mapping[str, Any], name: str) -> keras.Model:
-    """Builds and compiles a model with one of `HEADS`, to be trained by SGD with momentum.
+    """Builds and compiles a model with one of `HEADS`, to be trained by SGD.
 
     Args:
-        flags: The flags of this program.
+        flags: The flags of this program; with a `class_share` the head looks at one.
         name: The name of the head.
     """
     keras.utils.set_random_seed(flags["seed"])
     dims = flags["dims"]
     backbone = keras.Sequential([keras.Input((dims,)), keras.layers.Dense(dims)])
-    model = FaceModel(backbone, HEADS[name](flags["classes"]))
+    share = flags["class_share"]
+    options = {} if share is None else {"sample": share}
+    model = FaceModel(backbone, HEADS[name](flags["classes"], **options))
     plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss=plain if name == PLAIN else None)
+    optimizer = keras.optimizers.SGD(0.01, momentum=flags["momentum"])
+    if share is not None and flags["momentum"]:
+        optimizer = LazyOptimizer(optimizer)
+    model.compile(optimizer, loss=plain if name == PLAIN else None)
     return model
 
 
@@ -174,7 +191,7 @@ def measure(flags: Mapping[str, Any], name: str) -> Row:
     return {
         "backend": backend.BACKEND,
         "device": backend.device(),
-        "head": name,
+        "head": label(name, flags["class_share"]),
         "classes": flags["classes"],
         "dims": flags["dims"],
         "batch": flags["batch_size"],
@@ -184,16 +201,28 @@ def measure(flags: Mapping[str, Any], name: str) -> Row:
     }
 
 
+def label(name: str, share: float | None) -> str:
+    """The name of a head's row.
+
+    Example:
+
+    >>> label("cosface", None), label("cosface", 0.1)
+    ('cosface', 'cosface_0.1')
+    """
+    return name if share is None else f"{name}_{share:g}"
+
+
 def _gib(memory: int | None) -> float | None:
     return None if memory is None else round(memory / 2**30, 3)
 
 
-def measure_alone(flags: Mapping[str, Any], name: str) -> Row:
+def measure_alone(flags: Mapping[str, Any], name: str, share: float | None = None) -> Row:
     """Measures one head in a process of its own, on the backend of this one.
 
     Args:
         flags: The flags of this program.
         name: One of `HEADS`.
+        share: The share of the classes in a step, or None for all.
 
     Returns:
         What `measure` returns there.
@@ -202,12 +231,14 @@ def measure_alone(flags: Mapping[str, Any], name: str) -> Row:
         RuntimeError: If that process failed, for instance by running out of memory.
     """
     arguments = [__file__, "--alone", name]
-    for flag in ("classes", "dims", "batch_size", "steps", "seed"):
+    for flag in ("classes", "dims", "batch_size", "steps", "momentum", "seed"):
         arguments += [f"--{flag}", str(flags[flag])]
+    if share is not None:
+        arguments += ["--class_share", str(share)]
     try:
-        (row,) = ask(name, arguments)
+        (row,) = ask(label(name, share), arguments)
     except Died as error:
-        raise RuntimeError(f"{name} {error}") from error
+        raise RuntimeError(f"{label(name, share)} {error}") from error
     return row
 
 
@@ -273,9 +304,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     path = new_csv(flags["out"], backend.BACKEND)
     names = [PLAIN, *(name for name in HEADS if name in flags["heads"] and name != PLAIN)]
+    wanted: list[tuple[str, float | None]] = [(name, None) for name in names]
+    if flags["class_share"] is not None:
+        wanted += [(name, flags["class_share"]) for name in names if name in SAMPLED]
     rows: list[Row] = []
-    for name in names:
-        rows = compare([*rows, measure_alone(flags, name)])
+    for name, share in wanted:
+        rows = compare([*rows, measure_alone(flags, name, share)])
         write_csv(path, rows, COLUMNS)
     print(f"{backend.BACKEND} on {backend.device()}\n{table(rows, flags['limit_gib'])}")
     print(f"\nNumbers in {path}")

@@ -1,6 +1,7 @@
 """A backbone and a head as one model, whose head sees the labels in training."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -24,7 +25,8 @@ class HeadModel(keras.Model):
         head: A layer from features to logits. If its `call` has an argument `labels`, it is called
             as `head(features, labels=labels, training=True)` for the loss of a training step. If
             it has a method `loss(labels, logits)` that returns a loss per sample, that is the
-            default loss of `compile`.
+            default loss of `compile`. If it also has a method `training_losses(features, labels)`
+            that returns these losses for a training step, that is called in place of both.
         **kwargs: `name`, `dtype` and `trainable`, as for every Keras model.
 
     Raises:
@@ -102,6 +104,12 @@ class HeadModel(keras.Model):
             or keras_internals.has_compiled_metrics(self)
         )
 
+    def _training_losses(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """The head's way from features and labels to losses, if its own loss is the model's."""
+        if keras_internals.has_compiled_loss(self) or not self._sees_labels:
+            return None
+        return getattr(self.head, "training_losses", None)
+
     def export(self, *args: Any, **kwargs: Any) -> None:
         """Exports the program from inputs to logits, as `keras.Model.export` does."""
         keras_internals.call_on_zeros(self)
@@ -117,11 +125,15 @@ class HeadModel(keras.Model):
     ) -> Tensor:
         """The total loss of a batch; in training, with the head's logits given the labels."""
         added: list[Tensor] = []
+        losses = None
         if training:
             features, *logits = y_pred
             if logits:
                 (y_pred,) = logits
-            if self._sees_labels:
+            at_once = self._training_losses()
+            if at_once is not None:
+                losses, added = keras_internals.call_in_compute_loss(at_once, features, y)
+            elif self._sees_labels:
                 outputs = y_pred.shape[-1] if logits else None
                 y_pred, added = keras_internals.call_in_compute_loss(
                     self.head, features, labels=y, training=True
@@ -134,7 +146,11 @@ class HeadModel(keras.Model):
                     )
         if keras_internals.has_compiled_loss(self) or self._head_loss is None:
             return sum(added, super().compute_loss(x, y, y_pred, sample_weight, training))
-        loss = sum(added, self._head_loss(y, y_pred, sample_weight))
+        if losses is None:
+            losses = self._head_loss(y, y_pred, sample_weight)
+        else:
+            losses = _GivenLosses()(y, losses, sample_weight)
+        loss = sum(added, losses)
         # Keras assigns each of TensorFlow's replicas its share of the regularizers.
         return loss + super().compute_loss(x, y, y_pred, training=training) if self.losses else loss
 
@@ -170,6 +186,16 @@ class _HeadLoss(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self.head.loss(y_true, y_pred)
+
+
+class _GivenLosses(keras.losses.Loss):
+    """Keras's reduction and sample weights for losses that are known already."""
+
+    def __init__(self) -> None:
+        super().__init__(name="head_loss", dtype="float32")
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return y_pred
 
 
 def _is_shape(shape: Any) -> bool:

@@ -7,7 +7,7 @@ version of Keras breaks the library, look here first.
 import contextlib
 import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -98,22 +98,68 @@ def assign_in_training(model: keras.Model, variable: keras.Variable, value: floa
     variable.assign(value)
 
 
+def _innermost(optimizer: Any) -> Any:
+    """An optimizer without those that are wrapped around it."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def build_optimizer(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> list[list[keras.Variable]]:
+    """Builds an optimizer, and returns what it keeps for each number of each weight.
+
+    Raises:
+        ValueError: If it keeps anything else but single numbers.
+
+    Example:
+
+    >>> weight = keras.Variable([[1.0, 2.0]])
+    >>> states = build_optimizer(keras.optimizers.SGD(momentum=0.9), [weight])
+    >>> [[tuple(each.shape) for each in state] for state in states]
+    [[(1, 2)]]
+    """
+    before = len(optimizer.variables)
+    states: dict[int, list[keras.Variable]] = {id(variable): [] for variable in variables}
+    add = optimizer.add_variable_from_reference
+
+    def adding(reference_variable: keras.Variable, *args: Any, **kwargs: Any) -> keras.Variable:
+        variable = add(reference_variable, *args, **kwargs)
+        states[id(reference_variable)].append(variable)
+        return variable
+
+    optimizer.add_variable_from_reference = adding
+    try:
+        optimizer.build(variables)
+    finally:
+        del optimizer.add_variable_from_reference
+    known = {id(each) for state in states.values() for each in state}
+    for each in optimizer.variables[before:]:
+        if id(each) not in known and len(each.shape) > 0:
+            raise ValueError(
+                "The optimizer must keep its state for each number of a weight. "
+                f"Received: {type(optimizer).__name__}, with a state of shape {tuple(each.shape)}"
+            )
+    return [states[id(variable)] for variable in variables]
+
+
 def batches_trained(model: keras.Model) -> int:
     """The number of batches that the optimizer has seen: several per update if it accumulates."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = _innermost(model.optimizer)
     return int(keras.ops.convert_to_numpy(optimizer._iterations.value))
 
 
 def rate_variable(model: keras.Model) -> keras.Variable | None:
     """The variable of the learning rate, or None where a schedule gives it."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = _innermost(model.optimizer)
     rate = getattr(optimizer, "_learning_rate", None)
     return rate if isinstance(rate, keras.Variable) else None
 
 
 def accumulation_steps(model: keras.Model) -> int:
     """The number of batches per update of the optimizer."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = _innermost(model.optimizer)
     return optimizer.gradient_accumulation_steps or 1
 
 
@@ -164,8 +210,12 @@ def added_losses(layer: Layer) -> list[Tensor]:
     return layer._losses
 
 
-def call_in_compute_loss(layer: Layer, *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
-    """Calls a layer from `compute_loss`: its outputs, and the added losses that Keras would miss.
+def call_in_compute_loss(
+    layer: Callable[..., Any], *args: Any, **kwargs: Any
+) -> tuple[Any, list[Tensor]]:
+    """Calls a layer, or a method of one, from `compute_loss`.
+
+    Returns its outputs, and the added losses that Keras would miss.
 
     JAX's training step collects what `add_loss` is given in the forward pass only.
     """

@@ -15,6 +15,7 @@ from sphereface_plus.heads import (
     SphereFacePlus,
     SphereFaceR,
 )
+from sphereface_plus.lazy_optimizer import LazyOptimizer
 
 __all__ = [
     "AdaFace",
@@ -23,6 +24,7 @@ __all__ = [
     "CosFace",
     "CurricularFace",
     "FaceModel",
+    "LazyOptimizer",
     "MagFace",
     "NormFace",
     "SphereFace",

@@ -138,7 +138,7 @@ def build(args: argparse.Namespace, shape: Sequence[int], classes: int, steps: i
     model = FaceModel(keras.Sequential(stack), head_flags.build(args, classes))
     model(np.zeros((1, *shape), "float32"))
     model.compile(
-        recipes.optimizer(args, steps),
+        head_flags.optimizer(args, recipes.optimizer(args, steps)),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=recipes.jit_compile(),
     )

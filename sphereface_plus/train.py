@@ -143,7 +143,8 @@ def make_parser() -> Parser:
         "--weight_decay",
         type=rate,
         default=5e-4,
-        help="adds this times |w|^2/2 to the loss, for all but biases",
+        help="adds this times |w|^2/2 to the loss, for all but biases; with --class_share to the "
+        "gradient, for the people that a step looks at",
     )
     parser.add_argument(
         "--cache",
@@ -235,7 +236,7 @@ def build(args: argparse.Namespace, classes: int, steps: int) -> FaceModel:
     # It needs the logits of all people, which a share of them is there to save.
     metrics = [] if args.class_share else [accuracy]
     model.compile(
-        recipes.optimizer(args, max(1, steps)),
+        head_flags.optimizer(args, recipes.optimizer(args, max(1, steps))),
         metrics=metrics,
         jit_compile=recipes.jit_compile(),
     )

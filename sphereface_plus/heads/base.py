@@ -185,6 +185,14 @@ class MarginHead(Head):
 
         return class_losses(labels, logits, with_energies)
 
+    def training_losses(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Features `(B, dims)` and labels `(B,)` of a training step → per-sample losses `(B,)`.
+
+        They are those of `loss` for the logits of `head(features, labels, training=True)`. Where a
+        head has a faster way to both at once, this is it; `mhe.HeadModel` takes it.
+        """
+        return self.loss(labels, self(features, labels=labels, training=True))
+
     def compute_output_spec(
         self, features: Tensor, labels: Tensor | None = None, training: bool | None = None
     ) -> keras.KerasTensor:

@@ -7,15 +7,11 @@ from keras import ops
 import mhe
 from mhe.energy import check_options
 from mhe.energy.potential import Variant
-from mhe.layers import unit_vectors
 from mhe.precision import at_least_float32
 from mhe.types import Tensor
-from sphereface_plus.heads.logits import true_class
-from sphereface_plus.heads.products import class_products
+from sphereface_plus.heads.batch_energies import batch_energies
 
 OVER = ("all", "batch")
-# Keeps the slope of an angle of π finite.
-_TINY = 1e-12
 
 
 def class_energies(
@@ -59,37 +55,8 @@ def class_energies(
     """
     check_options(s, distance, space)
     variant = Variant.of(s, distance, space)
-    kernel = at_least_float32(kernel)
     index = ops.convert_to_tensor(labels, "int32")
-    own = ops.transpose(ops.take(kernel, index, axis=1))
-    cosines = class_products(unit_vectors(own), kernel)
-    classes = int(kernel.shape[1])
-    _, is_own = true_class(index, cosines)
-    # A harmless cosine for each vector with itself, as the gradient of 0 · ∞ is NaN.
-    cosines = ops.where(is_own, 0.0, cosines)
-    potentials = _potential(cosines, variant)
-    points = classes
-    if variant.half:
-        potentials = potentials + _potential(-cosines, variant)
-        points = 2 * classes
-    total = ops.sum(ops.where(is_own, 0.0, potentials), axis=1)
-    if variant.half:
-        total = total + variant.antipodal
-    return total / (points - 1)
-
-
-def _potential(cosines: Tensor, variant: Variant) -> Tensor:
-    """f_s of the distance between unit vectors with the given cosines."""
-    s = variant.s
-    near = 2.0 - 2.0 * cosines
-    squared = ops.maximum(near, variant.closest)
-    if variant.distance == "angle":
-        # Both halves stand still where a pair is too close, so that it has no slope.
-        far = ops.maximum(2.0 + 2.0 * cosines, _TINY)
-        far = ops.where(near < variant.closest, 4.0 - variant.closest, far)
-        angles = 2.0 * ops.arctan2(ops.sqrt(squared), ops.sqrt(far))
-        return -ops.log(angles) if s == 0 else ops.power(angles, -s)
-    return -0.5 * ops.log(squared) if s == 0 else ops.power(squared, -s / 2)
+    return batch_energies(at_least_float32(kernel), index, variant)
 
 
 def check_energy(energy: Any, energy_over: str, subcenters: int = 1) -> None:

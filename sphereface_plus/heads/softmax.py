@@ -7,13 +7,15 @@ import keras
 from keras import ops
 
 from mhe import checks
+from mhe.energy.potential import Variant
 from mhe.labels import check_readable, read_labels
 from mhe.layers import unit_vectors
 from mhe.losses.targets import of_class
 from mhe.types import Tensor
 from sphereface_plus.heads.base import MarginHead, lengths
+from sphereface_plus.heads.batch_energies import products_and_energies
 from sphereface_plus.heads.drawn import draw_classes, drawn_vectors
-from sphereface_plus.heads.logits import apart, known_classes, together
+from sphereface_plus.heads.logits import apart, class_losses, known_classes, together
 
 # The logit of what is not among the classes: a softmax gives it nothing.
 _NEVER = -1e30
@@ -146,6 +148,11 @@ class SoftmaxHead(MarginHead):
         if self._drawn is not None:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        # `LazyOptimizer` looks for it.
+        self.kernel.drawn_by_column = self.sample is not None
+
     def directions(self, features: Tensor) -> Tensor:
         """What class vectors are multiplied with, `(B, dims)`: unit features, for cosines."""
         return unit_vectors(features)
@@ -214,6 +221,25 @@ class SoftmaxHead(MarginHead):
             check_readable(labels, self.classes)
             labels = ops.where(read_labels(labels, logits, self.classes).known, 0, -1)
         return super().loss(labels, logits)
+
+    def training_losses(self, features: Tensor, labels: Tensor) -> Tensor:
+        """As `MarginHead`, with an energy over the batch in one pass with the products."""
+        kind, energy = type(self), self.energy
+        overridden = kind.call is not SoftmaxHead.call or kind.loss is not SoftmaxHead.loss
+        if energy is None or self.energy_over == "all" or overridden:
+            return super().training_losses(features, labels)
+        features = ops.cast(features, self.output_dtype)
+        vectors = self.directions(features)
+        check_readable(labels, self.classes)
+        index = read_labels(labels, features, self.classes).index
+        variant = Variant.of(energy.s, energy.distance, energy.space)
+        products, energies = products_and_energies(vectors, self.kernel, index, variant)
+        logits = self.logits(self._filtered(products, vectors, labels), features, labels, True)
+        return class_losses(
+            labels,
+            logits,
+            lambda index, logits: self.loss_of(index, logits) + energy.strength * energies,
+        )
 
     def _filtered(self, products: Tensor, vectors: Tensor, labels: Tensor | None) -> Tensor:
         """Products with 0 for other classes that are too close."""

@@ -12,6 +12,7 @@ from mhe.harness.comparisons import Comparison
 from mhe.harness.errors import BadInput, as_bad_input
 from mhe.harness.flags import Parser, integer, number
 from sphereface_plus import heads
+from sphereface_plus.lazy_optimizer import LazyOptimizer
 
 HEADS = {
     "normface": heads.NormFace,
@@ -130,8 +131,9 @@ def add(parser: Parser, default: str, gamma: float | None = None) -> None:
         "--class_share",
         type=above,
         help="heads with a softmax: the share of the people that a step looks at, those of the "
-        "batch and others at random, as in Partial FC (default: all). The log then has no "
-        "accuracy, which needs the logits of all people; PyTorch computes these all the same",
+        "batch and others at random, as in Partial FC (default: all). It leaves the class vectors "
+        "of the others alone: momentum and --weight_decay do not move them, only an energy of all "
+        "does. The log then has no accuracy, which needs the logits of all people",
     )
     parser.add_argument(
         "--subcenters",
@@ -235,7 +237,8 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         options["sample"] = options.pop("class_share")
     if args.model_name in ("sphereface", "sphereface_plus") and options.get("m", 0.5).is_integer():
         options["m"] = int(options["m"])
-    if args.weight_decay:
+    # With a share of the people, `optimizer` decays the vectors of those that a step looks at.
+    if args.weight_decay and args.class_share is None:
         options["kernel_regularizer"] = keras.regularizers.L2(args.weight_decay / 2)
     if args.energy == "every" or args.model_name == "sphereface_plus":
         s, distance = recipes.POWERS[args.power_s]
@@ -246,6 +249,18 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
     with as_bad_input(f"--model_name {args.model_name}"):
         # With a fixed name, weights and columns of a log have the same names in every run.
         return HEADS[args.model_name](classes, name="head", **options)
+
+
+def optimizer(args: argparse.Namespace, inner: keras.optimizers.Optimizer) -> Any:
+    """Returns the optimizer for a run's head, which may look at a share of the people.
+
+    Args:
+        args: The flags of one run, `weight_decay` among them.
+        inner: The optimizer for everything else.
+    """
+    if args.class_share is None:
+        return inner
+    return LazyOptimizer(inner, l2=args.weight_decay / 2)
 
 
 def _taken(model_name: str, energy: str) -> set[str]:

@@ -28,14 +28,15 @@ def test_ratios_to_the_plain_softmax(benchmark, tmp_path, capsys, monkeypatch):
 
     def ask(name, arguments):
         asked.append(name)
-        assert arguments[:3] == [benchmark.__file__, "--alone", name]
+        assert arguments[:3] == [benchmark.__file__, "--alone", name.removesuffix("_0.5")]
         assert program(benchmark.main, arguments[1:]) == 0
         yield json.loads(capsys.readouterr().out)
 
     monkeypatch.setattr(benchmark, "ask", ask)
-    flags = [*SIZES, "--heads", "cosface", "--limit_gib", "0.001", "--out", str(tmp_path)]
+    flags = [*SIZES, "--heads", "cosface", "--limit_gib", "0.001", "--class_share", "0.5"]
+    flags += ["--out", str(tmp_path)]
     assert program(benchmark.main, flags) == 0
-    assert asked == ["softmax", "cosface"]
+    assert asked == ["softmax", "cosface", "cosface_0.5"]
     output = capsys.readouterr().out
     with open(tmp_path / f"{keras.backend.backend()}.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -53,6 +54,20 @@ def test_ratios_to_the_plain_softmax(benchmark, tmp_path, capsys, monkeypatch):
         assert "within 0.001 GiB: no" in output
     assert program(benchmark.main, flags) == 2
     assert "nothing is overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
+def test_a_share_of_the_classes_is_trained_lazily(benchmark):
+    """Unless there is no momentum to keep."""
+    share = [*SIZES, "--class_share", "0.5"]
+    for flags, is_lazy, sample in (
+        (SIZES, False, None),
+        (share, True, 0.5),
+        ([*share, "--momentum", "0"], False, 0.5),
+    ):
+        model = benchmark.build(vars(benchmark.make_parser().parse_args(flags)), "arcface")
+        assert isinstance(model.optimizer, benchmark.LazyOptimizer) == is_lazy
+        assert model.head.sample == sample
 
 
 @pytest.mark.one_backend

@@ -14,7 +14,7 @@ import pytest
 from mhe.harness.callbacks import Progress
 from mhe.harness.errors import BadInput
 from mhe.harness.flags import program
-from sphereface_plus import FaceModel, faces, plane, test, train
+from sphereface_plus import FaceModel, LazyOptimizer, faces, plane, test, train
 from sphereface_plus.heads import CosFace, NormFace, SphereFace, SphereFacePlus
 from sphereface_plus.program import figures, head_flags, trained
 
@@ -234,6 +234,13 @@ def test_flags_of_any_head():
     (one,) = head_flags.expand_runs(args, train.COMPARISON).values()
     head = head_flags.build(one, 5)
     assert (head.sample, head.energy.sample) == (0.5, None)
+    # The optimizer decays what was drawn; all class vectors otherwise.
+    assert head.kernel_regularizer is head.energy
+    lazy = head_flags.optimizer(one, keras.optimizers.SGD())
+    assert (type(lazy), lazy.l2) == (LazyOptimizer, 2.5e-4)
+    one.class_share = None
+    assert head_flags.build(one, 5).kernel_regularizer is not head.energy
+    assert isinstance(head_flags.optimizer(one, keras.optimizers.SGD()), keras.optimizers.SGD)
 
 
 def test_a_training_on_a_share_of_the_people_logs_no_accuracy(people, tmp_path, monkeypatch):

@@ -35,7 +35,9 @@ WEIGHTS = np.array([1.0, 0.5, 2.0, 1.5, 0.25, 3.0])
 
 
 def angles(x, w):
-    cosines = x @ w / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(w, axis=0)
+    """Of every pair; a zero vector is at a right angle to all."""
+    norms = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(w, axis=0)
+    cosines = x @ w / np.where(norms > 0, norms, 1)
     return np.arccos(np.clip(cosines, -1, 1))
 
 
@@ -51,7 +53,8 @@ def true(values):
 
 
 def softmax(logits):
-    return np.log(np.exp(logits - true(logits)[:, None]).sum(axis=1))
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(logits).sum(axis=1)) - true(logits)
 
 
 def falling(theta, m):
@@ -331,11 +334,29 @@ def drawn(built):
     return packed.astype("float32")
 
 
+@pytest.fixture(scope="module")
+def lengths():
+    """Of the rows of `at_the_limits`: features and classes from 1e-4 to 1e4, and a zero feature."""
+    return np.array([1.0, 1, 0, 1e-4, 1e4, 1, 1, 1, 1, 1e-4, 1e4])[:, None]
+
+
+@pytest.fixture(scope="module")
+def at_the_limits(drawn, lengths):
+    """Arrays of every head with angles of exactly 0 and π, and lengths near the limits."""
+    packed = drawn.copy()
+    # Powers of two, with which float32 is exact.
+    packed[:, SAMPLES], packed[:, SAMPLES + 1] = [2, 0, 0], [0, 0.5, 0]
+    packed[:, 0], packed[:, 1] = [4, 0, 0], [0, -2, 0]
+    return (packed * lengths).astype("float32")
+
+
 @pytest.mark.one_backend
-def test_logits_and_losses(built, drawn):
+@pytest.mark.parametrize("arrays", ["drawn", "at_the_limits"])
+def test_logits_and_losses(built, arrays, request):
     """One by one, so that it can be told what is wrong."""
+    packed = request.getfixturevalue(arrays)
     for number, (name, (head, formula, losses)) in enumerate(built.items()):
-        x, kernel = drawn[number, :SAMPLES], drawn[number, SAMPLES:].T
+        x, kernel = packed[number, :SAMPLES], packed[number, SAMPLES:].T
         head.kernel.assign(kernel)
         wide = x.astype("float64"), kernel.astype("float64")
         expected = formula(*wide, start=wide)
@@ -345,7 +366,9 @@ def test_logits_and_losses(built, drawn):
             (head(x), plain(head, *wide, start=wide)),
             (head.loss(LABELS[:, None], found), losses(expected, wide[1])),
         ):
-            np.testing.assert_allclose(array(one), other, rtol=2e-5, atol=2e-5, err_msg=name)
+            # Losses are differences of logits, which are as large as features can be.
+            atol = 2e-5 if arrays == "drawn" else 2e-6 * np.abs(expected).max() + 2e-5
+            np.testing.assert_allclose(array(one), other, rtol=2e-5, atol=atol, err_msg=name)
 
 
 def test_values_and_gradients_follow_the_float64_formulas(
@@ -376,6 +399,34 @@ def test_values_and_gradients_follow_the_float64_formulas(
         )
         sum_of_all += total(packed)
     assert value == pytest.approx(sum_of_all, rel=1e-5)
+
+
+def test_gradients_at_the_limits(built, at_the_limits, lengths, factors, step, reference_gradient):
+    """Central differences are 0 where an angle of 0 or π has a cusp, as the slopes here."""
+    _, gradients = step(at_the_limits)
+    labelled, unlabelled = factors
+    scales = np.where(lengths > 0, lengths, 1)
+    for number, (name, (head, formula, losses)) in enumerate(built.items()):
+        packed = at_the_limits[number].astype("float64")
+        start = packed[:SAMPLES], packed[SAMPLES:].T
+
+        def total(units, name=name, head=head, formula=formula, losses=losses, start=start):
+            at = units * lengths
+            x, kernel = at[:SAMPLES], at[SAMPLES:].T
+            logits = formula(x, kernel, start=start)
+            value = np.sum(WEIGHTS * losses(logits, kernel)) + np.sum(labelled * logits)
+            if name in UNLABELLED:
+                value += np.sum(unlabelled * plain(head, x, kernel, start))
+            return value
+
+        expected = reference_gradient(total, packed / scales)
+        found = gradients[number] * scales
+        # A zero feature has no direction; `unit_vectors` says what its gradient is.
+        found[2] = 0
+        # What is left where contributions as large as the longest feature cancel.
+        rounding = 1e-4 + 1e-6 * np.abs(expected).max()
+        bounds = 1e-3 * np.abs(expected).max(axis=1, keepdims=True) + rounding
+        assert (np.abs(found - expected) <= bounds).all(), (name, found, expected)
 
 
 def test_degenerate_features_and_classes(built, drawn, step):
