@@ -223,9 +223,6 @@ def build(args: argparse.Namespace, image_shape: Sequence[int]) -> GAN:
 class Task(training.Task):
     """Trains and scores one GAN."""
 
-    # Two optimizers, and latents for each image.
-    splits_on = ("jax", "tensorflow")
-
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)
         self.data = recipes.load(args)
@@ -310,8 +307,8 @@ PROGRAM = training.Program(
     check=check,
     expand_runs=expand_runs,
     name_single_runs=True,
-    distributes=("data",),
-    undistributed="a GAN has no class vectors",
+    distributes=(),
+    undistributed="two networks in turn have not been tried on several devices",
 )
 main = PROGRAM.main
 

@@ -13,14 +13,16 @@ import threading
 import time
 from types import TracebackType
 
-from mhe.harness.errors import BadInput
+from mhe.harness.errors import BadInput, Diverged
 
 # Seconds until all processes must have come, or one that failed is missed.
 PATIENCE = 120.0
 _GRACE = 10.0
+# For the errors that all processes find at once, so that each can say what it was.
+_OWN_ERROR = 3.0
 # A machine that is gone closes nothing: it is asked after 10 s of silence, and 3 times more.
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-_WELCOME, _MET, _DONE = b"w", b"m", b"d"
+_WELCOME, _MET, _DONE, _FAILED = b"w", b"m", b"d", b"f"
 
 
 class Peers:
@@ -99,7 +101,10 @@ class Peers:
             # Backends need all processes until the last is done.
             with self._news:
                 self._news.wait_for(lambda: self._done >= set(self._connections))
-        elif self._connections and isinstance(error, Exception) and not isinstance(error, BadInput):
+        elif isinstance(error, BadInput | Diverged | KeyboardInterrupt):
+            for other in self._connections:
+                self._send(other, _FAILED)
+        elif self._connections:
             # Its listener ends this process if it has lost another one.
             time.sleep(_GRACE)
         self._is_closing = True
@@ -150,6 +155,7 @@ class Peers:
             self._listen_to(other, connection)
 
     def _listen_to(self, other: int, connection: socket.socket) -> None:
+        has_failed = False
         while True:
             try:
                 words = connection.recv(64)
@@ -157,11 +163,14 @@ class Peers:
                 words = b""
             if not words:
                 break
+            has_failed = has_failed or _FAILED in words
             with self._news:
                 self._met[other] += words.count(_MET)
                 if _DONE in words:
                     self._done.add(other)
                 self._news.notify_all()
+        if has_failed and not self._is_closing:
+            time.sleep(_OWN_ERROR)
         if other not in self._done and not self._is_closing:
             name = os.path.basename(sys.argv[0])
             print(

@@ -56,6 +56,7 @@ def hows():
 def test_weights_and_logs_after_twenty_steps_are_those_of_one_device(how, seen):
     one, many = seen["none"], seen[how]
     assert one["said"] == ""
+    assert one["codes"] == [0]
     count = 2 if how == "classes" else DEVICES
     what = "class vectors" if how == "classes" else "batches"
     among = " of 2 processes" if keras.backend.backend() == "torch" else ""
@@ -85,15 +86,14 @@ def test_the_energies_are_counted_once(seen):
         assert row["loss"] - row["cross_entropy"] == pytest.approx(added, rel=1e-4)
 
 
-def test_a_run_resumes_on_another_number_of_devices(seen):
-    # Of several, the first to be interrupted ends the others.
-    assert 130 in seen["interrupted"]["codes"]
-    assert set(seen["interrupted"]["codes"]) <= {130, 2}
-    assert seen["interrupted"]["config"] == seen["none"]["config"]
+def test_the_run_was_interrupted_and_resumed_on_one_device(seen):
+    """Two epochs on many devices, the last on one: what the tests above compare is both."""
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("compiling for one device again takes too long")
+    ended = [130, 2] if keras.backend.backend() == "torch" else [130]
+    assert seen["data"]["codes"] == ended
+    assert seen["data"]["config"] == seen["none"]["config"]
     assert not {"distribute", "devices", "processes"} & seen["none"]["config"].keys()
-    for name, expected in seen["none"]["weights"].items():
-        found = np.array(seen["resumed"]["weights"][name])
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5, err_msg=name)
 
 
 def test_what_cannot_be_split_is_refused_in_one_line(seen):
@@ -113,11 +113,6 @@ def test_what_cannot_be_split_is_refused_in_one_line(seen):
         )
     else:
         expected["classes"] = f"--distribute classes needs KERAS_BACKEND=jax. Received: {backend}"
-    if backend == "tensorflow":
-        expected["few"] = (
-            f"--distribute data over {DEVICES} devices needs at least {DEVICES**2} images to "
-            "evaluate on. Received: 3"
-        )
     if backend == "torch":
         expected["too many"] = (
             "--devices does not apply to PyTorch, which trains on a device per process: torchrun "
@@ -206,7 +201,8 @@ def where(kernel):
     if keras.backend.backend() == "jax":
         sharding = kernel.value.sharding
         return len(sharding.device_set), list(sharding.shard_shape(kernel.shape))
-    return len(getattr(kernel.value, "values", [kernel.value])), list(kernel.shape)
+    mirrored = keras.backend.backend() == "tensorflow" and hasattr(kernel.value, "values")
+    return len(kernel.value.values) if mirrored else 1, list(kernel.shape)
 
 
 def contents(folder):
@@ -267,6 +263,24 @@ def together(train, *flags):
     return ended
 
 
+@contextlib.contextmanager
+def interrupted(after):
+    """Presses Ctrl-C at the end of an epoch, counted from 1."""
+    before = callbacks.Progress.on_epoch_end
+
+    def interrupt(self, epoch, logs=None):
+        # Of several processes the first, which ends the others.
+        if epoch + 1 == after and os.environ.get("RANK", "0") == "0":
+            raise KeyboardInterrupt
+        before(self, epoch, logs)
+
+    callbacks.Progress.on_epoch_end = interrupt
+    try:
+        yield
+    finally:
+        callbacks.Progress.on_epoch_end = before
+
+
 def summing(build):
     """Makes the loss a sum over the batch."""
 
@@ -283,54 +297,42 @@ def runs(folder):
     import train
 
     models.build = network
-    report = train.Task.report
+    prepare = train.Task.prepare_run
 
     def noted(self, run):
         (folder / "placed").write_text(json.dumps(where(self.model.get_layer("logits").kernel)))
-        return report(self, run)
+        return prepare(self, run)
 
-    train.Task.report = noted
+    train.Task.prepare_run = noted
     seen = {}
     # TensorFlow divides its CPU before it starts, or never.
     for how in [*hows(), "none"]:
         out = folder / how
-        count = ["--devices", "2"] if how == "classes" else []
-        given = ["--distribute", how] if how != "none" else []
-        ((code, said, _), *_) = together(train, *FLAGS, "--out", str(out), *given, *count)
-        assert code == 0, said
-        words = [line for line in said.splitlines() if " split among " in line]
-        seen[how] = {"said": "".join(words), **contents(out)}
+        flags = [*FLAGS, "--out", str(out), *(["--distribute", how] if how != "none" else [])]
+        flags += ["--devices", "2"] if how == "classes" else []
+        # Compiling for TensorFlow's replicas and for one device again would take too long.
+        is_broken = how == "data" and keras.backend.backend() != "tensorflow"
+        with interrupted(after=2 if is_broken else None):
+            ended = together(train, *flags)
+        said = [line for line in ended[0][1].splitlines() if " split among " in line]
+        seen[how] = {"codes": [code for code, *_ in ended], "said": "".join(said)}
         seen[how]["devices"], seen[how]["shard"] = json.loads((folder / "placed").read_text())
-
-    out = folder / "interrupted"
-    before = callbacks.Progress.on_epoch_end
-
-    def interrupt(self, epoch, logs=None):
-        raise KeyboardInterrupt
-
-    callbacks.Progress.on_epoch_end = interrupt
-    ended = together(train, *FLAGS, "--out", str(out), "--distribute", "data")
-    callbacks.Progress.on_epoch_end = before
-    config = json.loads((out / "config.json").read_text())
-    seen["interrupted"] = {"codes": [code for code, *_ in ended], "config": config}
-    code, said, errors = run(train, "--resume", str(out))
-    assert code == 0, errors
-    seen["resumed"] = contents(out)
+        if is_broken:
+            code, _, errors = run(train, "--resume", str(out))
+            assert code == 0, errors
+        seen[how] |= contents(out)
 
     refused = {
         "too many": ["--distribute", "data", "--devices", "64"],
         "batch": ["--distribute", "data", "--batch_size", "25"],
         "classes": ["--distribute", "classes"],
-        "few": ["--distribute", "data", "--test_images", "3"],
         "sum": ["--distribute", "data"],
     }
     for name, flags in refused.items():
         if name == "sum":
+            if keras.backend.backend() != "torch":
+                continue
             train.classification.build = summing(train.classification.build)
-        if (name == "few" and keras.backend.backend() != "tensorflow") or (
-            name == "sum" and keras.backend.backend() != "torch"
-        ):
-            continue
         ended = together(train, *FLAGS, "--out", str(folder / f"refused {name}"), *flags)
         line = ended[0][2].splitlines()[-1].partition("error: ")[2]
         seen[f"refused: {name}"] = [ended[0][0], line]

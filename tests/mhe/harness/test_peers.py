@@ -87,8 +87,9 @@ def test_whoever_loses_another_ends_with_a_line(lost, port, ended, capfd):
     )
 
 
-def test_an_error_of_its_own_ends_the_others(port, ended):
+def test_an_error_of_its_own_ends_the_others(port, ended, monkeypatch):
     codes, over = ended
+    monkeypatch.setattr(peers, "_OWN_ERROR", 0.1)
 
     def fail():
         with pytest.raises(BadInput), Peers(0, 2, "localhost", port, ""):
@@ -102,6 +103,20 @@ def test_an_error_of_its_own_ends_the_others(port, ended):
 
     in_threads(fail, wait)
     assert codes == [2]
+
+
+def test_an_error_that_all_find_is_said_by_each(port, ended):
+    codes, _ = ended
+    said = []
+
+    def fail(process):
+        with pytest.raises(BadInput), Peers(process, 2, "localhost", port, ""):
+            raise BadInput("a batch of 25")
+        said.append(process)
+
+    in_threads(lambda: fail(0), lambda: fail(1))
+    assert sorted(said) == [0, 1]
+    assert codes == []
 
 
 @pytest.mark.parametrize("process", [0, 1])
