@@ -109,7 +109,7 @@ def test_what_cannot_be_split_is_refused_in_one_line(seen):
     if backend == "jax":
         expected["classes"] = (
             "--distribute classes splits class vectors into 4 equal parts. Received: 10 in "
-            "logits/kernel; choose --devices accordingly"
+            "sequential/logits/kernel; choose --devices accordingly"
         )
     else:
         expected["classes"] = f"--distribute classes needs KERAS_BACKEND=jax. Received: {backend}"
