@@ -132,6 +132,8 @@ class Task(ImageTask):
         self.data = recipes.load(args)
         self.data.require_classes()
         self.magnet = clusters.magnet_batches(args, self.data)
+        if self.magnet is not None:
+            self.splits_on = ("jax",)
         # Magnet loss is defined on batches of clusters only.
         self.use(self.data.train, self.data.test if self.magnet is None else None)
 

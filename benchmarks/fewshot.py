@@ -286,6 +286,8 @@ PROGRAM = training.Program(
     resolve_defaults=new_classes.resolve_image_size,
     title=lambda args: f"{stem(args.dataset)}, few shots",
     revisit=score_complete,
+    distributes=(),
+    undistributed="a batch is one episode",
 )
 main = PROGRAM.main
 

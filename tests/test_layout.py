@@ -56,13 +56,15 @@ ABOVE = {
     "mhe.callbacks": {"mhe.attach", "mhe.energy", "mhe.metrics", "mhe.regularizers"},
 }
 # What Keras has no equivalent for: gradients, making JAX forget a trace, reading TensorFlow
-# Datasets, whether PyTorch is exporting, and whether a tensor has a value.
+# Datasets, whether PyTorch is exporting, whether a tensor has a value, and devices but JAX's.
 BACKEND_SPOTS = {
     ("mhe/attach/retracing.py", "jax"),
     ("mhe/gradients.py", "jax"),
     ("mhe/gradients.py", "tensorflow"),
     ("mhe/gradients.py", "torch"),
     ("mhe/harness/datasets/named.py", "tensorflow"),
+    ("mhe/harness/devices.py", "tensorflow"),
+    ("mhe/harness/replicas.py", "torch"),
     ("mhe/keras_internals.py", "tensorflow"),
     ("mhe/layers/distance.py", "tensorflow"),
     ("mhe/tracing.py", "jax"),

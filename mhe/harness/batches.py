@@ -133,6 +133,12 @@ class Batches(keras.utils.PyDataset):
         """The number of batches in an epoch."""
         return self._batches
 
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of images that batches have: full ones, and the last if it is smaller."""
+        whole, rest = divmod(len(self.images), self.batch_size)
+        return [self.batch_size] * (whole > 0) + [rest] * (whole < len(self))
+
     def __getitem__(self, index: int) -> Batch:
         """The batch at `index` of the current epoch; the next one while Keras draws an epoch."""
         if not 0 <= index < len(self):

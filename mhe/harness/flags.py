@@ -20,6 +20,7 @@ __all__ = [
     "BATCH_SIZE",
     "COUNT",
     "COUNT_OR_NONE",
+    "DEVICES",
     "DIMS",
     "EPOCHS",
     "LARGEST_SIDE",
@@ -43,6 +44,7 @@ __all__ = [
 BATCH_SIZE = integer(1, 2**16)
 COUNT = integer(1, 10**6)  # of what is generated, drawn or compared
 COUNT_OR_NONE = integer(0, 10**6)
+DEVICES = integer(1, 2**16)
 SEVERAL = integer(2, 10**6)
 ANY_DIMS = integer(1, 2**16)
 DIMS = integer(2, 2**16)  # of a sphere
@@ -115,7 +117,7 @@ class Parser(LineParser):
 
     def __init__(self, program: str, description: str):
         super().__init__(prog=program, description=description)
-        self.excluded = {"out", "resume"}
+        self.excluded = {"out", "resume", "distribute", "devices", "processes"}
         self.added: set[str] = set()
         self.add_argument(
             "--out",
@@ -130,6 +132,7 @@ class Parser(LineParser):
             metavar="RUN",
             help="resume the run in this folder with its own flags",
         )
+        self._add_device_flags()
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
         """Parses the flags of a new run, or reads those of the run that `--resume` names.
@@ -175,6 +178,27 @@ class Parser(LineParser):
         if changed and not run.finished:
             print(f"Warning: the run was started with {', '.join(changed)}", file=sys.stderr)
         return argparse.Namespace(**{**flags, "out": out}), run
+
+    def _add_device_flags(self) -> None:
+        self.add_argument(
+            "--distribute",
+            choices=["none", "data", "classes"],
+            default="none",
+            help="none: train on one device; data: split each batch among devices; classes: split "
+            "class vectors and prototypes among them, on JAX. The result is the same, and a run "
+            "may be resumed on another number of devices",
+        )
+        self.add_argument(
+            "--devices",
+            type=DEVICES,
+            help="how many devices to use (default: all that the backend has)",
+        )
+        self.add_argument(
+            "--processes",
+            type=DEVICES,
+            help="with --distribute data: how many processes train the run together, on one "
+            "machine or several (default: one)",
+        )
 
     def add_data_flags(
         self,

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from mhe.harness import recipes
+from mhe.harness import devices, recipes
 from mhe.harness.batches import Batches
 from mhe.harness.callbacks import ChanceWarning, run_callbacks
 from mhe.harness.comparisons import Comparison, stem
@@ -27,6 +27,7 @@ from mhe.harness.figures import require_matplotlib
 from mhe.harness.flags import Parser
 from mhe.harness.lock import locked
 from mhe.harness.run import Run, require_unused
+from mhe.harness.together import aside, heard, together
 
 _MEMORY_FLAGS = (
     *("width", "dims", "per_class", "image_size", "train_images", "scenes"),
@@ -52,6 +53,7 @@ class Task(abc.ABC):
         validation: What `fit` evaluates after each epoch, or None.
         config: Entries of `config.json` besides the flags.
         result: Entries of `result.json` besides the metrics.
+        splits_on: The backends on which a batch can be split among devices; JAX splits any.
         summary: What is printed about the data before training.
         divergence: Errors in training or reporting that mean that the training diverged.
     """
@@ -60,6 +62,7 @@ class Task(abc.ABC):
     model: keras.Model
     steps_per_epoch: int
     steps: int
+    splits_on: Sequence[str] = ("jax", "tensorflow", "torch")
 
     def __init__(self, args: argparse.Namespace, run: Run | None):
         self.args = args
@@ -78,9 +81,17 @@ class Task(abc.ABC):
         """The prefix of the metrics on held-out images: `"test"` or `"validation"`."""
         return "validation" if vars(self.args).get("validation") else "test"
 
+    @property
+    def batch_sizes(self) -> Sequence[int]:
+        """The numbers of images that the batches of an epoch have."""
+        return getattr(self.batches(0, None), "sizes", [self.args.batch_size])
+
     @abc.abstractmethod
     def build(self) -> keras.Model:
-        """Builds and compiles the model. Keras has been seeded before."""
+        """Builds and compiles the model. Keras has been seeded before.
+
+        It may be called twice, and gives the same model then.
+        """
 
     @abc.abstractmethod
     def batches(self, epoch: int, steps: int | None) -> keras.utils.PyDataset:
@@ -183,6 +194,8 @@ class Program:
         dataset: The flag that names the data.
         revisit: Returns whether it did something with a complete run that is resumed, to which
             there is otherwise nothing to do.
+        distributes: The values that `--distribute` may have besides `none`.
+        undistributed: Why it may not have the others.
     """
 
     make_parser: Callable[[], Parser]
@@ -196,6 +209,8 @@ class Program:
     name_single_runs: bool = False
     dataset: str = "dataset"
     revisit: Callable[[argparse.Namespace, Run], bool] = lambda args, run: False
+    distributes: Sequence[str] = ("data", "classes")
+    undistributed: str = ""
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Run | None]:
         """Parses the flags, resolves their defaults and refuses what cannot be used together.
@@ -215,6 +230,7 @@ class Program:
             self.check(args)
         else:
             self._refuse_missing_values(args, run)
+        devices.check(args, self.distributes, self.undistributed)
         return args, run
 
     def _runs(self, args: argparse.Namespace) -> dict[str, argparse.Namespace]:
@@ -258,9 +274,13 @@ class Program:
             args.out = Path("runs", f"{stem(getattr(args, self.dataset))}-{end}")
             for flags in runs.values():
                 flags.out = args.out
-        self.comparison.carry_out(
-            runs, run, args.out, train=self.train, main=self.main, title=self.title(args)
-        )
+        where = devices.place(args)
+        if where.processes > 1 and len(runs) > 1:
+            raise BadInput(f"Several processes train one run. Received: {len(runs)} runs")
+        with heard(where):
+            self.comparison.carry_out(
+                runs, run, args.out, train=self.train, main=self.main, title=self.title(args)
+            )
 
     def train(self, args: argparse.Namespace, run: Run | None = None) -> dict[str, Any]:
         """Trains one run, and leaves its folder complete.
@@ -284,29 +304,39 @@ class Program:
     def _train(self, args: argparse.Namespace, run: Run | None) -> dict[str, Any]:
         require_matplotlib()
         require_tensorboardx()
+        where = devices.place(args)
         with ExitStack() as stack:
-            if run is None:
+            peers = stack.enter_context(together(where, args, run, self.make_parser().prog))
+            spread = stack.enter_context(devices.of(args, where))
+            if where.process:
+                args, run = stack.enter_context(aside(peers, args, run))
+            elif run is None:
                 require_unused(args.out)
             else:
                 stack.enter_context(locked(run.folder))
                 # Another process may have trained it since it was read.
                 run = Run.resume(run.folder)
+                # While the others read it.
+                peers.meet()
+                peers.meet()
             task = self.task(args, run)
-            keras.utils.set_random_seed(args.seed)
-            task.model = task.build()
+            if spread.parts > 1:
+                spread.require_divisible(task.batch_sizes, task.splits_on)
+            task.validation = spread.validation(task.validation)
+            task.model = spread.build(task.build, args.seed)
             if run is None:
                 stack.enter_context(locked(args.out))
             parser = self.make_parser()
             run = Run.start_or_resume(
                 run, parser.prog, args, excluded=parser.excluded, **task.config
             )
-            if task.summary:
-                print(task.summary)
+            for line in filter(None, (task.summary, spread.in_words())):
+                print(line)
             with run:
                 task.prepare_run(run)
-                done = run.restore(task.model)
                 try:
-                    _fit(task, run, done)
+                    with spread.placed(), spread.synchronized(task.model):
+                        _fit(task, run, run.restore(task.model), spread)
                     metrics = task.report(run)
                 except task.divergence as error:
                     raise Diverged(f"After epoch {run.epoch}: {error}. {run.advice}") from error
@@ -319,13 +349,13 @@ def _memory_flags(args: argparse.Namespace) -> str:
     return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
 
 
-def _fit(task: Task, run: Run, done: int) -> None:
+def _fit(task: Task, run: Run, done: int, spread: devices.Devices) -> None:
     whole, rest = divmod(task.steps, task.steps_per_epoch)
     # A shorter last epoch is a separate `fit`.
     for end, steps in ((whole, None), (task.epochs, rest)):
         if done < end:
             task.model.fit(
-                task.batches(done, steps),
+                spread.share(task.batches(done, steps)),
                 validation_data=task.validation,
                 initial_epoch=done,
                 epochs=end,
@@ -333,6 +363,7 @@ def _fit(task: Task, run: Run, done: int) -> None:
                 shuffle=False,
                 verbose=0,
                 callbacks=[
+                    *spread.callbacks(task.validation),
                     *task.callbacks(run),
                     *run_callbacks(run, task.epochs, seed=task.args.seed),
                     *task.late_callbacks(run),
