@@ -20,7 +20,7 @@ import mhe
 # Mirrored variables are traced once a device, which takes its time.
 DEVICES = 2 if keras.backend.backend() == "tensorflow" else 4
 IN, HIDDEN, OUT, BATCH = 12, 28, 4, 8
-STRENGTH = 2.0
+STRENGTH = 20.0
 HIDDEN_ENERGY = {"s": 2, "distance": "euclidean", "space": "half", "axis": -1}
 OUT_ENERGY = {"s": 1, "distance": "angle", "space": "full", "axis": -1}
 # With 2, the hidden layer has enough blocks for a loop, the output layer few enough to unroll.
