@@ -371,23 +371,28 @@ def test_logits_and_losses(built, arrays, request):
             np.testing.assert_allclose(array(one), other, rtol=2e-5, atol=atol, err_msg=name)
 
 
+def what_is_differentiated(name, head, formula, losses, at, start, factors):
+    """The weighted losses and logits of a head in float64, at features and class vectors."""
+    labelled, unlabelled = factors
+    x, kernel = at[:SAMPLES], at[SAMPLES:].T
+    logits = formula(x, kernel, start=start)
+    value = np.sum(WEIGHTS * losses(logits, kernel)) + np.sum(labelled * logits)
+    if name in UNLABELLED:
+        value += np.sum(unlabelled * plain(head, x, kernel, start))
+    return value
+
+
 def test_values_and_gradients_follow_the_float64_formulas(
     built, drawn, factors, step, reference_gradient
 ):
     value, gradients = step(drawn)
-    labelled, unlabelled = factors
     sum_of_all = 0.0
-    for number, (name, (head, formula, losses)) in enumerate(built.items()):
+    for number, name in enumerate(built):
         packed = drawn[number].astype("float64")
         start = packed[:SAMPLES], packed[SAMPLES:].T
 
-        def total(at, name=name, head=head, formula=formula, losses=losses, start=start):
-            x, kernel = at[:SAMPLES], at[SAMPLES:].T
-            logits = formula(x, kernel, start=start)
-            value = np.sum(WEIGHTS * losses(logits, kernel)) + np.sum(labelled * logits)
-            if name in UNLABELLED:
-                value += np.sum(unlabelled * plain(head, x, kernel, start))
-            return value
+        def total(at, name=name, start=start):
+            return what_is_differentiated(name, *built[name], at, start, factors)
 
         expected = reference_gradient(total, packed)
         np.testing.assert_allclose(
@@ -404,20 +409,13 @@ def test_values_and_gradients_follow_the_float64_formulas(
 def test_gradients_at_the_limits(built, at_the_limits, lengths, factors, step, reference_gradient):
     """Central differences are 0 where an angle of 0 or π has a cusp, as the slopes here."""
     _, gradients = step(at_the_limits)
-    labelled, unlabelled = factors
     scales = np.where(lengths > 0, lengths, 1)
-    for number, (name, (head, formula, losses)) in enumerate(built.items()):
+    for number, name in enumerate(built):
         packed = at_the_limits[number].astype("float64")
         start = packed[:SAMPLES], packed[SAMPLES:].T
 
-        def total(units, name=name, head=head, formula=formula, losses=losses, start=start):
-            at = units * lengths
-            x, kernel = at[:SAMPLES], at[SAMPLES:].T
-            logits = formula(x, kernel, start=start)
-            value = np.sum(WEIGHTS * losses(logits, kernel)) + np.sum(labelled * logits)
-            if name in UNLABELLED:
-                value += np.sum(unlabelled * plain(head, x, kernel, start))
-            return value
+        def total(units, name=name, start=start):
+            return what_is_differentiated(name, *built[name], units * lengths, start, factors)
 
         expected = reference_gradient(total, packed / scales)
         found = gradients[number] * scales
