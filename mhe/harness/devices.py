@@ -213,7 +213,7 @@ class Devices:
             BadInput: If one cannot.
         """
         backend = keras.backend.backend()
-        if self.parts > 1 and backend not in backends:
+        if backend not in backends:
             raise BadInput(
                 f"--distribute data needs KERAS_BACKEND={' or '.join(backends)} here, as the loss "
                 f"is one of whole batches. Received: {backend}"
