@@ -48,8 +48,12 @@ def test_angles_show_each_layer_before_and_after(tmp_path, drawn):
     figures.draw_angles(before, after, tmp_path / "angles.png")
     first, second = drawn[0].axes
     assert [first.get_title(), second.get_title()] == ["a/kernel", "b/kernel"]
-    bars = [patch for patch in first.patches if patch.get_height() > 0]
-    degrees = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in bars]
+    degrees = []
+    for patch in first.patches:
+        corners = patch.get_xy()
+        above = corners[corners[:, 1] > 0, 0]
+        degrees.append((above.min(), above.max()))
+    assert len(degrees) == 2
     assert degrees[0][0] <= 90 <= degrees[0][1]
     assert degrees[1][0] <= 180 <= degrees[1][1] + 1e-9
 
