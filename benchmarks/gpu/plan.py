@@ -14,6 +14,8 @@ SPACES = ("full", "half")
 DISTANCES = ("euclidean", "angle")
 TIMES = ("median_ms", "min_ms", "spread_ms", "rounds", "ratio", "ratio_low", "ratio_high")
 SHAPE = ("dims", "neurons")
+# All classes in every step, by the optimizer that `face_heads.py` has by default.
+WHOLE_HEADS = {"class_share": None, "momentum": 0.9}
 ENERGY = (*SHAPE, "space", "distance", "s", "precision")
 
 
@@ -101,7 +103,7 @@ def parts(backend: str, toy: bool) -> list[Part]:
             ("head", "classes", "dims", "batch_size", "precision"),
             method,
             heads(toy),
-            longer,
+            {**longer, **WHOLE_HEADS},
         ),
         Part(
             *("gan", "gan", 2),
@@ -115,7 +117,7 @@ def parts(backend: str, toy: bool) -> list[Part]:
             ("head", "classes", "dims", "batch_size", "precision"),
             ("median_ms", "min_ms", "spread_ms", "rounds", "step_gib", "process_gib"),
             heads(toy, plain=True),
-            {"steps": 2 if toy else 7},
+            {"steps": 2 if toy else 7, **WHOLE_HEADS},
             alone=True,
         ),
     ]

@@ -17,9 +17,6 @@ from timing.worker import Options, Rows
 from gan import train as gan_program
 from mhe.layers.distance import DISTANCES
 
-# What `face_heads` trains by default.
-_WHOLE_HEADS = {"class_share": None, "momentum": 0.9}
-
 
 def time_distances(case: Options, job: Options) -> Rows:
     """Times distances to prototypes; ratios are to the matrix product that they need."""
@@ -29,7 +26,7 @@ def time_distances(case: Options, job: Options) -> Rows:
 
 def time_heads(case: Options, job: Options) -> Rows:
     """Times a step with a face head beside one with the plain softmax, to which the ratio is."""
-    flags = {**_WHOLE_HEADS, **job, **case}
+    flags = {**job, **case}
     features, labels = face_heads.draw(flags, case["batch_size"])
     calls = {
         name: worker.step(face_heads.build(flags, name), features, labels)
@@ -63,9 +60,7 @@ TASKS: dict[str, Callable[[Options, Options], Rows]] = {
     "distances": time_distances,
     "heads": time_heads,
     "gan": time_gan,
-    "head_memory": lambda case, job: [
-        face_heads.measure({**_WHOLE_HEADS, **job, **case}, case["head"])
-    ],
+    "head_memory": lambda case, job: [face_heads.measure({**job, **case}, case["head"])],
 }
 
 
