@@ -14,9 +14,9 @@ SPACES = ("full", "half")
 DISTANCES = ("euclidean", "angle")
 TIMES = ("median_ms", "min_ms", "spread_ms", "rounds", "ratio", "ratio_low", "ratio_high")
 SHAPE = ("dims", "neurons")
+ENERGY = (*SHAPE, "space", "distance", "s", "precision")
 # All classes in every step, by the optimizer that `face_heads.py` has by default.
 WHOLE_HEADS = {"class_share": None, "momentum": 0.9}
-ENERGY = (*SHAPE, "space", "distance", "s", "precision")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,7 @@ def test_angles_show_each_layer_before_and_after(tmp_path, drawn):
         above = corners[corners[:, 1] > 0, 0]
         degrees.append((above.min(), above.max()))
     assert len(degrees) == 2
+    assert all(high - low < 2 for low, high in degrees)  # one bin each
     assert degrees[0][0] <= 90 <= degrees[0][1]
     assert degrees[1][0] <= 180 <= degrees[1][1] + 1e-9
 
