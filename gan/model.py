@@ -223,6 +223,13 @@ class GAN(keras.Model):
         """The metrics of both sides."""
         return [metric for side in self._sides for metric in side.metrics]
 
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The logs of both sides, by the names that `fit` logs."""
+        logs: dict[str, Any] = {}
+        for side in self._sides:
+            logs.update(side.named(side.get_metrics_result()))
+        return logs
+
     def train_step(self, *args: Any) -> Any:
         """One step of the generator, then one of the discriminator.
 

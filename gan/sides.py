@@ -158,6 +158,11 @@ class BothOptimizers(keras.optimizers.Optimizer):
         self.built = True
 
     @property
+    def parts(self) -> list[keras.optimizers.Optimizer]:
+        """The optimizers that apply gradients."""
+        return [self.generator, self.discriminator]
+
+    @property
     def variables(self) -> list[keras.Variable]:
         return [*self.generator.variables, *self.discriminator.variables]
 

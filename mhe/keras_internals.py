@@ -182,10 +182,17 @@ def share_of_replica(model: keras.Model, loss: Tensor) -> Tensor:
 
 
 def replica() -> tuple[Any, int]:
-    """Which of TensorFlow's replicas this is, and their number: elsewhere (0, 1)."""
+    """Which of TensorFlow's replicas or PyTorch's processes this is, and their number.
+
+    Both draw the same random numbers. JAX has one program for all devices: (0, 1).
+    """
+    if keras.backend.backend() == "torch":
+        import torch.distributed as dist
+
+        is_one = dist.is_available() and dist.is_initialized()
+        return (dist.get_rank(), dist.get_world_size()) if is_one else (0, 1)
     if keras.backend.backend() != "tensorflow":
         return 0, 1
-    # The one spot that needs TensorFlow itself: all replicas draw the same random numbers.
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()

@@ -66,6 +66,7 @@ BACKEND_SPOTS = {
     ("mhe/harness/devices.py", "tensorflow"),
     ("mhe/harness/replicas.py", "torch"),
     ("mhe/keras_internals.py", "tensorflow"),
+    ("mhe/keras_internals.py", "torch"),
     ("mhe/layers/distance.py", "tensorflow"),
     ("mhe/tracing.py", "jax"),
     ("mhe/tracing.py", "torch"),

@@ -8,7 +8,7 @@ normalization takes its statistics from the whole batch, and metrics count all p
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -74,22 +74,16 @@ def synchronized(model: keras.Model) -> Iterator[None]:
     Args:
         model: A compiled model, the same in all processes.
     """
-    optimizer = model.optimizer
-    apply = optimizer.apply
-
-    def apply_mean(grads: Any, trainable_variables: Any = None) -> Any:
-        return apply(_means(grads), trainable_variables)
-
     with contextlib.ExitStack() as stack:
+        # A GAN has one for each side.
+        for optimizer in getattr(model.optimizer, "parts", [model.optimizer]):
+            apply = functools.partial(_apply_means, optimizer.apply)
+            stack.enter_context(keras_internals.replaced_attribute(optimizer, "apply", apply))
         for layer in keras_internals.flat_layers(model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 moments = functools.partial(_moments, layer)
                 stack.enter_context(keras_internals.replaced_attribute(layer, "_moments", moments))
-        optimizer.apply = apply_mean
-        try:
-            yield
-        finally:
-            optimizer.apply = apply
+        yield
 
 
 class Alike(keras.callbacks.Callback):
@@ -120,6 +114,10 @@ class Alike(keras.callbacks.Callback):
                 dist.all_reduce(variable.value.data)
 
 
+def _apply_means(apply: Callable[..., Any], grads: Any, trainable_variables: Any = None) -> Any:
+    return apply(_means(grads), trainable_variables)
+
+
 def _means(grads: Any) -> Any:
     """The means of gradients over all processes, in place and in one exchange."""
     import torch
@@ -142,15 +140,39 @@ def _moments(layer: Any, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, T
     The exchange has a gradient: what a process puts in changes the losses of all.
     """
     import torch.distributed as dist
-    from torch.distributed.nn.functional import all_reduce
 
     if mask is not None:
         raise ValueError("Batch normalization over processes takes no mask. Received: one")
     axes = layer._reduction_axes
     count = dist.get_world_size() * inputs.numel() // inputs.shape[layer.axis]
-    mean = all_reduce(inputs.sum(dim=axes, keepdim=True)) / count
-    variance = all_reduce((inputs - mean).square().sum(dim=axes)) / count
+    total = _total()
+    mean = total(inputs.sum(dim=axes, keepdim=True)) / count
+    variance = total((inputs - mean).square().sum(dim=axes)) / count
     return mean.squeeze(axes), variance
+
+
+@functools.cache
+def _total() -> Callable[[Tensor], Tensor]:
+    """The sum of a tensor over all processes, as a function with a gradient."""
+    import torch
+    import torch.distributed as dist
+
+    def summed(tensor: Tensor) -> Tensor:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+        return tensor
+
+    class Total(torch.autograd.Function):
+        # The losses of all processes depend on the tensor of each.
+        @staticmethod
+        def forward(ctx: Any, tensor: Tensor) -> Tensor:
+            return summed(tensor)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return summed(gradient)
+
+    return Total.apply
 
 
 def _is_alike(variable: keras.Variable) -> bool:

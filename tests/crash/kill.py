@@ -85,7 +85,7 @@ def make_parser() -> LineParser:
     return parser
 
 
-def make_data(folder: Path) -> dict[str, str]:
+def make_data(folder: Path) -> None:
     """Makes a folder of people, who are digits, and a classifier that has learnt nothing."""
     images, labels = load("digits").train
     for person in range(8):
@@ -97,11 +97,16 @@ def make_data(folder: Path) -> dict[str, str]:
     pixels = keras.Input((8, 8, 1))
     hidden = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
     keras.Model(pixels, keras.layers.Dense(3)(hidden)).save(folder / "classifier.keras")
-    return {
+
+
+def flags_of(path: str, folder: Path) -> list[str]:
+    """The flags of a program's runs, with what `make_data` has made in a folder."""
+    data = {
         "people": str(folder / "people"),
         "classifier": str(folder / "classifier.keras"),
         "statistics": str(folder / "statistics"),
     }
+    return [flag.format(**data) for flag in PROGRAMS[path]]
 
 
 def load_main(path: str) -> Callable[[Any], None]:
@@ -195,10 +200,9 @@ def apart(one: Any, other: Any) -> float:
     return abs(a - b) / max(abs(a), abs(b))
 
 
-def crash(path: str, data: dict[str, str], kills: int, folder: Path) -> dict[str, Any]:
+def crash(path: str, flags: list[str], kills: int, folder: Path) -> dict[str, Any]:
     """Kills and resumes runs of one program, and compares each with an unbroken one."""
     main, log = load_main(path), folder / "log.txt"
-    flags = [flag.format(**data) for flag in PROGRAMS[path]]
     whole = folder / "whole"
     code, _ = run(main, [*flags, "--out", str(whole)], log)
     # The second is not slowed down by what the first caches.
@@ -256,11 +260,11 @@ def main(argv: Any = None) -> None:
     os.chdir(ROOT)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        data = make_data(Path(folder))
+        make_data(Path(folder))
         for path in args.programs:
             place = Path(folder, path.replace("/", "-"))
             place.mkdir()
-            rows.append(crash(path, data, args.kills, place))
+            rows.append(crash(path, flags_of(path, Path(folder)), args.kills, place))
             print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
             write_csv(out / "kills.csv", rows)
             if rows[-1]["failures"] or rows[-1]["difference"] == math.inf:
