@@ -13,6 +13,8 @@ VENV ?= .venv
 JOBS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 4))")
 PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Each process of each backend would rewrite and compile all tests again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: train test crash lint docs wheel venv clean
 

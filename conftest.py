@@ -29,17 +29,8 @@ if os.environ["KERAS_BACKEND"] == "jax" and metadata.version("jaxlib").startswit
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 
-import keras
 import numpy as np
 import pytest
-
-# Before pytest collects mhe/attach/ for its doctests: the function `mhe.attach` has its name.
-import mhe  # noqa: F401
-
-# What is imported stays: hidden from the garbage collector, and from the search for live models,
-# both of which would walk over a million objects of TensorFlow's or JAX's again and again.
-gc.collect()
-gc.freeze()
 
 # Where a backend makes no difference a test runs on one: on PyTorch if it is there, as it compiles
 # nothing, which is what takes most of the time on the others.
@@ -62,8 +53,24 @@ ONE_BACKEND = tuple(
 )
 
 
+def pytest_collection(session):
+    """Loads the package, but not where tests are only handed out to other processes."""
+    if session.config.getoption("dist", "no") != "no":
+        return
+    # Before pytest collects mhe/attach/ for its doctests: the function `mhe.attach` has its name.
+    import mhe  # noqa: F401
+
+    # What is imported stays: hidden from the garbage collector, and from the search for live
+    # models, both of which would walk over a million objects of TensorFlow's or JAX's again and
+    # again.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     """Runs what is the same on every backend on one alone."""
+    import keras
+
     if keras.backend.backend() == ONE:
         return
     skip = pytest.mark.skip(reason="the same on every backend")
@@ -81,6 +88,8 @@ def pytest_unconfigure():
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Seed Keras, NumPy and Python, and drop the names and graphs of the test before."""
+    import keras
+
     # Without collecting garbage, which would take longer than most tests do.
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(1)
@@ -89,6 +98,8 @@ def fresh_keras():
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
     """Drop what JAX compiled for a file of tests, which comes to gigabytes over all of them."""
+    import keras
+
     yield
     if keras.backend.backend() == "jax":
         import jax
@@ -147,6 +158,7 @@ def gradient_step():
 
     It is compiled on the backends that compile, unless `eager`.
     """
+    import keras
 
     def make(function, eager=False, jit_compile=False):
         backend = keras.backend.backend()
@@ -190,6 +202,8 @@ def value_and_gradient(gradient_step):
 
 
 def _to_numpy(tensor):
+    import keras
+
     # NumPy has no bfloat16, and what TensorFlow makes of one warns.
     if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
         tensor = keras.ops.cast(tensor, "float32")
@@ -199,6 +213,7 @@ def _to_numpy(tensor):
 @pytest.fixture(scope="session")
 def second_derivative():
     """The derivative of a gradient along a direction, by the backend, as a NumPy array."""
+    import keras
 
     def derivative(function, at, direction):
         at, direction = (keras.ops.convert_to_tensor(each) for each in (at, direction))
