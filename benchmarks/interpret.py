@@ -139,6 +139,9 @@ def expand_runs(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
 class Task(ImageTask):
     """Trains one network with prototypes that are images."""
 
+    # Batch norm sees the prototypes beside a batch's images, once.
+    splits_on = ("jax",)
+
     def __init__(self, args: argparse.Namespace, run: Run | None):
         super().__init__(args, run)
         # `result.json` names a model, and this program has no flag for it.

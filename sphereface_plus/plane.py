@@ -153,6 +153,7 @@ class Task(training.ImageTask):
         self.data = recipes.load(args)
         self.data.require_classes()
         self.use(self.data.train, self.data.test)
+        self.splits_on = head_flags.splits_on(args)
 
     def build(self) -> FaceModel:
         """Builds and compiles the network."""

@@ -302,6 +302,7 @@ class Task(training.Task):
         self.is_new = run is None or not run.checkpoints
         self.steps_per_epoch = len(self.batches(0, None))
         self.steps = args.epochs * self.steps_per_epoch
+        self.splits_on = head_flags.splits_on(args)
         self.config = {"dataset": args.data_dir}
 
     def batches(self, epoch: int, steps: int | None) -> faces.FaceBatches:

@@ -207,7 +207,7 @@ class Devices:
 
         Args:
             sizes: The numbers of images of the batches that an epoch has.
-            backends: Those that can split them: a loss of whole batches needs JAX.
+            backends: Those that can split them: what is computed of whole batches needs JAX.
 
         Raises:
             BadInput: If one cannot.
@@ -215,8 +215,8 @@ class Devices:
         backend = keras.backend.backend()
         if backend not in backends:
             raise BadInput(
-                f"--distribute data needs KERAS_BACKEND={' or '.join(backends)} here, as the loss "
-                f"is one of whole batches. Received: {backend}"
+                f"--distribute data needs KERAS_BACKEND={' or '.join(backends)} here, as what "
+                f"is trained looks at whole batches. Received: {backend}"
             )
         for size in sizes:
             if size % self.parts:

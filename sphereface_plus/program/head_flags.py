@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -249,6 +250,21 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
     with as_bad_input(f"--model_name {args.model_name}"):
         # With a fixed name, weights and columns of a log have the same names in every run.
         return HEADS[args.model_name](classes, name="head", **options)
+
+
+def splits_on(args: argparse.Namespace) -> Sequence[str]:
+    """The backends on which a batch can be split among devices with a run's head.
+
+    Only JAX's program is that of one device where a head looks at the other images of a batch: at
+    their people, or at the norms and cosines of their features.
+
+    Args:
+        args: The flags of one run.
+    """
+    looks = args.class_share is not None or args.model_name in ("adaface", "curricularface")
+    if looks or args.energy_over == "batch":
+        return ("jax",)
+    return ("jax", "tensorflow", "torch")
 
 
 def optimizer(args: argparse.Namespace, inner: keras.optimizers.Optimizer) -> Any:

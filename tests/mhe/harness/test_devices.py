@@ -148,6 +148,19 @@ def test_flags_that_contradict_each_other_are_refused(flags, message):
 
 
 @pytest.mark.one_backend
+def test_what_looks_at_whole_batches_is_split_on_jax_alone(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    spread = devices.Devices("data", ["cpu:0", "cpu:1"])
+    spread.require_divisible([4, 2], ["jax", "torch"])
+    with pytest.raises(BadInput) as caught:
+        spread.require_divisible([4, 2], ["jax"])
+    assert str(caught.value) == (
+        "--distribute data needs KERAS_BACKEND=jax here, as what is trained looks at whole "
+        "batches. Received: torch"
+    )
+
+
+@pytest.mark.one_backend
 def test_shares_are_consecutive_parts_of_the_same_batches():
     def batches():
         images = np.arange(24, dtype="uint8").reshape(12, 2, 1, 1)
