@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras.layers import Layer
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.saving import saving_lib
@@ -90,11 +91,36 @@ def track_state(layer: Layer, variable: keras.Variable) -> None:
         list.append(holders, _Holder(variable))
 
 
-def assign_in_training(model: keras.Model, variable: keras.Variable, value: float) -> None:
-    """Assigns a variable from a callback; on JAX, the values are outside of the model meanwhile."""
+def tracked_states(model: keras.Model) -> list[keras.Variable]:
+    """What `track_state` and the seed generators of layers keep, in Keras's order."""
+    return [holder.state for layer in flat_layers(model) for holder in layer._seed_generators]
+
+
+def sync_in_training(model: keras.Model) -> None:
+    """Makes a model's variables current in a callback; on JAX, the values are outside meanwhile.
+
+    What is assigned then takes part in the next step, too.
+    """
     sync = getattr(model, "jax_state_sync", None)
     if keras.backend.backend() == "jax" and sync is not None:
         sync()
+
+
+def keep_in_training(model: keras.Model) -> None:
+    """Makes what a callback assigned outlast a step that finds no batch, at the end of an epoch.
+
+    JAX's trainer goes back to the values that the last step returned then.
+    """
+    if keras.backend.backend() == "jax" and getattr(model, "_jax_state", None):
+        kinds = ("trainable", "non_trainable", "optimizer", "metrics")
+        names = [f"{kind}_variables" for kind in kinds]
+        values = model._get_jax_state(**dict.fromkeys(names, True))
+        model._jax_state = dict(zip(names, values, strict=True))
+
+
+def assign_in_training(model: keras.Model, variable: keras.Variable, value: float) -> None:
+    """Assigns a variable from a callback."""
+    sync_in_training(model)
     variable.assign(value)
 
 
@@ -148,6 +174,11 @@ def batches_trained(model: keras.Model) -> int:
     """The number of batches that the optimizer has seen: several per update if it accumulates."""
     optimizer = _innermost(model.optimizer)
     return int(keras.ops.convert_to_numpy(optimizer._iterations.value))
+
+
+def batches_variable(model: keras.Model) -> keras.Variable | None:
+    """The variable in which the optimizer counts batches, or None without one."""
+    return getattr(_innermost(model.optimizer), "_iterations", None)
 
 
 def rate_variable(model: keras.Model) -> keras.Variable | None:
@@ -357,6 +388,59 @@ def start_at(model: keras.Model, epoch: int | None) -> None:
     It holds for later calls of `fit`, too, until it is None again.
     """
     model._initial_epoch = epoch
+
+
+def pass_over(model: keras.Model, logs: dict[str, Any]) -> None:
+    """Makes `fit` draw the batches of its next step without training on them.
+
+    Call it in `on_train_batch_begin`. Trainers call `train_function` with an iterator, on JAX with
+    the state before it, which they want back; on PyTorch with batches that are already drawn.
+
+    Args:
+        model: The model in `fit`.
+        logs: What the step returns instead of its metrics.
+    """
+    train_function = model.train_function
+
+    def passing_over(*arguments: Any) -> Any:
+        model.train_function = train_function
+        if keras.backend.backend() == "torch":
+            return logs
+        *state, batches = arguments
+        batch = next(batches)
+        if keras.backend.backend() == "tensorflow" and model._distribute_strategy is None:
+            # Only here are metrics not built before the first step. Tensors may be optional.
+            build = model._autoconvert_optionals(lambda x: model._symbolic_build(data_batch=x))
+            build(batch)
+        # The last step of an epoch may have fewer batches, but not none.
+        with contextlib.suppress(StopIteration):
+            for _ in range(model.steps_per_execution - 1):
+                next(batches)
+        return (logs, *state) if state else logs
+
+    model.train_function = passing_over
+
+
+def _framework_generators() -> list[Any]:
+    """PyTorch's generators: an unseeded dropout of Keras draws from them, not from its layer's."""
+    if keras.backend.backend() != "torch":
+        return []
+    import torch
+    from keras.src.backend.torch.core import get_device
+
+    on_device = getattr(torch, get_device().split(":")[0])
+    return [torch, on_device] if hasattr(on_device, "get_rng_state") else [torch]
+
+
+def framework_states() -> list[np.ndarray]:
+    """The states of generators of the framework itself from which layers draw."""
+    return [each.get_rng_state().numpy() for each in _framework_generators()]
+
+
+def restore_framework_states(states: Sequence[np.ndarray]) -> None:
+    """Restores what `framework_states` returned, as far as the device has such generators."""
+    for each, state in zip(_framework_generators(), states, strict=False):
+        each.set_rng_state(keras.ops.convert_to_tensor(state).cpu())
 
 
 def weights_file(model: keras.Model) -> memoryview:

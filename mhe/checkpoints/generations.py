@@ -24,7 +24,8 @@ class Checkpoints:
 
     A checkpoint is `epoch-000007.weights.h5`, with all that Keras tracks in a model, a companion of
     the same name, and the checksums of both. The weights are written last and moved into place in
-    one step, so a checkpoint that has them is complete. Other files in the folder are left alone.
+    one step, so a checkpoint that has them is complete. One within the next epoch is
+    `epoch-000007_batch-000500.weights.h5`. Other files in the folder are left alone.
 
     Attributes:
         folder: The folder.
@@ -59,13 +60,16 @@ class Checkpoints:
     def files(self, partial: bool = False) -> list[Path]:
         """The files of all checkpoints, or what a kill left of some."""
         suffixes = "|".join(map(re.escape, (_WEIGHTS, self.companion, checksums.SUFFIX)))
-        own = re.compile(rf"(?:{PARTIAL})?epoch-(\d{{6,}})(?:{suffixes})")
+        own = re.compile(rf"(?:{PARTIAL})?epoch-\d{{6,}}(?:_batch-\d{{6,}})?(?:{suffixes})")
         return sorted(
-            path
-            for path in self.folder.glob("*")
-            if own.fullmatch(path.name)
-            and path.name.startswith(PARTIAL) == partial
-            and path.is_file()
+            (
+                path
+                for path in self.folder.glob("*")
+                if own.fullmatch(path.name)
+                and path.name.startswith(PARTIAL) == partial
+                and path.is_file()
+            ),
+            key=lambda path: (position_of(path), path.name),
         )
 
     def companion_of(self, weights: Path) -> Path:
@@ -73,19 +77,25 @@ class Checkpoints:
         return _sibling(weights, self.companion)
 
     def write(
-        self, content: memoryview, epoch: int, write_companion: Callable[[Path], object]
+        self,
+        content: memoryview,
+        epoch: int,
+        write_companion: Callable[[Path], object],
+        batch: int = 0,
     ) -> None:
         """Writes a checkpoint, and deletes those that are no longer kept.
 
         Args:
-            content: What `weights_file` returned for the model at the end of the epoch.
+            content: What `weights_file` returned for the model.
             epoch: The number of completed epochs.
             write_companion: Writes the companion in one step, given its path.
+            batch: The number of completed batches of the next epoch.
 
         Raises:
             CannotWriteError: If the operating system refuses to write. Earlier checkpoints stay.
         """
-        weights = self.folder / f"epoch-{epoch:06d}{_WEIGHTS}"
+        within = f"_batch-{batch:06d}" if batch else ""
+        weights = self.folder / f"epoch-{epoch:06d}{within}{_WEIGHTS}"
         companion = self.companion_of(weights)
         with replacing(weights) as partial:
             partial.write_bytes(content)
@@ -103,10 +113,10 @@ class Checkpoints:
 
     def delete_old(self) -> None:
         """Deletes the checkpoints that are no longer kept."""
-        kept = {epoch_of(path) for path in self.weights[-self.kept :]}
+        kept = {position_of(path) for path in self.weights[-self.kept :]}
         # Weights first, which would be taken for those of an earlier version without checksums.
         for path in sorted(self.files(), key=lambda path: path.suffix != ".h5"):
-            if epoch_of(path) not in kept:
+            if position_of(path) not in kept:
                 path.unlink()
 
     def require_intact(self, weights: Path) -> None:
@@ -176,7 +186,22 @@ def epoch_of(path: Path) -> int:
     >>> epoch_of(Path("checkpoints/epoch-000012.weights.h5"))
     12
     """
-    return int(path.name.removeprefix("epoch-").split(".")[0])
+    return position_of(path)[0]
+
+
+def position_of(path: Path) -> tuple[int, int]:
+    """The numbers of completed epochs, and of completed batches of the next one.
+
+    Example:
+
+    >>> position_of(Path("checkpoints/epoch-000012_batch-000500.weights.h5"))
+    (12, 500)
+    >>> position_of(Path("checkpoints/epoch-000012.weights.h5"))
+    (12, 0)
+    """
+    stem = path.name.removeprefix(PARTIAL).removeprefix("epoch-").split(".")[0]
+    epoch, _, batch = stem.partition("_batch-")
+    return int(epoch), int(batch or 0)
 
 
 def _sibling(weights: Path, suffix: str) -> Path:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+import mhe
 from mhe.callbacks import EpochSeeds, ResumableTraining
 from mhe.checkpoints.files import CannotWriteError
 
@@ -27,20 +28,35 @@ def parts():
 class Interrupt(keras.callbacks.Callback):
     """Ends a training in the middle of an epoch, or between the callbacks at its end."""
 
-    def __init__(self, epoch, at_end=False):
+    def __init__(self, epoch, at_end=False, batch=2):
         super().__init__()
-        self.epoch, self.at_end = epoch, at_end
+        self.epoch, self.at_end, self.batch = epoch, at_end, batch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.now = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if (self.now, batch, self.at_end) == (self.epoch, 2, False):
+        if (self.now, batch, self.at_end) == (self.epoch, self.batch, False):
             raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch, logs=None):
         if self.at_end and epoch == self.epoch:
             raise KeyboardInterrupt
+
+
+class Watch(keras.callbacks.Callback):
+    """Keeps what a callback sees of each batch of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch, self.seen = epoch, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch:
+            self.seen.append((batch, dict(logs)))
 
 
 def monitors(tmp_path):
@@ -55,9 +71,9 @@ def monitors(tmp_path):
 def train(parts, tmp_path):
     """Trains a new model on arrays or on a dataset, which `fit` shuffles."""
 
-    def train(folder, epochs=6, extra=(), first=False, dataset=False, **options):
+    def train(folder, epochs=6, extra=(), first=False, dataset=False, step=1, **options):
         model = parts["network"]()
-        model.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
+        model.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"], steps_per_execution=step)
         resumable = ResumableTraining(tmp_path / folder, **options)
         callbacks = [resumable, *extra] if first else [*extra, resumable]
         x, y = parts["data"]()
@@ -111,6 +127,124 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(train, tmp_path, first,
     assert not any(name.startswith("partial") for name in files)
 
 
+def state(model):
+    """Weights, the optimizer's variables, metrics, and what layers draw from."""
+    variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    return [keras.ops.convert_to_numpy(each.value) for each in variables]
+
+
+def decayed():
+    """A schedule that multiplies the rate at the beginning of each epoch."""
+    return keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.7 * rate)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_training_interrupted_within_an_epoch(train, tmp_path, step):
+    if BACKEND == "torch" and step > 1:
+        pytest.skip("Keras refuses it on PyTorch")
+    options = {"epochs": 3, "dataset": True, "step": step}
+    watched, watching = Watch(1), Watch(1)
+    unbroken = train("unbroken", extra=[decayed(), watched], every=4, **options)
+    folder = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        train("broken", extra=[decayed(), Interrupt(1, batch=5)], every=4, **options)
+    names = [path.name for path in sorted(folder.glob("*.h5"))]
+    assert names == ["epoch-000001.weights.h5", "epoch-000001_batch-000004.weights.h5"]
+    assert ResumableTraining(folder).epoch == 1
+    if step > 1:
+        with pytest.raises(ValueError, match=r"`steps_per_execution` must divide 4, .*=3$"):
+            train("broken", **{**options, "step": 3})
+    # Whether more such checkpoints are to be written makes no difference.
+    resumed = train("broken", extra=[decayed(), watching], **options)
+    assert_same(unbroken, resumed)
+    for mine, theirs in zip(state(unbroken), state(resumed), strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-5, atol=1e-6)
+    assert [batch for batch, _ in watching.seen] == [batch for batch, _ in watched.seen]
+    passed = 4 // step
+    assert [logs for _, logs in watching.seen[: passed - 1]] == [{}] * (passed - 1)
+    for (_, mine), (_, theirs) in zip(
+        watched.seen[passed - 1 :], watching.seen[passed - 1 :], strict=True
+    ):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.one_backend
+def test_positions_are_ordered_and_two_are_kept(train, tmp_path):
+    for batch in (3, 5):
+        with pytest.raises(KeyboardInterrupt):
+            train("run", 2, [Interrupt(1, batch=batch)], dataset=True, every=1)
+        first, second = (f"epoch-000001_batch-{batch + n:06d}" for n in (-1, 0))
+        assert {path.name.split(".")[0] for path in (tmp_path / "run").iterdir()} == {first, second}
+    unbroken = train("unbroken", 2, dataset=True)
+    newest = tmp_path / "run" / f"{second}.weights.h5"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="going back to .*000001_batch-000004"):
+        assert_same(unbroken, train("run", 2, dataset=True))
+    names = {path.name.split(".")[0] for path in (tmp_path / "run").iterdir()}
+    assert "epoch-000002" in names
+    # A complete training leaves nothing to pass over.
+    assert_same(unbroken, train("run", 2, dataset=True))
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_data_with_fewer_batches_than_before(train, parts, tmp_path):
+    watch = Watch(0)
+    with pytest.raises(KeyboardInterrupt):
+        train("run", 1, [watch, Interrupt(0, batch=4)], dataset=True, every=4)
+    x, y = parts["data"]()
+    pairs = parts["Pairs"](x, y)
+
+    def resume(data, shuffle):
+        model = parts["network"]()
+        model.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
+        callback = ResumableTraining(tmp_path / "run")
+        return model.fit(data, shuffle=shuffle, verbose=0, callbacks=[callback]).history
+
+    expected = "An epoch must have at least the 4 batches .* Received: "
+    with pytest.raises(ValueError, match=expected + "3 batches$"):
+        resume(parts["Pairs"](x[:12], y[:12]), True)
+    with pytest.raises(ValueError, match=expected + "fewer$"):
+        resume((pairs[n] for n in range(3)), False)
+    # As many are enough: the epoch ends with their metrics.
+    history = resume((pairs[n] for n in range(4)), False)
+    for name, value in watch.seen[3][1].items():
+        assert history[name] == [pytest.approx(value, rel=1e-5)]
+
+
+@pytest.mark.one_backend
+def test_a_training_stopped_among_batches_that_are_passed_over(train, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 1
+
+    with pytest.raises(KeyboardInterrupt):
+        train("run", 2, [Interrupt(0, batch=5)], dataset=True, every=4)
+    train("run", 2, [Stop()], dataset=True)
+    assert ResumableTraining(tmp_path / "run").epoch == 0
+    assert_same(train("unbroken", 2, dataset=True), train("run", 2, dataset=True))
+
+
+@pytest.mark.one_backend
+def test_a_schedule_by_steps_within_an_epoch(parts, tmp_path):
+    def train(folder, *interrupt):
+        scales = []
+        model = parts["network"]()
+        mhe.attach(model, mhe.MHE(0.1))
+        model.compile("adam", "mse")
+        schedule = mhe.StrengthSchedule(lambda step: scales.append(step) or step / 18)
+        resumable = ResumableTraining(tmp_path / folder, every=2)
+        callbacks = [schedule, *interrupt, resumable]
+        model.fit(parts["Pairs"](*parts["data"]()), epochs=3, verbose=0, callbacks=callbacks)
+        return model, scales
+
+    unbroken, expected = train("unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        train("broken", Interrupt(1, batch=4))
+    resumed, scales = train("broken")
+    assert_same(unbroken, resumed)
+    assert scales[-12:] == expected[-12:] == [*range(6, 18)]
+
+
 @pytest.mark.one_backend
 def test_more_epochs_and_damaged_checkpoints(train, tmp_path):
     unbroken = train("unbroken", dataset=True)
@@ -138,8 +272,10 @@ def test_more_epochs_and_damaged_checkpoints(train, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
 def test_a_process_killed_while_it_writes(parts, tmp_path):
     folder = tmp_path / "killed"
-    subprocess.run([sys.executable, SCRIPT, folder, "1", "3"], check=True, timeout=300)
+    subprocess.run([sys.executable, SCRIPT, folder, "1", "2:3", "3"], check=True, timeout=300)
     assert ResumableTraining(folder).epoch == 3
+    # All batches of the epoch are passed over, and it ends with their metrics.
+    assert (folder / "epoch-000003_batch-000006.weights.h5").exists()
     assert list(folder.glob("partial-*"))
     assert_same(parts["fit"](tmp_path / "unbroken"), parts["fit"](folder))
     assert not list(folder.glob("partial-*"))
@@ -154,6 +290,11 @@ def test_what_cannot_be_resumed(train, parts, tmp_path, no_file_larger_than):
         other.fit(*parts["data"](), verbose=0, callbacks=[ResumableTraining(tmp_path / "run")])
     with pytest.raises(ValueError, match=r"`seed` must be an integer >= 0\. Received: seed=-1"):
         ResumableTraining(tmp_path, seed=-1)
+    for every in (0, -1, 2.0, True):
+        with pytest.raises(
+            ValueError, match=rf"`every` must be None or an integer >= 1\. .*every={every}$"
+        ):
+            ResumableTraining(tmp_path, every=every)
     (tmp_path / "file").write_text("words")
     with pytest.raises(ValueError, match="file cannot be created: File exists"):
         train("file")

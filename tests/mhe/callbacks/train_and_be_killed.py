@@ -1,6 +1,6 @@
 """A training with one callback more, killed while it writes: what `test_resumable.py` runs.
 
-python train_and_be_killed.py FOLDER EPOCH
+python train_and_be_killed.py FOLDER EPOCH[:BATCH] ...
 """
 
 import os
@@ -55,27 +55,36 @@ def network():
 def fit(folder, *callbacks):
     model = network()
     model.compile("adam", "mse", metrics=["mae"])
-    resumable = ResumableTraining(folder)
+    resumable = ResumableTraining(folder, every=2)
     model.fit(Pairs(*data()), epochs=5, verbose=0, callbacks=[*callbacks, resumable])
     return model
 
 
 class KilledWhileWriting(keras.callbacks.Callback):
-    """Ends the process in the middle of the checkpoint of an epoch."""
+    """Ends the process in the middle of a checkpoint, after an epoch or a batch in it."""
 
-    def __init__(self, epoch):
+    def __init__(self, epoch, batch=None):
         super().__init__()
-        self.last = epoch
+        self.last = epoch, batch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.end(self.epoch, batch)
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == self.last:
+        self.end(epoch, None)
+
+    def end(self, *now):
+        if now == self.last:
             generations.checksums.write_checksums = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    for epoch in map(int, sys.argv[2:]):
+    for last in sys.argv[2:]:
         child = os.fork()
         if not child:
-            fit(sys.argv[1], KilledWhileWriting(epoch))
+            fit(sys.argv[1], KilledWhileWriting(*map(int, last.split(":"))))
             os._exit(0)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
