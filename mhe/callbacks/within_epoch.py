@@ -25,7 +25,11 @@ def state_of_step(model: keras.Model) -> Arrays:
     """
     sync_in_training(model)
     return {
-        **{name: list(map(_array, each)) for name, each in _variables(model).items()},
+        **{
+            # Not of its `value`: a metric has one in each of TensorFlow's replicas.
+            name: [keras.ops.convert_to_numpy(each) for each in variables]
+            for name, variables in _variables(model).items()
+        },
         "generators": framework_states(),
     }
 
@@ -56,7 +60,3 @@ def restore_state_of_step(model: keras.Model, state: Arrays) -> None:
 
 def _variables(model: keras.Model) -> dict[str, list[keras.Variable]]:
     return {"metrics": model.metrics_variables, "random states": tracked_states(model)}
-
-
-def _array(variable: keras.Variable) -> np.ndarray:
-    return keras.ops.convert_to_numpy(variable.value)

@@ -13,6 +13,7 @@ import pytest
 
 import mhe
 from mhe.callbacks import EpochSeeds, ResumableTraining
+from mhe.callbacks.within_epoch import restore_state_of_step, state_of_step
 from mhe.checkpoints.files import CannotWriteError
 
 SCRIPT = Path(__file__).with_name("train_and_be_killed.py")
@@ -166,6 +167,21 @@ def test_a_training_interrupted_within_an_epoch(train, tmp_path, step):
         watched.seen[passed - 1 :], watching.seen[passed - 1 :], strict=True
     ):
         assert mine == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has replicas")
+def test_metrics_of_replicas():
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    expected = model.get_metrics_result()
+    state = state_of_step(model)
+    model.reset_metrics()
+    restore_state_of_step(model, state)
+    assert model.get_metrics_result() == expected
 
 
 @pytest.mark.one_backend
