@@ -1,6 +1,7 @@
 """Distances of embeddings to prototypes: one matrix product, exact near zero."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -299,13 +300,34 @@ def _careful_lengths(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     sums = _sums(x, p)
     squares = sums - 2.0 * ops.matmul(x, ops.transpose(p))
     clamped = ops.maximum(squares, _CLOSEST * sums + _SMALLEST)
-    near = ops.top_k(-squares, min(_NEAREST, int(prototypes.shape[0])))[1]
-    near = ops.cast(near, "int32")
+    near = _nearest(squares, min(_NEAREST, int(prototypes.shape[0])))
     # From the original rows: shifting and scaling rounds.
     differences = rows[:, None] - ops.take(prototypes, near, axis=0)
     exact = ops.sum(differences * unit_vectors(differences), axis=-1)
     lengths = ops.sqrt(clamped) * largest
     return ops.scatter_update(lengths, _places(near), ops.reshape(exact, (-1,))), near
+
+
+def _nearest(squares: Tensor, count: int) -> Tensor:
+    """Indices of the smallest numbers of each row, `(N, classes)` → `(N, count)`."""
+    if not _is_recorded_by_tensorflow():
+        return ops.cast(ops.top_k(-squares, count)[1], "int32")
+    # TensorFlow does not know the operation of a newer JAX that finds several.
+    places, found = ops.arange(int(squares.shape[1]), dtype="int32"), []
+    for _ in range(count):
+        found.append(ops.cast(ops.argmin(squares, axis=1), "int32"))
+        squares = ops.where(ops.equal(places, found[-1][:, None]), math.inf, squares)
+    return ops.stack(found, axis=1)
+
+
+def _is_recorded_by_tensorflow() -> bool:
+    """Whether JAX runs inside a function of TensorFlow, from which Keras makes a SavedModel."""
+    if keras.backend.backend() != "jax" or "tensorflow" not in sys.modules:
+        return False
+    # Keras has no name for this.
+    import tensorflow as tf
+
+    return tf.inside_function()
 
 
 def _centred(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
