@@ -1,5 +1,6 @@
 """Conditions on tensors, and programs that are recorded from one run."""
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -97,3 +98,19 @@ def is_traced() -> bool:
     import torch
 
     return torch.jit.is_tracing()
+
+
+def is_recorded_by_tensorflow() -> bool:
+    """Whether JAX runs inside a function of TensorFlow, from which Keras makes a SavedModel.
+
+    Example:
+
+    >>> is_recorded_by_tensorflow()
+    False
+    """
+    if keras.backend.backend() != "jax" or "tensorflow" not in sys.modules:
+        return False
+    # Keras has no name for this.
+    import tensorflow as tf
+
+    return tf.inside_function()

@@ -67,7 +67,6 @@ BACKEND_SPOTS = {
     ("mhe/harness/replicas.py", "torch"),
     ("mhe/keras_internals.py", "tensorflow"),
     ("mhe/keras_internals.py", "torch"),
-    ("mhe/layers/distance.py", "tensorflow"),
     ("mhe/tracing.py", "jax"),
     ("mhe/tracing.py", "torch"),
     ("mhe/tracing.py", "tensorflow"),

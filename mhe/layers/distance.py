@@ -1,7 +1,6 @@
 """Distances of embeddings to prototypes: one matrix product, exact near zero."""
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from mhe import checks
 from mhe.directions import unit_vectors
 from mhe.pairwise import pairwise
 from mhe.precision import at_least_float32
-from mhe.tracing import branch, keeps_one_branch
+from mhe.tracing import branch, is_recorded_by_tensorflow, keeps_one_branch
 from mhe.types import Tensor
 
 DISTANCES = ("euclidean", "squared", "cosine", "huber")
@@ -310,7 +309,7 @@ def _careful_lengths(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _nearest(squares: Tensor, count: int) -> Tensor:
     """Indices of the smallest numbers of each row, `(N, classes)` → `(N, count)`."""
-    if not _is_recorded_by_tensorflow():
+    if not is_recorded_by_tensorflow():
         return ops.cast(ops.top_k(-squares, count)[1], "int32")
     # TensorFlow does not know the operation of a newer JAX that finds several.
     places, found = ops.arange(int(squares.shape[1]), dtype="int32"), []
@@ -318,16 +317,6 @@ def _nearest(squares: Tensor, count: int) -> Tensor:
         found.append(ops.cast(ops.argmin(squares, axis=1), "int32"))
         squares = ops.where(ops.equal(places, found[-1][:, None]), math.inf, squares)
     return ops.stack(found, axis=1)
-
-
-def _is_recorded_by_tensorflow() -> bool:
-    """Whether JAX runs inside a function of TensorFlow, from which Keras makes a SavedModel."""
-    if keras.backend.backend() != "jax" or "tensorflow" not in sys.modules:
-        return False
-    # Keras has no name for this.
-    import tensorflow as tf
-
-    return tf.inside_function()
 
 
 def _centred(rows: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
