@@ -164,40 +164,21 @@ def all_heads(prototypes):
     return side_by_side(dims, heads)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form != "litert"])
-def test_heads_give_the_numbers_of_the_model(form, export, tmp_path):
+@pytest.mark.parametrize("form", FORMATS)
+def test_heads_give_the_numbers_of_the_model(form, export):
     prototypes = 3 * draw(10, 16)
     model = all_heads(prototypes)
     apart = draw(7, 16, seed=1)
     on_prototypes = np.concatenate([prototypes[:5], np.zeros((1, 16), "float32"), apart[:1]])
     expected = [numbers(model, each) for each in (on_prototypes, apart)]
-    programs = [export(model, form)]
-    if "litert" in FORMATS and form == "tf_saved_model":
-        programs += converted_to_litert(tmp_path / "program")
-    for run in programs:
-        found = [run(each) for each in (on_prototypes, apart)]
-        for ours, theirs in zip(expected, found, strict=True):
-            np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=5e-5)
-        # The distances, of which other digits are rounded.
-        for start in (0, 10, 20):
-            itself = found[0][np.arange(5), start + np.arange(5)]
-            np.testing.assert_allclose(itself, 0, atol=1e-12)
-
-
-def converted_to_litert(folder):
-    """What runs a SavedModel converted to LiteRT, as Keras does with one of its own."""
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        return []
-    import tensorflow as tf
-    from ai_edge_litert import interpreter
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    kinds = tf.lite.OpsSet
-    converter.target_spec.supported_ops = [kinds.TFLITE_BUILTINS, kinds.SELECT_TF_OPS]
-    converter.experimental_enable_resource_variables = True
-    path = folder.with_suffix(SUFFIXES["litert"])
-    path.write_bytes(converter.convert())
-    return [run_litert(interpreter, str(path))]
+    run = export(model, form)
+    found = [run(each) for each in (on_prototypes, apart)]
+    for ours, theirs in zip(expected, found, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=5e-5)
+    # The distances, of which other digits are rounded.
+    for start in (0, 10, 20):
+        itself = found[0][np.arange(5), start + np.arange(5)]
+        np.testing.assert_allclose(itself, 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -305,7 +286,7 @@ def test_embedders_at_batch_sizes_they_were_not_exported_with(form, name, export
         found = run(images[:count])
         assert found.shape == embeddings.shape == (count, 8)
         np.testing.assert_allclose(found, embeddings, rtol=1e-4, atol=1e-5)
-    if (form, name) == (FORMATS[0], "sfnet"):
+    if name == "sfnet":
         # As `embed` does, by the program.
         model = sphereface_plus.FaceModel(backbone, sphereface_plus.CosFace(3))
         mirrored = np.concatenate([found, run(images[:, :, ::-1].copy())], axis=1)
