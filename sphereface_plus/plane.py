@@ -153,7 +153,8 @@ class Task(training.ImageTask):
         self.data = recipes.load(args)
         self.data.require_classes()
         self.use(self.data.train, self.data.test)
-        self.splits_on = head_flags.splits_on(args)
+        if head_flags.looks_at_batches(args):
+            self.splits_on = ("jax",)
 
     def build(self) -> FaceModel:
         """Builds and compiles the network."""

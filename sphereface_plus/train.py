@@ -302,7 +302,8 @@ class Task(training.Task):
         self.is_new = run is None or not run.checkpoints
         self.steps_per_epoch = len(self.batches(0, None))
         self.steps = args.epochs * self.steps_per_epoch
-        self.splits_on = head_flags.splits_on(args)
+        if head_flags.looks_at_batches(args):
+            self.splits_on = ("jax",)
         self.config = {"dataset": args.data_dir}
 
     def batches(self, epoch: int, steps: int | None) -> faces.FaceBatches:

@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -252,19 +251,16 @@ def build(args: argparse.Namespace, classes: int) -> heads.MarginHead:
         return HEADS[args.model_name](classes, name="head", **options)
 
 
-def splits_on(args: argparse.Namespace) -> Sequence[str]:
-    """The backends on which a batch can be split among devices with a run's head.
+def looks_at_batches(args: argparse.Namespace) -> bool:
+    """Whether a run's head looks at the other images of a batch.
 
-    Only JAX's program is that of one device where a head looks at the other images of a batch: at
-    their people, or at the norms and cosines of their features.
+    That is at their people, or at the norms and cosines of their features.
 
     Args:
         args: The flags of one run.
     """
-    looks = args.class_share is not None or args.model_name in ("adaface", "curricularface")
-    if looks or args.energy_over == "batch":
-        return ("jax",)
-    return ("jax", "tensorflow", "torch")
+    keeps_averages = args.model_name in ("adaface", "curricularface")
+    return keeps_averages or args.class_share is not None or args.energy_over == "batch"
 
 
 def optimizer(args: argparse.Namespace, inner: keras.optimizers.Optimizer) -> Any:

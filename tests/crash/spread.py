@@ -1,6 +1,6 @@
 """Trains every program on one device and on several, and compares what the runs leave.
 
-    KERAS_BACKEND=torch python tests/crash/spread.py --out log/distribute
+    OMP_NUM_THREADS=1 KERAS_BACKEND=torch python tests/crash/spread.py --out log/distribute
 
 Devices are simulated: JAX takes their number from
 `XLA_FLAGS=--xla_force_host_platform_device_count=2`, TensorFlow from `MHE_CPU_DEVICES=2`, and on
@@ -14,12 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import kill
 import processes
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import keras
 
 from mhe.harness.files import write_csv
 from mhe.harness.flags import LineParser, program
