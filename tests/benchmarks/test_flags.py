@@ -139,7 +139,11 @@ def test_a_wrong_flag_is_refused_without_keras(name, start):
         ("verification", "--people 99 --images 99", "--people must be at least 10 fewer"),
         ("train", "--devices 4", "--devices needs --distribute data or classes"),
         ("fewshot", "--distribute data", "--distribute data does not suit this program: a batch"),
-        ("gan.train", "--distribute classes", "--distribute classes does not suit this program: its"),
+        (
+            "gan.train",
+            "--distribute classes",
+            "--distribute classes does not suit this program: its",
+        ),
         ("speed", "--backends torch jax mxnet", "argument --backends: invalid choice: 'mxnet'"),
         ("interpret", "--resume missing", "missing is not a run's folder"),
         ("gan.train", "--model_name sn --strength 1", "--strength does not apply"),
