@@ -3,33 +3,16 @@
 Neither `tf.data` nor Keras's preprocessing layers can resume here: what they draw depends on how
 much was drawn before. Here the seed, the epoch and the index of a batch decide its images and their
 augmentation, so a resumed run trains on exactly the batches of an unbroken one, on every backend.
-
-`python -m mhe.harness.batches` measures the throughput in images per second, and with `--dataset`
-and `--memory` that of images in memory or streamed from disk.
 """
 
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
 
-from mhe.harness import datasets
 from mhe.harness.errors import BadInput
-from mhe.harness.flags import (
-    BATCH_SIZE,
-    COUNT,
-    SECONDS,
-    LineParser,
-    file_paths,
-    integer,
-    number,
-    program,
-)
-from mhe.memory import peak_memory
 from mhe.types import Tensor
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -276,79 +259,3 @@ def normalize(images: np.ndarray) -> np.ndarray:
     normalized -= np.float32(127.5)
     normalized *= np.float32(1 / 128)
     return normalized
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Prints how many images per second are augmented, and how many reach the training thread.
-
-    Args:
-        argv: The flags; those of the process by default.
-    """
-    parser = LineParser(
-        prog="python -m mhe.harness.batches",
-        description="Measures the throughput of the input pipeline, on random 32x32 RGB images or "
-        "on those of a dataset, and the memory that it takes.",
-    )
-    parser.add_argument(
-        "--dataset",
-        type=file_paths,
-        help="a folder or zip of images, or tar shards, as for the training programs (default: "
-        "random images)",
-    )
-    parser.add_argument(
-        "--memory",
-        type=number(0),
-        metavar="GIB",
-        help="gibibytes that its decoded images may take; more are streamed from disk (default: "
-        "as many as they take)",
-    )
-    parser.add_argument("--images", type=COUNT, default=50_000, help="number of random images")
-    parser.add_argument("--batch_size", type=BATCH_SIZE, default=128, help="images per batch")
-    parser.add_argument("--workers", type=integer(0, 1000), default=2, help="threads, 0 for none")
-    parser.add_argument("--seconds", type=SECONDS, default=3.0, help="seconds per measurement")
-    arguments = parser.parse_args(argv)
-
-    rng = np.random.default_rng(0)
-    images: Tensor
-    if arguments.dataset is None:
-        images = rng.integers(256, size=(arguments.images, 32, 32, 3), dtype=np.uint8)
-        labels = np.zeros(arguments.images, np.int64)
-    else:
-        memory = None if arguments.memory is None else arguments.memory * 2**30
-        data = datasets.load(arguments.dataset, memory=memory)
-        images, labels = data.train
-        print(data.in_words())
-    one = images[: arguments.batch_size]
-    rate = _rate(lambda: len(pad_crop_flip(one, rng)), arguments.seconds)
-    print(f"augmentation alone, one thread: {rate:,.0f} images/s")
-
-    batches = Batches(
-        images, labels, arguments.batch_size, augment=pad_crop_flip, workers=arguments.workers
-    )
-    drawn = _epochs(batches)
-    rate = _rate(lambda: len(next(drawn)[1]), arguments.seconds)
-    print(f"shuffled, augmented, normalized, workers={arguments.workers}: {rate:,.0f} images/s")
-    peak = peak_memory()
-    if peak is not None:
-        print(f"peak memory of the process: {peak / 2**20:,.0f} MiB")
-
-
-def _epochs(batches: Batches) -> Iterator[Batch]:
-    while True:
-        yield from batches
-        batches.epoch += 1
-
-
-def _rate(step: Callable[[], int], seconds: float) -> float:
-    """Units per second, where `step` processes some units and returns their number."""
-    step()
-    done, start = 0, time.perf_counter()
-    while True:
-        done += step()
-        elapsed = time.perf_counter() - start
-        if elapsed >= seconds:
-            return done / elapsed
-
-
-if __name__ == "__main__":
-    sys.exit(program(main))

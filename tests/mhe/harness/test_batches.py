@@ -1,16 +1,11 @@
-import itertools
 import random
-import re
 import threading
-import types
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
-from mhe.harness import batches as module
-from mhe.harness.batches import Batches, main, normalize, pad_crop_flip
+from mhe.harness.batches import Batches, normalize, pad_crop_flip
 from mhe.harness.errors import BadInput
 
 
@@ -204,34 +199,6 @@ def test_images_that_cannot_be_batched():
         Batches(images, labels.astype(str), 2)
     with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
         Batches(images, {"label": labels, "value": labels[:3] / 2}, 2)
-
-
-def test_throughput_is_images_over_seconds(capsys, monkeypatch):
-    clock = itertools.count(step=0.5)  # seconds, half a one for each batch
-    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
-    main(["--images", "300", "--batch_size", "100", "--seconds", "2", "--workers", "1"])
-    *rates, peak = capsys.readouterr().out.splitlines()
-    assert rates == [
-        "augmentation alone, one thread: 200 images/s",
-        "shuffled, augmented, normalized, workers=1: 200 images/s",
-    ]
-    assert re.fullmatch(r"peak memory of the process: [\d,]+ MiB", peak)
-
-
-def test_throughput_of_a_dataset(capsys, tmp_path):
-    for split in ("train", "test"):
-        (tmp_path / split / "a").mkdir(parents=True)
-        for number in range(5):
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / split / "a" / f"{number}.png")
-    flags = ["--dataset", str(tmp_path), "--batch_size", "2", "--seconds", "0.01"]
-    for memory, where in ((["--memory", "0"], "streamed from disk"), ([], "in memory")):
-        main([*flags, *memory])
-        assert f"5 training and 5 test images of 8x8 pixels, {where}" in capsys.readouterr().out
-
-
-def test_throughput_flags_are_checked():
-    with pytest.raises(BadInput, match=r"--batch_size: .* from 1 to 65536\. Received: none"):
-        main(["--batch_size", "none"])
 
 
 def test_labels_by_the_name_of_an_output_stay_with_their_images():
