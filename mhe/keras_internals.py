@@ -232,6 +232,23 @@ def replica() -> tuple[Any, int]:
     return context.replica_id_in_sync_group, context.num_replicas_in_sync
 
 
+def build_once(model: keras.Model) -> None:
+    """Lets TensorFlow's replicas build a model from the first batch of `fit` only.
+
+    Keras also averages the first batch of every evaluation over the replicas, to learn its shape.
+    That fails where their parts of it differ in size.
+    """
+    build, built = model._maybe_symbolic_build, False
+
+    def once(**batch: Any) -> None:
+        nonlocal built
+        if not built:
+            build(**batch)
+        built = True
+
+    model._maybe_symbolic_build = once
+
+
 def batch_parts(model: keras.Model) -> int:
     """The number of devices among which `fit` splits each batch."""
     if keras.backend.backend() == "tensorflow":

@@ -257,6 +257,8 @@ class Devices:
             keras.utils.set_random_seed(seed)
         with self.placed():
             model = build()
+        if self._strategy is not None:
+            keras_internals.build_once(model)
         if self._is_replica:
             replicas.require_means(model)
         return model

@@ -6,18 +6,24 @@ Devices are simulated: JAX takes their number from
 `XLA_FLAGS=--xla_force_host_platform_device_count=2`, TensorFlow from `MHE_CPU_DEVICES=2`, and on
 PyTorch each of two processes is one. No part of the suite. The runs are those of `kill.py`, as
 forks of this process; a file of this program's name and the backend's gets a row per program.
+
+A third run, on one device, has the images of every batch in reverse order. That changes sums by
+their rounding only, and says how far rounding alone drives such a run.
 """
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import kill
+import numpy as np
 import processes
 
+from mhe.harness.batches import Batches
 from mhe.harness.files import write_csv
 from mhe.harness.flags import LineParser, program
 
@@ -42,9 +48,8 @@ def make_parser() -> LineParser:
     return parser
 
 
-def train(path: str, argv: list[str], log: Path) -> int | None:
+def train(main: Callable[[Any], None], argv: list[str], log: Path) -> int | None:
     """Runs a program, on PyTorch in two processes if it is to be split; returns the exit code."""
-    main = kill.load_main(path)
     if keras.backend.backend() != "torch" or "--distribute" not in argv:
         return kill.run(main, argv, log)[0]
     os.environ.update(
@@ -59,25 +64,45 @@ def train(path: str, argv: list[str], log: Path) -> int | None:
     return code
 
 
+def reversed_batches(main: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Returns a program that reverses the order of the images in every batch."""
+
+    def reverse(array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array[::-1])
+
+    def run(argv: Any) -> None:
+        drawn = Batches.__getitem__
+        Batches.__getitem__ = lambda *index: keras.tree.map_structure(reverse, drawn(*index))  # type: ignore[method-assign]
+        main(argv)
+
+    return run
+
+
 def compare(path: str, flags: list[str], how: str, folder: Path) -> dict[str, Any]:
-    """Trains a program on one device and on several.
+    """Trains a program on one device, on several, and on one with its batches reversed.
 
     Returns:
-        The exit codes, the largest difference of a number in the last checkpoint, and the largest
-        relative one of the logs and results.
+        The exit codes, the largest difference of a number in the last checkpoint from that of one
+        device, and the largest relative one of the logs and results.
     """
-    one, many, log = folder / "one", folder / "many", folder / "log.txt"
+    one, many, reverse = (folder / name for name in ("one", "many", "reversed"))
+    log = folder / "log.txt"
+    main = kill.load_main(path)
+    runs = {
+        one: (main, []),
+        many: (main, ["--distribute", how]),
+        reverse: (reversed_batches(main), []),
+    }
     codes = [
-        train(path, [*flags, "--out", str(out), *split], log)
-        for out, split in ((one, []), (many, ["--distribute", how]))
+        train(each, [*flags, "--out", str(out), *split], log) for out, (each, split) in runs.items()
     ]
     row: dict[str, Any] = {"program": path, "codes": " ".join(map(str, codes))}
     if any(codes):
         return row | {"said": log.read_text().strip().splitlines()[-1]}
-    return row | {
-        "weights": processes.difference(processes.numbers(one), processes.numbers(many)),
-        "logs": kill.difference(one, many),
-    }
+    for out in (many, reverse):
+        weights = processes.difference(processes.numbers(one), processes.numbers(out))
+        row |= {f"weights, {out.name}": weights, f"logs, {out.name}": kill.difference(one, out)}
+    return row
 
 
 def main(argv: Any = None) -> None:
