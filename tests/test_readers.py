@@ -29,6 +29,7 @@ from mhe.arrays import read_array, read_arrays
 from mhe.harness import datasets, recipes
 from mhe.harness.comparisons import Comparison, Varied
 from mhe.harness.datasets.one_shot import load_one_shot_runs
+from mhe.harness.datasets.shards import expand
 from mhe.harness.errors import BadInput
 from mhe.harness.files import read_csv, read_json
 from mhe.harness.flags import Parser
@@ -178,8 +179,8 @@ def ends():
 
 
 @contextlib.contextmanager
-def refusing(source=""):
-    """What is inside may raise a `ValueError` of one line that names the source, and warn."""
+def refusing(*sources):
+    """What is inside may raise a `ValueError` of one line that names a source, and warn."""
     refused = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -190,7 +191,7 @@ def refusing(source=""):
     if refused is not None:
         # Those of encodings, JSON and the like are `ValueError`s too, and say nothing of a file.
         assert type(refused) in (ValueError, BadInput)
-        assert str(source) in str(refused)
+        assert not sources or any(str(source) in str(refused) for source in sources)
         assert len(str(refused).splitlines()) == 1
         assert not isinstance(refused, BadInput) or len(str(refused)) < 2100
 
@@ -210,9 +211,9 @@ def zipped(members, how=zipfile.ZIP_STORED):
     return stream.getvalue()
 
 
-def tarred(members):
+def tarred(members, mode="w:gz", form=tarfile.PAX_FORMAT):
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+    with tarfile.open(fileobj=stream, mode=mode, format=form) as archive:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -605,6 +606,57 @@ def test_names_in_archives(folder, names, suffix):
         faces.find_people(at(folder, "a.zip", zipped({**FACES, **members})))
 
 
+SHARD = {
+    "0.png": picture(), "0.cls": b"0\n", "1.png": picture(), "1.json": b'{"label": "b"}',
+    "x/2.png": picture(), "x/2.cls": b"0", "x/2.txt": b"a caption",
+}  # fmt: skip
+FORMS = st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+
+
+@pytest.fixture
+def shards(folder):
+    """A folder with a whole shard to test on."""
+    at(folder, "shards/a-test-000000.tar", tarred(SHARD, "w"))
+    return folder / "shards"
+
+
+def load_shards(shards, data):
+    """Loads a shard to train on, in memory and streamed."""
+    at(shards, "a-train-000000.tar", data)
+    for memory in (None, 0):
+        with refusing(shards, "a-train-000000.tar"):
+            datasets.load(str(shards), memory=memory).train[0][:]
+
+
+@fuzz(100, form=FORMS, draw=st.data())
+def test_shards(shards, form, draw):
+    load_shards(shards, draw.draw(damaged(tarred(SHARD, "w", form))))
+
+
+@fuzz(60, name=st.sampled_from(sorted(SHARD)), data=st.binary(max_size=60) | TEXT.map(encoded))
+def test_files_in_shards(shards, name, data):
+    load_shards(shards, tarred({**SHARD, name: data}, "w"))
+
+
+@fuzz(60, data=altered({"label": "a", "cls": 1}))
+def test_json_in_shards(shards, data):
+    load_shards(shards, tarred({**SHARD, "1.json": data}, "w"))
+
+
+@fuzz(
+    60, names=st.lists(TEXT, min_size=1, max_size=3), suffix=st.sampled_from(["", ".png", ".cls"])
+)
+def test_names_in_shards(shards, names, suffix):
+    odd = (name.replace("\ud800", "") + suffix for name in names)
+    load_shards(shards, tarred({**SHARD, **{name: picture() for name in odd if name}}, "w"))
+
+
+@fuzz(60, text=st.lists(TOKENS | st.sampled_from(["{", "}", "..", "train-", ".tar"]), max_size=9))
+def test_ranges_of_shards(text):
+    with refusing():
+        assert expand("".join(text))
+
+
 def records(images, labels):
     """The bytes of a .rec and of its .idx, as InsightFace makes them."""
     headers = [(2, 0.0, struct.pack("<ff", len(images) + 1, len(images) + 1))]
@@ -793,3 +845,6 @@ def test_what_is_whole_is_read(folder):
     for members in (TINY, OMNIART):
         assert datasets.load(at(folder, "a.zip", zipped(members))).train[0].ndim == 4
     assert load_one_shot_runs(at(folder, "a.zip", zipped(ONE_SHOT)), 8)
+    for name in ("train", "test"):
+        at(folder, f"shards/a-{name}-000000.tar", tarred(SHARD, "w"))
+    assert datasets.load(str(folder / "shards"), memory=0).train[1].tolist() == [0, 1, 0]
