@@ -7,8 +7,8 @@ Devices are simulated: JAX takes their number from
 PyTorch each of two processes is one. No part of the suite. The runs are those of `kill.py`, as
 forks of this process; a file of this program's name and the backend's gets a row per program.
 
-A third run, on one device, has the images of every batch in reverse order. That changes sums by
-their rounding only, and says how far rounding alone drives such a run.
+A third run, on one device, has the images of every batch to train on in reverse order. That changes
+the rounding of sums only, and says how far rounding alone drives such a run.
 """
 
 import os
@@ -65,14 +65,17 @@ def train(main: Callable[[Any], None], argv: list[str], log: Path) -> int | None
 
 
 def reversed_batches(main: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Returns a program that reverses the order of the images in every batch."""
+    """Returns a program that reverses the order of the images in every batch to train on."""
+    draw = Batches.__getitem__
 
-    def reverse(array: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(array[::-1])
+    def drawn(self: Batches, index: int) -> Any:
+        batch = draw(self, index)
+        if not self.shuffle:
+            return batch
+        return keras.tree.map_structure(lambda each: np.ascontiguousarray(each[::-1]), batch)
 
     def run(argv: Any) -> None:
-        drawn = Batches.__getitem__
-        Batches.__getitem__ = lambda *index: keras.tree.map_structure(reverse, drawn(*index))  # type: ignore[method-assign]
+        Batches.__getitem__ = drawn  # type: ignore[method-assign]
         main(argv)
 
     return run
