@@ -4,7 +4,6 @@ import csv
 import doctest
 
 import keras
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -52,23 +51,3 @@ def test_data_that_cannot_be_measured(load, folder, assert_refused):
 def test_too_few_images_for_a_batch(load, folder, assert_refused):
     flags = ["--dataset", str(folder), "--batch_size", "11"]
     assert_refused(load("inputs").main, flags, "A batch needs at least 11 images. Received: 10")
-
-
-def test_the_rate_counts_batches_after_those_that_compile(part, monkeypatch):
-    inputs = part("inputs")
-    readings = iter(np.arange(100.0))  # a second per batch
-    monkeypatch.setattr(inputs.time, "perf_counter", lambda: next(readings))
-    clock = inputs.Clock(seconds=10)
-    counted = 0
-    while not clock.over:
-        clock.count()
-        counted += 1
-    assert counted == inputs.WARM_UP + 10
-    assert clock.rate == 1
-
-
-def test_batches_alone_begin_the_first_epoch_again(part, monkeypatch):
-    inputs = part("inputs")
-    batches = inputs.Batches(np.zeros((6, 8, 8, 3), "uint8"), np.arange(6), 2)
-    assert inputs.rate_alone(batches, seconds=0.01) > 0
-    assert batches.epoch == 0
