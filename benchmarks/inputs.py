@@ -34,9 +34,9 @@ from mhe.harness.flags import BATCH_SIZE, COUNT, SECONDS, LineParser, file_paths
 from mhe.harness.recipes import add_size_flags
 from mhe.harness.tables import text_table
 
-# Bytes that decoded images may take.
+# How many bytes decoded images may take, by side.
 SIDES = {"in memory": None, "streamed": 0}
-WHAT = {"batches": "images/s", "training": "images/s", "memory_mib": "MiB"}
+UNITS = {"batches": "images/s", "training": "images/s", "memory_mib": "MiB"}
 COLUMNS = ("backend", "what", *SIDES, "rounds", "ratio", "ratio_low", "ratio_high")
 
 
@@ -89,6 +89,9 @@ def measure(flags: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
     Returns:
         What `timing.inputs.measure` returned in each round, by side.
+
+    Raises:
+        BadInput: If an image is damaged, or the network cannot be built for such images.
     """
     backend = keras.backend.backend()
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
@@ -99,7 +102,11 @@ def measure(flags: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
                 bar.set_description_str(side)
                 job = {**flags, "memory": SIDES[side]}
                 worker = ("-m", "timing.inputs")
-                found[side] += ask(f"Training, {side}", worker, job, on_backend(backend))
+                process = f"The process with images {side}"
+                (answer,) = ask(process, worker, job, on_backend(backend))
+                if "refused" in answer:
+                    raise BadInput(answer["refused"])
+                found[side].append(answer)
                 bar.update()
     return found
 
@@ -118,7 +125,7 @@ def compare(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
     [('batches', 1.0), ('training', 0.9)]
     """
     rows = []
-    for what in WHAT:
+    for what in UNITS:
         sides = {side: [each[what] for each in rounds] for side, rounds in found.items()}
         if any(None in each for each in sides.values()):
             continue  # Nothing tells a process its peak memory here.
@@ -150,7 +157,7 @@ def table(rows: Sequence[Row]) -> str:
     """
     cells = [
         [
-            *(row["what"].removesuffix("_mib"), WHAT[row["what"]]),
+            *(row["what"].removesuffix("_mib"), UNITS[row["what"]]),
             *(f"{row[side]:,.0f}" for side in SIDES),
             f"{row['ratio']:.3f}",
             f"{row['ratio_low']:.3f}, {row['ratio_high']:.3f}",
@@ -167,8 +174,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The flags; those of the process by default.
     """
     flags = vars(make_parser().parse_args(argv))
-    print(require_images(flags).in_words(), flush=True)
+    data = require_images(flags)
     path = new_csv(flags["out"], f"inputs-{keras.backend.backend()}")
+    print(data.in_words(), flush=True)
     rows = compare(measure(flags))
     write_csv(path, rows, COLUMNS)
     print(f"{table(rows)}\nNumbers in {path}")

@@ -233,10 +233,11 @@ def replica() -> tuple[Any, int]:
 
 
 def build_once(model: keras.Model) -> None:
-    """Lets TensorFlow's replicas build a model from the first batch of `fit` only.
+    """Builds a model on TensorFlow's replicas from the first batch that it sees, and never again.
 
-    Keras also averages the first batch of every evaluation over the replicas, to learn its shape.
-    That fails where their parts of it differ in size.
+    Keras averages the first batch of every `fit` and every evaluation over the replicas, to learn
+    its shape, which fails where their parts of it differ in size. To be called after `compile`,
+    whose metrics are built too.
     """
     build, built = model._maybe_symbolic_build, False
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,19 +43,3 @@ def total_memory() -> int | None:
         with suppress(ValueError, OSError):  # no such file, or "max"
             limits.append(int(Path(path).read_text("ascii")))
     return min(limits, default=None)
-
-
-def peak_memory() -> int | None:
-    """Returns the most bytes of memory that this process has held, or None where nothing tells.
-
-    Example:
-
-    >>> peak_memory() is None or peak_memory() > 2**20
-    True
-    """
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 2**10

@@ -651,10 +651,14 @@ def test_names_in_shards(shards, names, suffix):
     load_shards(shards, tarred({**SHARD, **{name: picture() for name in odd if name}}, "w"))
 
 
-@fuzz(60, text=st.lists(TOKENS | st.sampled_from(["{", "}", "..", "train-", ".tar"]), max_size=9))
-def test_ranges_of_shards(text):
-    with refusing():
-        assert expand("".join(text))
+ENDS = st.integers(-1, 12).map(str) | ODD_WORDS
+
+
+@fuzz(100, first=ENDS, last=ENDS, around=st.tuples(TEXT, TEXT))
+def test_ranges_of_shards(first, last, around):
+    before, after = around
+    with refusing("--dataset"):
+        assert expand(f"{before}{{{first}..{last}}}{after}")
 
 
 def records(images, labels):

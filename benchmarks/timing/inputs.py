@@ -13,12 +13,13 @@ import keras
 
 from mhe.harness import datasets, models
 from mhe.harness.batches import Batch, Batches, pad_crop_flip
-from mhe.memory import peak_memory
+from mhe.harness.errors import BadInput
+from timing.backend import peak_resident
 
 WARM_UP = 3  # batches, within which Keras compiles
 
 
-class Clock:
+class BatchRate:
     """Counts batches per second, after the first ones.
 
     Args:
@@ -46,12 +47,12 @@ class Clock:
 
 def rate_alone(batches: Batches, seconds: float) -> float:
     """Returns how many batches per second are drawn where nothing is trained on them."""
-    clock, drawn = Clock(seconds), _epochs(batches)
-    while not clock.over:
+    counter, drawn = BatchRate(seconds), _epochs(batches)
+    while not counter.over:
         next(drawn)
-        clock.count()
+        counter.count()
     batches.epoch = 0
-    return clock.rate
+    return counter.rate
 
 
 def _epochs(batches: Batches) -> Iterator[Batch]:
@@ -62,16 +63,16 @@ def _epochs(batches: Batches) -> Iterator[Batch]:
 
 def rate_of_training(model: keras.Model, batches: Batches, seconds: float) -> float:
     """Returns how many batches per second `fit` trains a compiled model on."""
-    clock = Clock(seconds)
+    counter = BatchRate(seconds)
 
     def count(batch: int, logs: Mapping[str, Any] | None) -> None:
         # Keras gives the loss as a number, so the step is done.
-        clock.count()
-        model.stop_training = clock.over
+        counter.count()
+        model.stop_training = counter.over
 
     counting = keras.callbacks.LambdaCallback(on_train_batch_end=count)
     model.fit(batches, epochs=sys.maxsize, callbacks=[counting], verbose=0)
-    return clock.rate
+    return counter.rate
 
 
 def measure(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     alone = rate_alone(batches, job["seconds"])
     training = rate_of_training(model, batches, job["seconds"])
-    peak = peak_memory()
+    peak = peak_resident()
     return {
         "batches": size * alone,
         "training": size * training,
@@ -105,4 +106,8 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(json.load(sys.stdin))))
+    try:
+        answer = measure(json.load(sys.stdin))
+    except BadInput as error:
+        answer = {"refused": str(error)}
+    print(json.dumps(answer))

@@ -104,13 +104,20 @@ def paired(times: Mapping[str, np.ndarray], to: str) -> dict[str, dict[str, floa
     >>> {name: paired(times, to="b")["a"][name] for name in ("ratio", "ratio_low", "ratio_high")}
     {'ratio': 1.0, 'ratio_low': 0.75, 'ratio_high': 1.5}
     """
-    found = {}
-    for name, each in times.items():
-        low, median, high = np.quantile(each / times[to], [0.25, 0.5, 0.75])
-        found[name] = {
-            **summary(each),
-            "ratio": round(float(median), 4),
-            "ratio_low": round(float(low), 4),
-            "ratio_high": round(float(high), 4),
-        }
-    return found
+    return {name: {**summary(each), **ratios(each, times[to])} for name, each in times.items()}
+
+
+def ratios(values: np.ndarray, to: np.ndarray) -> dict[str, float]:
+    """Returns the median of the ratios of the rounds and their quartiles.
+
+    Args:
+        values: One number per round.
+        to: Those that they are compared with.
+
+    Example:
+
+    >>> ratios(np.array([1.0, 2.0, 4.0]), to=np.array([2.0, 2.0, 2.0]))
+    {'ratio': 1.0, 'ratio_low': 0.75, 'ratio_high': 1.5}
+    """
+    low, median, high = np.quantile(values / to, [0.25, 0.5, 0.75]).round(4).tolist()
+    return {"ratio": median, "ratio_low": low, "ratio_high": high}

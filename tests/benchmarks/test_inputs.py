@@ -43,9 +43,17 @@ def test_images_in_memory_and_streamed(load, folder, tmp_path, capfd):
     assert "nothing is overwritten" in capfd.readouterr().err
 
 
-def test_data_that_cannot_be_measured(load, folder, assert_refused):
+def test_data_that_is_never_on_disk(load, assert_refused):
     main = load("inputs").main
     assert_refused(main, ["--dataset", "digits"], "which can be streamed from disk. Received: dig")
+
+
+def test_an_image_that_is_damaged_behind_its_header(load, folder, tmp_path, capsys):
+    path = folder / "train" / "a" / "3.png"
+    path.write_bytes(path.read_bytes()[:45])
+    flags = ["--dataset", str(folder), "--batch_size", "2", "--out", str(tmp_path / "out")]
+    assert program(load("inputs").main, flags) == 2
+    assert "3.png" in capsys.readouterr().err
 
 
 def test_too_few_images_for_a_batch(load, folder, assert_refused):

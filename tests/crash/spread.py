@@ -7,8 +7,9 @@ Devices are simulated: JAX takes their number from
 PyTorch each of two processes is one. No part of the suite. The runs are those of `kill.py`, as
 forks of this process; a file of this program's name and the backend's gets a row per program.
 
-A third run, on one device, has the images of every batch to train on in reverse order. That changes
-the rounding of sums only, and says how far rounding alone drives such a run.
+A third run, on one device, has the images of every batch to train on in reverse order, where the
+program has `Batches`. Without dropout that changes the rounding of sums only: an example of what
+rounding does to such a run.
 """
 
 import os

@@ -19,7 +19,7 @@ from mhe.text import brief
 SHARD = ".tar"
 # A split and a number, in the names of a shard and of the folder around it.
 _NAME = re.compile(r"((?:.*[-_/])?(train|test|validation|val)[-_/](?:[^/]*[-_])?)(\d+)\.tar")
-_RANGE = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}([^{}]*)")
+_RANGE = re.compile(r"(.*)\{([0-9]{1,18})\.\.([0-9]{1,18})\}([^{}]*)")
 _MOST_SHARDS = 10**6
 _EXPECTED = "shards must be named {prefix}-train-{number}.tar and {prefix}-test-{number}.tar"
 _BLOCK = tarfile.BLOCKSIZE

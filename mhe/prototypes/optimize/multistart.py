@@ -13,10 +13,9 @@ from mhe.prototypes.optimize.polishing import polish
 from mhe.prototypes.optimize.smooth import STAGES, lbfgs, orbit, soft_maximum
 from mhe.prototypes.optimize.work import Effort, evaluation_work
 
-# What a descent has reached at this stage tells where it will end (rank correlations of 0.96 to
-# 0.99 on four sizes). It goes on only if it is within _PROMISE of the best there; the last two
-# stages are left to the best placement. It needs all its iterations before: with a third of them it
-# ends worse.
+# What a descent from a random start has reached at this stage tells where it will end (rank
+# correlations of 0.96 to 0.99, `log/placements`). It goes on only if it is within _PROMISE of the
+# best there; the last two stages are left to the best placement.
 _SCOUT_ENDS = 3
 _PROMISE = 1e-3
 _DESCENT_ENDS = 6
@@ -58,6 +57,7 @@ class _Start(NamedTuple):
     stage: int
     group: np.ndarray | None
     name: str
+    is_known: bool = False
 
 
 def search(
@@ -153,12 +153,12 @@ def _improve(
         if start is None:
             break
         rows = _scout(start, classes, iterations, effort)
-        value = soft_maximum(rows, STAGES[_SCOUT_ENDS - 1])[0]
-        scouted[start.name] = min(value, scouted.get(start.name, math.inf))
-        if value <= min(scouted.values()) + _PROMISE:
+        promises = start.is_known or _promises(start.name, rows, scouted)
+        if promises:
             rows = lbfgs(rows, STAGES[_SCOUT_ENDS:_DESCENT_ENDS], iterations, effort=effort)
         now = separation(rows)
-        effort.tell(f"start {number}, {start.name}: largest cosine {now:.6f}")
+        name = start.name if promises else f"{start.name}, given up"
+        effort.tell(f"start {number}, {name}: largest cosine {now:.6f}")
         if best.offer(rows, f"L-BFGS from {start.name}"):
             polished = best.cosine <= bound + _NEAR_BOUND
             if polished:
@@ -184,10 +184,23 @@ def _scout(start: _Start, classes: int, iterations: int, effort: Effort) -> np.n
     return rows if start.group is None else orbit(rows, start.group)[:classes]
 
 
+def _promises(name: str, rows: np.ndarray, scouted: dict[str, float]) -> bool:
+    """Notes the value that a scout has reached, and says whether to descend to the end.
+
+    Args:
+        name: The kind of start.
+        rows: Where the scout is.
+        scouted: The best value of each kind, which is updated.
+    """
+    value, _ = soft_maximum(rows, STAGES[_SCOUT_ENDS - 1])
+    scouted[name] = min(value, scouted.get(name, math.inf))
+    return value <= min(scouted.values()) + _PROMISE
+
+
 def _fresh_starts(
     classes: int, dims: int, rng: np.random.Generator, scouted: Mapping[str, float]
 ) -> Iterator[_Start]:
-    """Random starts without and, as long as these come near them, with a symmetry, in turn."""
+    """Alternates random starts with symmetric ones, without symmetries that fall behind."""
     plain = "a random start"
     turns = zip(itertools.cycle(_ORDERS), itertools.cycle(_SCOUT_BEGINS), strict=True)
     for order, begin in turns:
@@ -223,7 +236,7 @@ def _known_starts(
         unused = ~rows.any(axis=0)
         if unused.any():
             rows[:, unused] = _LIFT * unit(rng.normal(size=(classes, int(unused.sum()))))
-        yield _Start(unit(rows), _KNOWN_BEGINS, None, name)
+        yield _Start(unit(rows), _KNOWN_BEGINS, None, name, is_known=True)
 
 
 def _rotations(order: int, dims: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,13 +10,13 @@ def test_the_rate_counts_batches_after_those_that_compile(part, monkeypatch):
     inputs = part("inputs")
     readings = iter(np.arange(100.0))  # a second per batch
     monkeypatch.setattr(inputs.time, "perf_counter", lambda: next(readings))
-    clock = inputs.Clock(seconds=10)
+    counter = inputs.BatchRate(seconds=10)
     counted = 0
-    while not clock.over:
-        clock.count()
+    while not counter.over:
+        counter.count()
         counted += 1
     assert counted == inputs.WARM_UP + 10
-    assert clock.rate == 1
+    assert counter.rate == 1
 
 
 def test_batches_alone_begin_the_first_epoch_again(part):

@@ -31,7 +31,7 @@ from sphereface_plus import CosFace, FaceModel
 ROOT = Path(__file__).parents[3]
 DEVICES = 4 if keras.backend.backend() == "jax" else 2
 STEPS = 20
-# Two epochs of eight steps, and one of four.
+# Two epochs of eight steps, and one of four; an odd number of images to evaluate on, in one batch.
 FLAGS = [
     *("--dataset", "digits", "--train_images", "192", "--test_images", "59"),
     *("--model_name", "half_mhe", "--recipe", "modern", "--augment", "crop"),

@@ -133,9 +133,38 @@ def test_search_beats_what_was_asked_for_in_little_work():
     assert origin == "Higman-Sims graph"
 
 
+def test_only_starts_that_promise_most_descend_to_the_end(monkeypatch):
+    reached, finished = [], []
+
+    def descend(rows, stages, *args, **kwargs):
+        if stages == STAGES[3:6]:
+            best = min(reached)
+            value = soft_maximum(rows, STAGES[2])[0]
+            finished.append(value)
+            assert value <= best + 1e-3
+        found = lbfgs(rows, stages, *args, **kwargs)
+        if stages[-1] == STAGES[2] and kwargs.get("group") is None:
+            reached.append(soft_maximum(found, STAGES[2])[0])
+        return found
+
+    monkeypatch.setattr(multistart, "lbfgs", descend)
+    multistart.search(15, 6, seed=0, effort_factor=0.3)
+    assert 0 < len(finished) < len(reached)
+
+
+def test_symmetries_that_fall_behind_are_given_up():
+    scouted = {"a random start": 0.1, "a start of symmetry 2": 0.12, "a start of symmetry 3": 0.105}
+    rng = np.random.default_rng(0)
+    starts = itertools.islice(multistart._fresh_starts(12, 4, rng, scouted), 30)
+    assert {start.name for start in starts} == {
+        "a random start",
+        *(f"a start of symmetry {order}" for order in (3, 4, 5)),
+    }
+
+
 def test_known_starts_are_lifted_into_dimensions_left_over():
     starts = list(multistart._known_starts(60, 23, None, 1 / 12, np.random.default_rng(0)))
-    names = [name for *_, name in starts]
+    names = [start.name for start in starts]
     assert names == [f"Higman-Sims graph{each}" for each in (", derived twice", ", derived once")]
     for (start, *_), dims in zip(starts, (20, 21), strict=True):
         lengths = [np.linalg.norm(part, axis=1) for part in (start[:, :dims], start[:, dims:])]

@@ -56,11 +56,6 @@ def test_auto_finds_what_is_proven(classes, cosine):
     assert cosine_lower_bound(classes, 3) == cosine
 
 
-def test_auto_descends_to_the_end_from_the_starts_that_promise_most():
-    """As many descents to the end, one after the other, found 0.4468."""
-    assert separation(place(100, 8, seed=0)) < 0.44
-
-
 def test_auto_takes_rows_of_codes_for_many_classes():
     found = find(30_000, 128)
     assert (found.origin, found.evaluations) == ("dual BCH code of length 128", 0)
