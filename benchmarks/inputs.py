@@ -24,10 +24,10 @@ import numpy as np
 from timing.flags import timing_parser
 from timing.processes import ask, on_backend
 from timing.results import Row, new_csv, progress
+from timing.rounds import ratios
 
 from mhe.harness import datasets
 from mhe.harness.batches import Batches
-from mhe.harness.datasets import Dataset
 from mhe.harness.errors import BadInput
 from mhe.harness.files import write_csv
 from mhe.harness.flags import BATCH_SIZE, COUNT, SECONDS, LineParser, file_paths, program
@@ -61,7 +61,7 @@ def make_parser() -> LineParser:
     return parser
 
 
-def require_images(flags: Mapping[str, Any]) -> Dataset:
+def require_images(flags: Mapping[str, Any]) -> datasets.Dataset:
     """Returns the dataset, streamed from disk.
 
     Args:
@@ -129,17 +129,14 @@ def compare(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
         sides = {side: [each[what] for each in rounds] for side, rounds in found.items()}
         if any(None in each for each in sides.values()):
             continue  # Nothing tells a process its peak memory here.
-        ratios = np.divide(sides["streamed"], sides["in memory"])
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75]).round(4).tolist()
+        memory, streamed = (np.array(sides[side]) for side in ("in memory", "streamed"))
         rows.append(
             {
                 "backend": keras.backend.backend(),
                 "what": what,
                 **{side: round(float(np.median(each)), 1) for side, each in sides.items()},
-                "rounds": len(ratios),
-                "ratio": middle,
-                "ratio_low": low,
-                "ratio_high": high,
+                "rounds": len(streamed),
+                **ratios(streamed, to=memory),
             }
         )
     return rows

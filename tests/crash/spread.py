@@ -97,12 +97,13 @@ def compare(path: str, flags: list[str], how: str, folder: Path) -> dict[str, An
         many: (main, ["--distribute", how]),
         reverse: (reversed_batches(main), []),
     }
-    codes = [
-        train(each, [*flags, "--out", str(out), *split], log) for out, (each, split) in runs.items()
-    ]
-    row: dict[str, Any] = {"program": path, "codes": " ".join(map(str, codes))}
-    if any(codes):
-        return row | {"said": log.read_text().strip().splitlines()[-1]}
+    codes: list[int | None] = []
+    row: dict[str, Any] = {"program": path}
+    for out, (each, split) in runs.items():
+        codes.append(train(each, [*flags, "--out", str(out), *split], log))
+        row["codes"] = " ".join(map(str, codes))
+        if codes[-1] != 0:
+            return row | {"said": log.read_text().strip().splitlines()[-1]}
     for out in (many, reverse):
         weights = processes.difference(processes.numbers(one), processes.numbers(out))
         row |= {f"weights, {out.name}": weights, f"logs, {out.name}": kill.difference(one, out)}
