@@ -55,9 +55,16 @@ HEADS: dict[str, Callable[..., keras.layers.Layer]] = {
     "sphereface2": heads.SphereFace2,
     "cosface": heads.CosFace,
     "arcface": heads.ArcFace,
+    "combined": heads.CombinedMargin,
+    "magface": heads.MagFace,
+    "adaface": heads.AdaFace,
+    "curricularface": heads.CurricularFace,
 }
 # Those that can look at a share of the classes, and have no energy of all.
-SAMPLED = ("normface", "sphereface", "sphereface_r", "cosface", "arcface")
+SAMPLED = (
+    *("normface", "sphereface", "sphereface_r", "cosface", "arcface"),
+    *("combined", "magface", "adaface", "curricularface"),
+)
 
 COLUMNS = (
     *("backend", "device", "head", "classes", "dims", "batch", "median_ms", "min_ms", "spread_ms"),
@@ -96,6 +103,13 @@ def make_parser() -> LineParser:
     )
     parser.add_argument(
         "--momentum", type=number(0, 1), default=0.9, help="of SGD; 0 for plain SGD"
+    )
+    parser.add_argument(
+        "--jit_compile",
+        choices=["auto", "always"],
+        default="auto",
+        help="auto: compile as Keras does by default, which for TensorFlow on a CPU is without "
+        "XLA; always: with jit_compile=True",
     )
     parser.add_argument(
         "--limit_gib",
@@ -147,7 +161,11 @@ def build(flags: Mapping[str, Any], name: str) -> keras.Model:
     optimizer = keras.optimizers.SGD(0.01, momentum=flags["momentum"])
     if share is not None and flags["momentum"]:
         optimizer = LazyOptimizer(optimizer)
-    model.compile(optimizer, loss=plain if name == PLAIN else None)
+    model.compile(
+        optimizer,
+        loss=plain if name == PLAIN else None,
+        jit_compile=flags["jit_compile"] == "always" or "auto",
+    )
     return model
 
 
@@ -231,7 +249,7 @@ def measure_alone(flags: Mapping[str, Any], name: str, share: float | None = Non
         RuntimeError: If that process failed, for instance by running out of memory.
     """
     arguments = [__file__, "--alone", name]
-    for flag in ("classes", "dims", "batch_size", "steps", "momentum", "seed"):
+    for flag in ("classes", "dims", "batch_size", "steps", "momentum", "jit_compile", "seed"):
         arguments += [f"--{flag}", str(flags[flag])]
     if share is not None:
         arguments += ["--class_share", str(share)]

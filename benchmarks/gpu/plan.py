@@ -15,8 +15,8 @@ DISTANCES = ("euclidean", "angle")
 TIMES = ("median_ms", "min_ms", "spread_ms", "rounds", "ratio", "ratio_low", "ratio_high")
 SHAPE = ("dims", "neurons")
 ENERGY = (*SHAPE, "space", "distance", "s", "precision")
-# All classes in every step, by the optimizer that `face_heads.py` has by default.
-WHOLE_HEADS = {"class_share": None, "momentum": 0.9}
+# All classes in every step, compiled and optimized as `face_heads.py` does by default.
+WHOLE_HEADS = {"class_share": None, "momentum": 0.9, "jit_compile": "auto"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,31 @@ def test_a_share_of_the_classes_is_trained_lazily(benchmark):
 
 
 @pytest.mark.one_backend
+def test_all_models_may_be_compiled(benchmark, monkeypatch):
+    """In the processes of their own too, where the flag must be handed on."""
+    compiled = {}
+    compile_ = keras.Model.compile
+    monkeypatch.setattr(
+        keras.Model,
+        "compile",
+        lambda self, *args, jit_compile, **kwargs: (
+            compiled.update(jit_compile=jit_compile),
+            compile_(self, *args, **kwargs),
+        ),
+    )
+    asked = []
+    monkeypatch.setattr(benchmark, "ask", lambda name, arguments: asked.append(arguments) or [{}])
+    for added, expected in (([], "auto"), (["--jit_compile", "always"], True)):
+        flags = vars(benchmark.make_parser().parse_args([*SIZES, *added]))
+        for name in ("softmax", "cosface"):
+            benchmark.build(flags, name)
+            assert compiled.pop("jit_compile") == expected
+        benchmark.measure_alone(flags, "cosface")
+        again = vars(benchmark.make_parser().parse_args(asked.pop()[1:]))
+        assert again["jit_compile"] == flags["jit_compile"]
+
+
+@pytest.mark.one_backend
 def test_a_process_that_dies_is_told_of(benchmark, monkeypatch):
     dies = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     ask = benchmark.ask
