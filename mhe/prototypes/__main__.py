@@ -13,10 +13,24 @@ from typing import Any
 import numpy as np
 
 from mhe.command_line import LineParser, file_path, integer, number
-from mhe.prototypes import METHODS, cosine_lower_bound, find, order_kept, separation, vectors
+from mhe.prototypes import (
+    METHODS,
+    Placement,
+    cosine_lower_bound,
+    find,
+    order_kept,
+    separation,
+    vectors,
+)
+from mhe.prototypes.comparison import compare, read_known
 from mhe.text import read_text
 
 _PROG = "python -m mhe.prototypes"
+# Flags that make no sense for a table of placements.
+_OF_ONE = (
+    *("classes", "dims", "out", "overwrite"),
+    *("reserve", "semantics", "names", "semantics_weight"),
+)
 # No machine has the memory for more.
 _COUNT = integer(2, 10**6)
 
@@ -30,10 +44,35 @@ def make_parser() -> argparse.ArgumentParser:
         "cosine between two of them next to a lower bound for any placement.",
     )
     # No default is shown for flags that must be given.
-    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
-    parser.add_argument("--classes", type=_COUNT, help="number of classes, at least 2", **needed)
-    parser.add_argument("--dims", type=_COUNT, help="number of dimensions, at least 2", **needed)
-    parser.add_argument("--out", type=file_path, metavar="FILE.npy", help="the file", **needed)
+    needed: dict[str, Any] = {"default": argparse.SUPPRESS}
+    parser.add_argument(
+        "--classes",
+        type=_COUNT,
+        help="number of classes, at least 2; --compare reads it from a file instead",
+        **needed,
+    )
+    parser.add_argument(
+        "--dims",
+        type=_COUNT,
+        help="number of dimensions, at least 2; --compare reads it from a file instead",
+        **needed,
+    )
+    parser.add_argument(
+        "--out",
+        type=file_path,
+        metavar="FILE.npy",
+        help="the file; --compare prints a table instead",
+        **needed,
+    )
+    parser.add_argument(
+        "--compare",
+        type=file_path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="instead of placing one number of prototypes, place all that a text file lists, and "
+        "print by how much the largest cosines differ from its: a line for each, with classes, "
+        "dimensions and cosine",
+    )
     parser.add_argument(
         "--reserve",
         type=integer(0, 10**6),
@@ -79,7 +118,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Places prototypes as the flags say, writes them and prints their separation.
+    """Places prototypes as the flags say, and writes them and prints their separation.
+
+    With `--compare` it compares their separation with a table's, and writes nothing.
 
     Args:
         argv: The flags; those of the process by default.
@@ -90,7 +131,53 @@ def main(argv: Sequence[str] | None = None) -> None:
         KeyboardInterrupt: After Ctrl-C. The first one during the search only ends that: the best
             placement until then is written.
     """
-    flags = vars(make_parser().parse_args(argv))
+    parser = make_parser()
+    flags = vars(parser.parse_args(argv))
+    if "compare" in flags:
+        _compare(flags, parser)
+    else:
+        _place(flags)
+
+
+def _compare(flags: dict[str, Any], parser: argparse.ArgumentParser) -> None:
+    """Places what a file lists, and prints each beside it."""
+    for name in _OF_ONE:
+        if flags.get(name, parser.get_default(name)) != parser.get_default(name):
+            raise ValueError(f"--{name} cannot be combined with --compare")
+    known = read_known(flags["compare"])
+    with _Interrupt() as interrupt:
+        print("classes  dims     listed     placed  difference      bound")
+        for each in compare(known, lambda *size: _find(flags, interrupt, *size)):
+            print(
+                f"{each.known.classes:7}{each.known.dims:6}{each.known.cosine:11.6f}"
+                f"{each.cosine:11.6f}{each.difference:+12.6f}{each.bound:11.6f}  "
+                f"{each.verdict}: {each.origin}",
+                flush=True,
+            )
+            if interrupt.is_pressed():
+                raise KeyboardInterrupt
+
+
+def _find(
+    flags: dict[str, Any], interrupt: "_Interrupt", classes: int, dims: int, **options: Any
+) -> Placement:
+    return find(
+        *(classes, dims, flags["method"], flags["seed"]),
+        effort=flags["effort"],
+        seconds=flags.get("seconds"),
+        progress=not flags["quiet"] and sys.stderr.isatty(),
+        stop=interrupt.is_pressed,
+        **options,
+    )
+
+
+def _place(flags: dict[str, Any]) -> None:
+    """Places prototypes, writes them and prints their separation."""
+    missing = [f"--{name}" for name in ("classes", "dims", "out") if name not in flags]
+    if missing:
+        raise ValueError(
+            f"the following arguments are required: {', '.join(missing)}; or --compare alone"
+        )
     out = Path(flags["out"])
     if out.suffix != ".npy":
         raise ValueError(f"--out must end in .npy. Received: {out}")
@@ -107,13 +194,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             names = read_text(flags["names"]).splitlines()
         semantics = vectors.read(flags["semantics"], names)
     with _Interrupt() as interrupt:
-        placement = find(
-            *(flags["classes"], flags["dims"], flags["method"], flags["seed"], semantics),
+        placement = _find(
+            *(flags, interrupt, flags["classes"], flags["dims"]),
+            semantics=semantics,
             semantics_weight=flags["semantics_weight"],
-            effort=flags["effort"],
-            seconds=flags.get("seconds"),
-            progress=not flags["quiet"] and sys.stderr.isatty(),
-            stop=interrupt.is_pressed,
             reserve=flags["reserve"],
         )
     _write(out, placement.prototypes)
