@@ -4,11 +4,7 @@ import numpy as np
 
 from mhe.prototypes.bounds import separation, unit
 from mhe.prototypes.optimize.smooth import Term
-from mhe.prototypes.optimize.work import Effort, require_scipy, thread_limit
-
-
-class _Late(Exception):  # noqa: N818 - SLSQP has no other way to be stopped
-    """The seconds have passed."""
+from mhe.prototypes.optimize.work import Effort, Stopped, require_scipy, thread_limit
 
 
 class _Problem:
@@ -99,8 +95,7 @@ def slsqp(
         nonlocal best
         best = problem.rows(x).copy()
         effort.tell(f"largest cosine {separation(unit(best)):.6f}")
-        if effort.is_stopped:
-            raise _Late
+        effort.go_on()
 
     try:
         with thread_limit(size, dims):
@@ -117,6 +112,6 @@ def slsqp(
                 options={"maxiter": iterations, "ftol": 1e-12},
             )
         best = problem.rows(result.x)
-    except _Late:
+    except Stopped:
         pass
     return unit(best)

@@ -153,6 +153,11 @@ def _improve(
         if start is None:
             break
         rows = _scout(start, classes, iterations, effort)
+        # Where the search is stopped, to measure a large set would take much longer than a step.
+        if effort.is_stopped and evaluation_work(classes, classes, dims) > _MOST_EVALUATION:
+            if best.rows is None:
+                best.rows, best.origin = rows, f"L-BFGS from {start.name}, cut short"
+            return
         promises = start.is_known or _promises(start.name, rows, scouted)
         if promises:
             rows = lbfgs(rows, STAGES[_SCOUT_ENDS:_DESCENT_ENDS], iterations, effort=effort)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mhe.prototypes.bounds import separation, unit
 from mhe.prototypes.optimize.smooth import BLOCK, Term
-from mhe.prototypes.optimize.work import Effort
+from mhe.prototypes.optimize.work import Effort, Stopped
 
 
 def sgd(
@@ -44,7 +44,10 @@ def sgd(
     points = unit(start)
     for done in range(1, steps + 1):
         effort.count(len(points), len(points), points.shape[1])
-        nearest = _nearest(points)
+        try:
+            nearest = _nearest(points, effort)
+        except Stopped:
+            break
         gradient = points[nearest]
         np.add.at(gradient, nearest, points)
         gradient /= len(points)
@@ -53,16 +56,15 @@ def sgd(
         points = unit(points - rate * gradient)
         if done % 1000 == 0:
             effort.tell(f"step {done} of {steps}: largest cosine {separation(points):.6f}")
-        if effort.is_stopped:
-            break
     return points
 
 
-def _nearest(points: np.ndarray) -> np.ndarray:
+def _nearest(points: np.ndarray, effort: Effort) -> np.ndarray:
     """The index of each point's nearest other point, `(N,)`, a block of cosines at a time."""
     nearest = np.empty(len(points), "int64")
     step = max(1, BLOCK // len(points))
     for above in range(0, len(points), step):
+        effort.go_on()
         cosines = points[above : above + step] @ points.T
         itself = np.arange(len(cosines))
         cosines[itself, above + itself] = -math.inf

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mhe.prototypes.bounds import unit
-from mhe.prototypes.optimize.work import Effort, require_scipy, thread_limit
+from mhe.prototypes.optimize.work import Effort, Stopped, require_scipy, thread_limit
 
 # Rows to a value and its gradient with respect to them.
 Term = Callable[[np.ndarray], tuple[float, np.ndarray]]
@@ -19,7 +19,10 @@ STAGES = tuple(10.0 * 4**stage for stage in range(8))
 
 
 def soft_maximum(
-    rows: np.ndarray, sharpness: float, group: np.ndarray | None = None
+    rows: np.ndarray,
+    sharpness: float,
+    group: np.ndarray | None = None,
+    effort: Effort | None = None,
 ) -> tuple[float, np.ndarray]:
     """Log-sum-exp of the cosines of all ordered pairs, (1/β)·log Σ_{i≠j} exp(β·û_i·û_j).
 
@@ -30,9 +33,13 @@ def soft_maximum(
         sharpness: β; the larger, the closer the value is to the largest cosine.
         group: Orthogonal matrices `(k, D, D)`, the identity first, or None. With a group, each row
             is paired with the images of all rows under its matrices, except with itself.
+        effort: Asked before each block but the first whether the search is stopped, or None.
 
     Returns:
         The value and its gradient `(N, D)` with respect to the rows.
+
+    Raises:
+        Stopped: If it is.
 
     Example:
 
@@ -47,6 +54,8 @@ def soft_maximum(
     largest, total = -math.inf, 0.0
     step = max(1, BLOCK // len(images))
     for start in range(0, len(points), step):
+        if effort is not None and start:
+            effort.go_on()
         block = points[start : start + step]
         weights = block @ images.T
         itself = np.arange(len(block))
@@ -116,32 +125,36 @@ def lbfgs(
     from scipy.optimize import minimize
 
     effort = effort or Effort()
-    points = unit(start)
+    points = reached = unit(start)
     images = len(points) * (1 if group is None else len(group))
 
     def objective(flat: np.ndarray, sharpness: float) -> tuple[float, np.ndarray]:
         rows = flat.reshape(points.shape)
         effort.count(len(points), images, points.shape[1])
-        value, gradient = soft_maximum(rows, sharpness, group)
+        value, gradient = soft_maximum(rows, sharpness, group, effort)
         if term is not None:
             extra, slope = term(rows)
             value, gradient = value + extra, gradient + slope
         return value, gradient.ravel()
 
-    def watch(_: np.ndarray) -> None:
-        if effort.is_stopped:
-            raise StopIteration
+    def watch(x: np.ndarray) -> None:
+        nonlocal reached
+        reached = x.copy()
+        effort.go_on()
 
     options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-16, "gtol": 1e-12}
     with thread_limit(images, points.shape[1]):
         for sharpness in stages:
-            result = minimize(
-                *(objective, points.ravel(), (sharpness,), "L-BFGS-B"),
-                jac=True,
-                callback=watch,
-                options=options,
-            )
-            points = unit(result.x.reshape(points.shape))
+            try:
+                result = minimize(
+                    *(objective, points.ravel(), (sharpness,), "L-BFGS-B"),
+                    jac=True,
+                    callback=watch,
+                    options=options,
+                )
+            except Stopped:
+                return unit(reached.reshape(points.shape))
+            points = reached = unit(result.x.reshape(points.shape))
             effort.tell(f"sharpness {sharpness:g}: objective {result.fun:.6f}")
             if effort.is_stopped:
                 break

@@ -12,6 +12,10 @@ Progress = Callable[[str], None]
 _PARALLEL = 0.01
 
 
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """A search is stopped in the midst of an iteration."""
+
+
 class Effort:
     """What a search has done and may still do.
 
@@ -62,6 +66,11 @@ class Effort:
     def is_stopped(self) -> bool:
         """Whether the seconds have passed, or `stop` says so."""
         return time.monotonic() > self._until or (self._stop is not None and self._stop())
+
+    def go_on(self) -> None:
+        """Raises `Stopped` if the search is: for the midst of what may take minutes."""
+        if self.is_stopped:
+            raise Stopped
 
     @property
     def exhausted(self) -> bool:

@@ -13,6 +13,7 @@ from mhe.prototypes.optimize import (
     lbfgs,
     multistart,
     polish,
+    published,
     search,
     sgd,
     slsqp,
@@ -188,6 +189,25 @@ def test_seconds_end_a_descent(descend):
     found = descend(points(20, 4), effort=effort)
     assert found.shape == (20, 4)
     assert effort.evaluations <= 30
+
+
+@pytest.mark.parametrize("descend", [lbfgs, sgd])
+def test_an_evaluation_that_takes_long_is_stopped_in_its_midst(descend, monkeypatch):
+    for module in (smooth, published):
+        monkeypatch.setattr(module, "BLOCK", 40)  # two of twenty rows at a time
+    asked = []
+    start = points(20, 4)
+    found = descend(start, effort=Effort(stop=lambda: asked.append(0) or len(asked) == 3))
+    assert len(asked) == 3
+    np.testing.assert_allclose(found, start / np.linalg.norm(start, axis=1, keepdims=True))
+
+
+def test_a_search_in_a_large_set_does_not_measure_what_is_cut_short(monkeypatch):
+    monkeypatch.setattr(multistart, "_MOST_EVALUATION", 0.0)
+    monkeypatch.setattr(multistart, "separation", None)
+    rows, origin = search(130, 4, seed=0, effort=Effort(stop=lambda: True))
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1)
+    assert origin == "L-BFGS from a random start, cut short"
 
 
 def test_the_error_without_scipy_names_the_extra(monkeypatch):
