@@ -10,7 +10,7 @@ import numpy as np
 
 from mhe.prototypes import codes
 from mhe.prototypes.bounds import unit
-from mhe.prototypes.configurations import figures, graphs, lattices
+from mhe.prototypes.configurations import figures, graphs, lattices, packings
 from mhe.prototypes.configurations.derivation import derive
 
 
@@ -82,6 +82,19 @@ def _ignoring_count(build: Callable[[], np.ndarray]) -> Callable[[int | None], n
     return lambda count: build()
 
 
+# By the dimensions of a laminated lattice: the number of its shortest vectors, and as in `_SIZES`.
+_LAMINATED: dict[int, tuple[int, ...]] = {
+    23: (93150, 2464, 495, 200, 100, 96, 62),
+    22: (49896, 1492, 297, 132),
+    21: (27720, 972),
+    20: (17400, 712),
+    19: (10668, 580),
+    18: (7398, 514),
+    17: (5346, 512, 135),
+    15: (2340, 180, 57),
+    14: (1422,),
+    13: (906,),
+}
 # By name: how a family is built; k, where its largest cosine is 1/k; its dimensions; and the number
 # of its points, followed by those of the derived configurations that have more than 2·dims points
 # and more than those of other families.
@@ -116,6 +129,19 @@ _SIZES: dict[str, tuple[Callable[[], np.ndarray], float, int, tuple[int, ...]]] 
         301,
         (2752, 2401, 2100, 1841, 1624, 1431, 1268, 1135, 1038, 971),
     ),
+    "packing P9a": (functools.partial(packings.of_words, 10, shorten=1), 2, 9, (306, 64)),
+    "packing P10b": (functools.partial(packings.of_words, 10), 2, 10, (500, 96, 39, 24)),
+    "packing P11a": (functools.partial(packings.of_words, 11), 2, 11, (582,)),
+    "packing P12a": (functools.partial(packings.of_words, 12), 2, 12, (840, 136, 47, 32, 18)),
+    **{
+        f"laminated lattice in {dims} dimensions": (
+            functools.partial(packings.leech_section, dims),
+            2,
+            dims,
+            sizes,
+        )
+        for dims, sizes in _LAMINATED.items()
+    },
     "Higman-Sims graph": (graphs.higman_sims, 11, 22, (100, 77, 60, 47, 37)),
     "Gewirtz graph": (graphs.gewirtz, 15, 20, (56, 45)),
     "Hoffman-Singleton graph": (graphs.hoffman_singleton, 21, 21, (50, 42)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mhe.prototypes import closed_forms, codes, separation
-from mhe.prototypes.configurations import catalogue, compose, derive
+from mhe.prototypes.configurations import catalogue, compose, derive, packings
 
 pytestmark = pytest.mark.one_backend
 
@@ -86,6 +86,28 @@ def test_the_leech_lattice_and_what_derives_from_it():
     twice = derive(once)
     assert twice.shape == (891, 22)
     assert separation(twice) == pytest.approx(1 / 4, abs=1e-9)
+
+
+@pytest.mark.parametrize("dims", [13, 15, 17, 20, 23])
+def test_laminated_lattices_have_as_many_shortest_vectors_as_is_known(dims):
+    """Conway and Sloane, table 1.5, and their cosines: those of vectors of one even lattice."""
+    known = {13: 906, 15: 2340, 17: 5346, 20: 17400, 23: 93150}
+    rows = packings.leech_section(dims)
+    assert rows.shape == (known[dims], dims)
+    for row in rows[:: len(rows) // 5]:
+        assert set((4 * (rows @ row)).round(6)) <= {-4, -2, -1, 0, 1, 2, 4}
+        assert ((rows @ row) > 0.9).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("length", "shorten", "count"), [(10, 1, 18), (10, 0, 30), (11, 0, 35), (12, 0, 51)]
+)
+def test_packings_have_as_many_points_as_is_known(length, shorten, count):
+    """Conway and Sloane, chapter 5; Brouwer et al., A new table of constant weight codes, 1990."""
+    dims = length - shorten
+    rows = packings.of_words(length, shorten)
+    assert rows.shape == (2 * dims + 16 * count, dims)
+    assert separation(rows) == pytest.approx(0.5, abs=1e-9)
 
 
 @pytest.mark.parametrize("q", [2, 3, 4, 5, 7, 9])
