@@ -117,9 +117,15 @@ class _Best:
         self.origin = ""
         self.cosine = math.inf
 
-    def offer(self, rows: np.ndarray, origin: str) -> bool:
-        """Keeps a placement that is better by more than rounding, and says whether it is."""
-        cosine = separation(rows)
+    def offer(self, rows: np.ndarray, origin: str, cosine: float | None = None) -> bool:
+        """Keeps a placement that is better by more than rounding, and says whether it is.
+
+        Args:
+            rows: The placement.
+            origin: Where it comes from.
+            cosine: Its largest cosine, if it was measured.
+        """
+        cosine = separation(rows) if cosine is None else cosine
         better = cosine < self.cosine - 1e-12
         if better:
             self.rows, self.origin, self.cosine = rows, origin, cosine
@@ -158,13 +164,13 @@ def _improve(
             if best.rows is None:
                 best.rows, best.origin = rows, f"L-BFGS from {start.name}, cut short"
             return
-        promises = start.is_known or _promises(start.name, rows, scouted)
+        promises = start.is_known or effort.is_stopped or _promises(start.name, rows, scouted)
         if promises:
             rows = lbfgs(rows, STAGES[_SCOUT_ENDS:_DESCENT_ENDS], iterations, effort=effort)
         now = separation(rows)
         name = start.name if promises else f"{start.name}, given up"
         effort.tell(f"start {number}, {name}: largest cosine {now:.6f}")
-        if best.offer(rows, f"L-BFGS from {start.name}"):
+        if best.offer(rows, f"L-BFGS from {start.name}", now):
             polished = best.cosine <= bound + _NEAR_BOUND
             if polished:
                 best.polish(iterations)
