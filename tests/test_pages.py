@@ -149,8 +149,8 @@ def test_bash_lines(line, tmp_path, monkeypatch, capsys):
     else:
         assert words[0] == "python"
         runs = "digits" in words or "--classes" in words
-        # What needs a download or another file is only parsed: `--help` ends the program once the flags are read.
-        # Of two --out the last one counts.
+        # What needs a download or another file is only parsed: `--help` ends the program once the
+        # flags are read. Of two --out the last one counts.
         out = tmp_path / (words[-1] if words[-2] == "--out" else "run")
         words += ["--out", str(out)] if runs else ["--help"]
         is_module = words[1] == "-m"

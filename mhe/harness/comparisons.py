@@ -28,6 +28,9 @@ from mhe.harness.tables import text_table
 
 Line = Mapping[str, Any]
 
+# Levels in a figure that can be told from each other.
+_MOST_LEVELS = 6
+
 
 @dataclass(frozen=True)
 class Varied:
@@ -262,7 +265,8 @@ class Comparison:
         """Draws each reported metric over a varied flag that is a number, or over the names.
 
         Of several such flags it takes the last with two values or more, or the first with any. A
-        line without a value is drawn as a level across the figure.
+        line without a value is drawn as a level across the figure, unless there are too many of
+        them to tell apart.
 
         Args:
             lines: See `collect`.
@@ -274,6 +278,8 @@ class Comparison:
         numbers = [name for name in varied if values[name] - {None} and _numeric(values[name])]
         several = [name for name in numbers if len(values[name] - {None}) > 1]
         across = several[-1] if several else numbers[0] if numbers else None
+        if across is not None and sum(line[across] is None for line in lines) > _MOST_LEVELS:
+            across = None
         named = [
             name
             for place, name in enumerate(varied)

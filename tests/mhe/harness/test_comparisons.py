@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mhe.harness import comparisons
 from mhe.harness.comparisons import Comparison, Varied, milliseconds_per_step
 from mhe.harness.errors import BadInput
 from mhe.harness.run import Run
@@ -135,3 +136,28 @@ def test_seeds_beyond_the_largest_are_refused_before_the_first_run():
     assert len(ONE.combinations(flags(model_name="a", dims=2, seed=2**32 - 2))) == 2
     with pytest.raises(BadInput, match=r"--seeds .* at most 4294967295\. Received: --seed"):
         ONE.combinations(flags(seed=2**32 - 1))
+
+
+@pytest.mark.parametrize(("levels", "drawn"), [(6, "series"), (7, "named")])
+def test_too_many_levels_are_compared_by_name(levels, drawn, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        comparisons.figures, "draw_series", lambda panels, *_: asked.update(series=panels)
+    )
+    monkeypatch.setattr(
+        comparisons.figures, "draw_named", lambda panels, *_: asked.update(named=panels)
+    )
+    lines = [
+        {
+            "model_name": f"m{i}",
+            "dims": i - levels if i > levels else None,
+            "rate": None,
+            "cost": i,
+        }
+        for i in range(1, levels + 3)
+    ]
+    ONE.draw([{**line, "cost_std": 0.0} for line in lines], tmp_path / "a.png", "")
+    assert list(asked) == [drawn]
+    labels = list(asked[drawn]["cost"])
+    assert labels[0] == "m1"
+    assert labels[-1] == f"m{levels + 2}" + ", 2 dims" * (drawn == "named")
