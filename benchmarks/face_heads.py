@@ -164,7 +164,7 @@ def build(flags: Mapping[str, Any], name: str) -> keras.Model:
     model.compile(
         optimizer,
         loss=plain if name == PLAIN else None,
-        jit_compile=flags["jit_compile"] == "always" or "auto",
+        jit_compile=True if flags["jit_compile"] == "always" else "auto",
     )
     return model
 

@@ -28,7 +28,7 @@ from mhe.harness.tables import text_table
 
 Line = Mapping[str, Any]
 
-# Levels in a figure that can be told from each other.
+# At most this many levels in a figure can be told apart.
 _MOST_LEVELS = 6
 
 

@@ -1,6 +1,7 @@
 """Places prototypes on the command line, and prints how well they are separated."""
 
 import argparse
+import functools
 import math
 import os
 import signal
@@ -23,7 +24,7 @@ from mhe.prototypes import (
     vectors,
 )
 from mhe.prototypes.comparison import compare, read_known
-from mhe.text import read_text
+from mhe.text import brief, read_text
 
 _PROG = "python -m mhe.prototypes"
 # Flags that make no sense for a table of placements.
@@ -43,26 +44,24 @@ def make_parser() -> argparse.ArgumentParser:
         "found, writes them as a .npy array (classes, dims) of float32, and prints the largest "
         "cosine between two of them next to a lower bound for any placement.",
     )
-    # No default is shown for flags that must be given.
-    needed: dict[str, Any] = {"default": argparse.SUPPRESS}
     parser.add_argument(
         "--classes",
         type=_COUNT,
         help="number of classes, at least 2; --compare reads it from a file instead",
-        **needed,
+        default=argparse.SUPPRESS,
     )
     parser.add_argument(
         "--dims",
         type=_COUNT,
         help="number of dimensions, at least 2; --compare reads it from a file instead",
-        **needed,
+        default=argparse.SUPPRESS,
     )
     parser.add_argument(
         "--out",
         type=file_path,
         metavar="FILE.npy",
         help="the file; --compare prints a table instead",
-        **needed,
+        default=argparse.SUPPRESS,
     )
     parser.add_argument(
         "--compare",
@@ -89,7 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--seconds",
         type=number(0, 10**6),
         default=argparse.SUPPRESS,
-        help="time limit of the search; the result then depends on the machine (default: none)",
+        help="time limit of the search, of each with --compare; the result then depends on the "
+        "machine (default: none)",
     )
     parser.add_argument(
         "--semantics",
@@ -143,19 +143,21 @@ def _compare(flags: dict[str, Any], parser: argparse.ArgumentParser) -> None:
     """Places what a file lists, and prints each beside it."""
     for name in _OF_ONE:
         if flags.get(name, parser.get_default(name)) != parser.get_default(name):
-            raise ValueError(f"--{name} cannot be combined with --compare")
+            raise ValueError(
+                f"--{name} cannot be combined with --compare. Received: {brief(flags[name])}"
+            )
     known = read_known(flags["compare"])
     with _Interrupt() as interrupt:
         print("classes  dims     listed     placed  difference      bound")
-        for each in compare(known, lambda *size: _find(flags, interrupt, *size)):
+        for each in compare(known, functools.partial(_find, flags, interrupt)):
+            if interrupt.is_pressed():  # This one was cut short.
+                raise KeyboardInterrupt
             print(
                 f"{each.known.classes:7}{each.known.dims:6}{each.known.cosine:11.6f}"
                 f"{each.cosine:11.6f}{each.difference:+12.6f}{each.bound:11.6f}  "
                 f"{each.verdict}: {each.origin}",
                 flush=True,
             )
-            if interrupt.is_pressed():
-                raise KeyboardInterrupt
 
 
 def _find(

@@ -154,8 +154,8 @@ def place(*args: Any, **kwargs: Any) -> np.ndarray:  # noqa: D417 - they are tho
             also depends on the machine's speed.
         progress: Whether to print a line for each stage of a search on stderr, or a function that
             receives these lines.
-        stop: Asked after every iteration of a search whether to end it there and keep the best
-            placement until then, or None.
+        stop: Asked after every iteration of a search, and within those that take long, whether to
+            end it there and keep the best placement until then, or None.
         reserve: Number of further prototypes, for classes to come. All rows are placed at once. The
             first `classes` are those among them that exchanges have found to be best separated;
             each of the others is as far from those before it as any that is left. So the whole is

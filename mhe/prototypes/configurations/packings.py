@@ -3,6 +3,7 @@
 All have a largest cosine of 1/2.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -45,6 +46,7 @@ _WORDS = {
 }
 
 
+@functools.lru_cache(maxsize=1)  # A search takes it twice.
 def leech_section(dims: int) -> np.ndarray:
     """The Leech lattice's shortest vectors orthogonal to a laminated lattice among them.
 
@@ -100,7 +102,7 @@ def of_words(length: int, shorten: int = 0) -> np.ndarray:
     permutation, blocks = _WORDS[length]
     turn, places = np.array(permutation), np.array(blocks)
     words = np.zeros((0, length), "int8")
-    for _ in range(length):  # No symmetry is of a larger order.
+    for _ in range(length):  # No symmetry above is of a larger order.
         added = np.zeros((len(places), length), "int8")
         np.put_along_axis(added, places, 1, axis=1)
         words = np.unique(np.concatenate([words, added]), axis=0)

@@ -11,7 +11,7 @@ from mhe.prototypes.bounds import cosine_lower_bound, separation, unit
 from mhe.prototypes.configurations import Composition, catalogue, compose
 from mhe.prototypes.optimize.polishing import polish
 from mhe.prototypes.optimize.smooth import STAGES, lbfgs, orbit, soft_maximum
-from mhe.prototypes.optimize.work import Effort, evaluation_work
+from mhe.prototypes.optimize.work import Effort, Stopped, evaluation_work
 
 # What a descent from a random start has reached at this stage tells where it will end (rank
 # correlations of 0.96 to 0.99, `log/placements`). It goes on only if it is within _PROMISE of the
@@ -159,14 +159,17 @@ def _improve(
         if start is None:
             break
         rows = _scout(start, classes, iterations, effort)
+        try:
+            promises = start.is_known or _promises(start.name, rows, scouted, effort)
+        except Stopped:
+            promises = True
+        if promises:
+            rows = lbfgs(rows, STAGES[_SCOUT_ENDS:_DESCENT_ENDS], iterations, effort=effort)
         # Where the search is stopped, to measure a large set would take much longer than a step.
         if effort.is_stopped and evaluation_work(classes, classes, dims) > _MOST_EVALUATION:
             if best.rows is None:
                 best.rows, best.origin = rows, f"L-BFGS from {start.name}, cut short"
             return
-        promises = start.is_known or effort.is_stopped or _promises(start.name, rows, scouted)
-        if promises:
-            rows = lbfgs(rows, STAGES[_SCOUT_ENDS:_DESCENT_ENDS], iterations, effort=effort)
         now = separation(rows)
         name = start.name if promises else f"{start.name}, given up"
         effort.tell(f"start {number}, {name}: largest cosine {now:.6f}")
@@ -195,15 +198,19 @@ def _scout(start: _Start, classes: int, iterations: int, effort: Effort) -> np.n
     return rows if start.group is None else orbit(rows, start.group)[:classes]
 
 
-def _promises(name: str, rows: np.ndarray, scouted: dict[str, float]) -> bool:
+def _promises(name: str, rows: np.ndarray, scouted: dict[str, float], effort: Effort) -> bool:
     """Notes the value that a scout has reached, and says whether to descend to the end.
 
     Args:
         name: The kind of start.
         rows: Where the scout is.
         scouted: The best value of each kind, which is updated.
+        effort: The search.
+
+    Raises:
+        Stopped: If it is.
     """
-    value, _ = soft_maximum(rows, STAGES[_SCOUT_ENDS - 1])
+    value, _ = soft_maximum(rows, STAGES[_SCOUT_ENDS - 1], effort=effort)
     scouted[name] = min(value, scouted.get(name, math.inf))
     return value <= min(scouted.values()) + _PROMISE
 

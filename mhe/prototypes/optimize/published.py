@@ -43,17 +43,19 @@ def sgd(
     effort = effort or Effort()
     points = unit(start)
     for done in range(1, steps + 1):
-        effort.count(len(points), len(points), points.shape[1])
         try:
             nearest = _nearest(points, effort)
         except Stopped:
             break
+        effort.count(len(points), len(points), points.shape[1])
         gradient = points[nearest]
         np.add.at(gradient, nearest, points)
         gradient /= len(points)
         if term is not None:
             gradient += term(points)[1]
         points = unit(points - rate * gradient)
+        if effort.is_stopped:
+            break
         if done % 1000 == 0:
             effort.tell(f"step {done} of {steps}: largest cosine {separation(points):.6f}")
     return points
@@ -64,7 +66,8 @@ def _nearest(points: np.ndarray, effort: Effort) -> np.ndarray:
     nearest = np.empty(len(points), "int64")
     step = max(1, BLOCK // len(points))
     for above in range(0, len(points), step):
-        effort.go_on()
+        if above:
+            effort.go_on()
         cosines = points[above : above + step] @ points.T
         itself = np.arange(len(cosines))
         cosines[itself, above + itself] = -math.inf

@@ -130,8 +130,8 @@ def lbfgs(
 
     def objective(flat: np.ndarray, sharpness: float) -> tuple[float, np.ndarray]:
         rows = flat.reshape(points.shape)
-        effort.count(len(points), images, points.shape[1])
         value, gradient = soft_maximum(rows, sharpness, group, effort)
+        effort.count(len(points), images, points.shape[1])
         if term is not None:
             extra, slope = term(rows)
             value, gradient = value + extra, gradient + slope
@@ -139,7 +139,7 @@ def lbfgs(
 
     def watch(x: np.ndarray) -> None:
         nonlocal reached
-        reached = x.copy()
+        reached = x
         effort.go_on()
 
     options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-16, "gtol": 1e-12}

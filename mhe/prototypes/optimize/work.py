@@ -13,7 +13,7 @@ _PARALLEL = 0.01
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
-    """A search is stopped in the midst of an iteration."""
+    """A search is stopped before what it is computing is done."""
 
 
 class Effort:
@@ -23,7 +23,8 @@ class Effort:
         work: How much it may do, in the seconds that `evaluation_work` estimates.
         seconds: When to stop by the clock, or None. The result then depends on the machine.
         progress: Called with a line for each stage.
-        stop: Asked after every iteration whether to stop there, or None.
+        stop: Asked after every iteration, and within those that take long, whether to stop there,
+            or None.
 
     Attributes:
         evaluations: How often all cosines have been computed.

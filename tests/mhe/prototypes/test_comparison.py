@@ -1,7 +1,11 @@
 """Placements beside a table of known ones: what is read, what is compared, what is refused."""
 
+import signal
+
 import pytest
 
+from mhe.prototypes import __main__ as command_line
+from mhe.prototypes import find
 from mhe.prototypes.__main__ import run
 from mhe.prototypes.comparison import Known, read_known
 
@@ -57,6 +61,19 @@ def test_the_command_line_compares(table, capsys, monkeypatch):
         listed, placed, difference = map(float, line.split()[2:5])
         assert difference == pytest.approx(placed - listed, abs=2e-6)
         assert f"  {verdict}: " in line
+
+
+def test_ctrl_c_ends_the_table_without_what_was_cut_short(table, capsys, monkeypatch):
+    def pressed(classes, dims, *args, stop, **options):
+        placement = find(classes, dims)
+        if classes == 6:
+            signal.raise_signal(signal.SIGINT)
+            assert stop()
+        return placement
+
+    monkeypatch.setattr(command_line, "find", pressed)
+    assert run(["--compare", table("4 3 -0.33333\n6 3 0\n8 4 0\n")]) == 130
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["classes", "4"]
 
 
 @pytest.mark.parametrize(

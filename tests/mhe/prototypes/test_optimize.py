@@ -202,10 +202,39 @@ def test_an_evaluation_that_takes_long_is_stopped_in_its_midst(descend, monkeypa
     np.testing.assert_allclose(found, start / np.linalg.norm(start, axis=1, keepdims=True))
 
 
-def test_a_search_in_a_large_set_does_not_measure_what_is_cut_short(monkeypatch):
+@pytest.mark.parametrize(("descend", "soon", "late"), [(lbfgs, 100, 1000), (slsqp, 3, 12)])
+def test_a_descent_that_is_stopped_keeps_what_it_has_reached(descend, soon, late, monkeypatch):
+    monkeypatch.setattr(smooth, "BLOCK", 40)  # lbfgs asks nine times an evaluation, and once after
+    start = points(20, 4)
+
+    def reached(most):
+        asked = []
+        found = descend(start, effort=Effort(stop=lambda: asked.append(0) or len(asked) >= most))
+        assert len(asked) == most
+        return separation(found)
+
+    unit = start / np.linalg.norm(start, axis=1)[:, None]
+    assert reached(late) < reached(soon) < separation(unit)
+
+
+@pytest.mark.parametrize("scouted", [False, True])
+def test_a_search_in_a_large_set_does_not_measure_what_is_cut_short(scouted, monkeypatch):
     monkeypatch.setattr(multistart, "_MOST_EVALUATION", 0.0)
     monkeypatch.setattr(multistart, "separation", None)
-    rows, origin = search(130, 4, seed=0, effort=Effort(stop=lambda: True))
+    monkeypatch.setattr(smooth, "BLOCK", 130)
+    begun = []
+    if scouted:  # The search is stopped when the scout is back.
+        scout = multistart._scout
+
+        def counted(start, classes, iterations, effort):
+            rows = scout(start, classes, 1, Effort())
+            begun.append(effort.evaluations)
+            return rows
+
+        monkeypatch.setattr(multistart, "_scout", counted)
+    effort = Effort(stop=lambda: bool(begun) or not scouted)
+    rows, origin = search(130, 4, seed=0, effort=effort)
+    assert effort.evaluations == 0
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1)
     assert origin == "L-BFGS from a random start, cut short"
 
