@@ -23,7 +23,7 @@ from mhe.prototypes import (
     separation,
     vectors,
 )
-from mhe.prototypes.comparison import compare, read_known
+from mhe.prototypes.comparison import MOST, compare, read_known
 from mhe.text import brief, read_text
 
 _PROG = "python -m mhe.prototypes"
@@ -32,8 +32,6 @@ _OF_ONE = (
     *("classes", "dims", "out", "overwrite"),
     *("reserve", "semantics", "names", "semantics_weight"),
 )
-# No machine has the memory for more.
-_COUNT = integer(2, 10**6)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,18 +42,13 @@ def make_parser() -> argparse.ArgumentParser:
         "found, writes them as a .npy array (classes, dims) of float32, and prints the largest "
         "cosine between two of them next to a lower bound for any placement.",
     )
-    parser.add_argument(
-        "--classes",
-        type=_COUNT,
-        help="number of classes, at least 2; --compare reads it from a file instead",
-        default=argparse.SUPPRESS,
-    )
-    parser.add_argument(
-        "--dims",
-        type=_COUNT,
-        help="number of dimensions, at least 2; --compare reads it from a file instead",
-        default=argparse.SUPPRESS,
-    )
+    for name, counted in (("classes", "classes"), ("dims", "dimensions")):
+        parser.add_argument(
+            f"--{name}",
+            type=integer(2, MOST),
+            default=argparse.SUPPRESS,
+            help=f"number of {counted}, at least 2; --compare reads it from a file instead",
+        )
     parser.add_argument(
         "--out",
         type=file_path,
@@ -74,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--reserve",
-        type=integer(0, 10**6),
+        type=integer(0, MOST),
         default=0,
         help="number of further prototypes for classes to come, after the others",
     )

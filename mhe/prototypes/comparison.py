@@ -11,7 +11,8 @@ from mhe.text import brief, read_text
 
 # Tables have four digits or more.
 TOLERANCE = 1e-4
-_MOST = 10**6
+# Of classes and of dimensions: no machine has the memory for more.
+MOST = 10**6
 
 
 class Known(NamedTuple):
@@ -111,12 +112,12 @@ def read_known(path: str | os.PathLike) -> list[Known]:
 def _parse(cells: list[str], place: str) -> Known:
     try:
         classes, dims, cosine = int(cells[0]), int(cells[1]), float(cells[2])
-        is_known = min(classes, dims) >= 2 and max(classes, dims) <= _MOST and abs(cosine) <= 1
+        is_known = min(classes, dims) >= 2 and max(classes, dims) <= MOST and abs(cosine) <= 1
     except (ValueError, IndexError):
         is_known = False
     if not is_known or len(cells) != 3:
         raise ValueError(
-            f"{place} must be a number of classes and one of dimensions, from 2 to {_MOST:,}, and "
+            f"{place} must be a number of classes and one of dimensions, from 2 to {MOST:,}, and "
             f"a cosine, from -1 to 1, such as `100 8 0.4305`. Received: {brief(' '.join(cells))}"
         )
     return Known(classes, dims, cosine)

@@ -9,6 +9,8 @@ from mhe.prototypes import find
 from mhe.prototypes.__main__ import run
 from mhe.prototypes.comparison import Known, read_known
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def table(tmp_path):
